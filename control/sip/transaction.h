@@ -1,0 +1,118 @@
+#pragma once
+// RFC 3261 clause 17: server transactions absorb retransmissions and repeat the last response, client transactions retransmit over
+// UDP and time out. One thread. Tables are bounded: a full one refuses, it never evicts.
+//
+// Lifetime: transactions belong to the layer and vanish by their own timers. The user holds ids, never pointers.
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "base/metrics.h"
+#include "base/random.h"
+#include "base/timer_wheel.h"
+#include "control/sip/message.h"
+#include "control/sip/transport.h"
+
+namespace gmgate::sip {
+
+// Slot and generation: a stale id finds nothing. 0: none.
+using ServerTransactionId = std::uint64_t;
+using ClientTransactionId = std::uint64_t;
+
+struct TransactionTimers {
+    Duration t1 = std::chrono::milliseconds(500);
+    Duration t2 = std::chrono::seconds(4);
+    Duration t4 = std::chrono::seconds(5);
+};
+
+enum class ClientFailure : std::uint8_t {
+    timeout,    // timer B or F: nobody answered
+    transport,  // the connection failed or the send was refused
+};
+
+// What a client transaction reports. `context` is the user's own number, given at send_request.
+class TransactionUser {
+  public:
+    virtual ~TransactionUser() = default;
+    // Each provisional response, and the first final one; retransmissions are absorbed. For INVITE further 2xx come through too.
+    // `bytes` is the message the view points into, writable (keys are wiped in place).
+    virtual void on_response(ClientTransactionId id, std::uint64_t context, const Flow& flow, const Message& response,
+                             std::span<char> bytes) = 0;
+    virtual void on_failure(ClientTransactionId id, std::uint64_t context, ClientFailure failure) = 0;
+};
+
+class TransactionLayer {
+  public:
+    struct Limits {
+        std::size_t server = 200'000;
+        std::size_t client = 200'000;
+    };
+
+    TransactionLayer(TransportLayer& transport, TimerWheel& timers, Random& random, TransactionTimers times,
+                     Limits limits);
+    ~TransactionLayer();
+    TransactionLayer(const TransactionLayer&) = delete;
+    TransactionLayer& operator=(const TransactionLayer&) = delete;
+
+    enum class Arrival : std::uint8_t {
+        fresh,           // a new transaction: `id` is set, answer it with respond()
+        retransmission,  // absorbed; the last response, if any, was sent again
+        ack,             // the ACK of a non-2xx, absorbed
+        stateless,       // an ACK of a 2xx: no transaction, forward it
+        refused,         // the table is full, or the request has no usable Via/CSeq: drop it
+    };
+    struct Received {
+        Arrival arrival = Arrival::refused;
+        ServerTransactionId id = 0;
+    };
+    // A parsed request that arrived on `flow`. Responses go to `reply` (where A2 or RFC 3261 18.2.2 sends them: the caller knows).
+    Received receive_request(const Flow& flow, const Flow& reply, const Message& request);
+
+    // Sends a response and remembers it for retransmissions; status >= 200 completes the transaction. False: the id is stale,
+    // nothing was sent.
+    bool respond(ServerTransactionId id, int status, std::span<const char> response);
+    // As respond(), on another path than the request asked for (C2, D6: the SA that must carry it).
+    bool respond_via(ServerTransactionId id, const Flow& reply, int status, std::span<const char> response);
+    // Forgets a transaction without an answer: a discarded message is never answered (B7).
+    void forget(ServerTransactionId id);
+    [[nodiscard]] bool alive(ServerTransactionId id) const;
+
+    // Our Via branch for a request about to be sent: put it into the message, then call send_request with the same. "z9hG4bK…", 34 characters.
+    struct Branch {
+        char text[35] = {};
+        ClientTransactionId id = 0;
+        [[nodiscard]] std::string_view view() const { return text; }
+    };
+    // id == 0: the table is full.
+    Branch new_branch();
+    // Sends `request` (whose top Via carries `branch`) and supervises it. `method` as in its CSeq. Bytes are kept for retransmission
+    // over UDP. Always reports through `user`, never from inside this call. False: not sent, branch released, no report.
+    bool send_request(const Branch& branch, const Flow& flow, std::string_view method, std::span<const char> request,
+                      TransactionUser& user, std::uint64_t context);
+    // No more reports for this one; it finishes silently (absorbing responses) or, if nothing was sent yet, releases the branch.
+    void abandon(ClientTransactionId id);
+
+    enum class Match : std::uint8_t { delivered, absorbed, unknown };
+    // A parsed response. unknown: no transaction of ours (late, forged, or a 2xx retransmission after the end).
+    Match receive_response(const Flow& flow, const Message& response, std::span<char> bytes);
+
+    // The transport lost a connection: client transactions on it fail.
+    void connection_closed(ConnectionId connection);
+
+    [[nodiscard]] std::size_t server_count() const;
+    [[nodiscard]] std::size_t client_count() const;
+    [[nodiscard]] std::uint64_t retransmissions_absorbed() const;
+    [[nodiscard]] std::uint64_t retransmissions_sent() const;
+
+  private:
+    struct Impl;
+    std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace gmgate::sip
