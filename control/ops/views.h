@@ -1,0 +1,130 @@
+#pragma once
+// What the operator's API reads of the gateway: rows as plain values, through abstract read-only views. The server asks for a
+// bounded number of rows at a time, so a list of a hundred thousand SAs never holds up a phone. No row has room for a key (S1).
+//
+// All calls on the control thread.
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/ip.h"
+#include "sa/backend.h"
+#include "sa/types.h"
+
+namespace gmgate::ops {
+
+// What a list is narrowed to; an empty member does not filter.
+struct Query {
+    std::optional<std::string> impi;  // exact
+    std::optional<IpAddress> ip;      // the phone's
+    std::optional<sa::Spi> spi;       // any of the four; for registrations: of any of its sets
+    std::optional<std::string> state;
+};
+
+// One SA set.
+struct SaRow {
+    sa::SetId id = 0;
+    std::string state;  // as sa/ names it: "registration", "established", …
+    std::string impi;
+    std::vector<std::string> impus;
+    IpAddress ue;
+    IpAddress ours;
+    sa::SaNumbers numbers;
+    sa::Suite suite;
+    Duration age{};                      // since it was installed
+    std::optional<Duration> expires_in;  // nullopt: no life time is running
+    sa::SetStats stats;                  // filled only when asked for (`detail`)
+};
+
+// One registration of a phone.
+struct RegistrationRow {
+    std::string impi;
+    std::vector<std::string> impus;
+    std::string state;  // "registered", "authenticating", …
+    IpAddress ue;
+    std::string transport;  // "udp", "tcp"
+    std::string contact;
+    std::vector<std::string> service_route;
+    std::vector<sa::SetId> sets;
+    Duration age{};
+    std::optional<Duration> expires_in;
+};
+
+// Continues a scan; 0: begin. Opaque; a row that comes or goes meanwhile may be missed, none is shown twice.
+using Cursor = std::uint64_t;
+
+class SaView {
+  public:
+    virtual ~SaView() = default;
+    // Looks at no more than `budget` sets from `cursor` on and visits those that match. Returns where to go on; 0: the end.
+    virtual Cursor scan(const Query& query, Cursor cursor, std::size_t budget, bool detail,
+                        const std::function<void(const SaRow&)>& visit) const = 0;
+    // How many sets are in each state, in the order of the life cycle.
+    [[nodiscard]] virtual std::vector<std::pair<std::string, std::size_t>> count() const = 0;
+};
+
+class RegistrationView {
+  public:
+    virtual ~RegistrationView() = default;
+    virtual Cursor scan(const Query& query, Cursor cursor, std::size_t budget,
+                        const std::function<void(const RegistrationRow&)>& visit) const = 0;
+    [[nodiscard]] virtual std::vector<std::pair<std::string, std::size_t>> count() const = 0;
+};
+
+enum class Party : unsigned char { ue, gateway, core };
+
+// One step in the life of a registration, as `gmctl trace` draws it. from == to: something that happened inside (SAs
+// installed, a check that failed).
+struct TraceStep {
+    std::chrono::system_clock::time_point time{};
+    Party from = Party::gateway;
+    Party to = Party::gateway;
+    std::string name;           // "SM1"; empty: not one of the standard's messages
+    std::string text;           // "REGISTER", "401 Unauthorized", "SAs installed"
+    std::optional<sa::Spi> spi;  // the SA that carried it; nullopt: in clear
+    bool failed = false;        // the procedure broke here; `reason` says why
+    std::string reason;
+};
+
+class TraceView {
+  public:
+    virtual ~TraceView() = default;
+    // Oldest first; empty: nothing is remembered about this IMPI.
+    [[nodiscard]] virtual std::vector<TraceStep> steps(std::string_view impi) const = 0;
+};
+
+// One reason for which packets or messages are dropped. `layer`: "dataplane", "sip", …
+struct DropCount {
+    std::string layer;
+    std::string reason;
+    std::string help;
+    std::uint64_t count = 0;
+};
+
+// One component's health; `text` says what is wrong and what to do, or how well it is.
+struct HealthItem {
+    std::string component;
+    bool ok = true;
+    std::string text;
+};
+
+// Everything the server reads. Absent members answer "not available here". The pointed-to objects outlive the server.
+struct Views {
+    const SaView* sas = nullptr;
+    const RegistrationView* registrations = nullptr;
+    const TraceView* trace = nullptr;
+    std::function<std::vector<DropCount>()> drops;
+    std::function<std::vector<HealthItem>()> health;
+    std::string version;
+    std::string backend;  // "dpdk"
+};
+
+}  // namespace gmgate::ops
