@@ -1,0 +1,72 @@
+#pragma once
+// What an operator decides about registrations and proxied requests, as plain values (control/app fills it).
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/ip.h"
+#include "control/sip/transport.h"
+#include "sa/algorithms/suite.h"
+
+namespace gmgate::registration {
+
+enum class MissingEalg : std::uint8_t { null, refuse };             // A8: the UE names no encryption
+enum class ConsistencyFailure : std::uint8_t { reject, silent };    // C8
+enum class UnprotectedOther : std::uint8_t { reject, drop };        // A6: 403, or nothing
+enum class ServiceRouteMismatch : std::uint8_t { replace, reject };  // E2
+
+// S3: nothing a stranger does grows memory past these.
+struct Limits {
+    std::size_t registrations = 100'000;      // registered users
+    std::size_t pending = 20'000;             // procedures not yet authenticated, all sources
+    std::size_t pending_per_source = 8;       // of one IP address
+    double register_rate_per_source = 5;      // unprotected REGISTERs a second of one address, sustained
+    double register_burst_per_source = 20;    // and at once
+    double register_rate_total = 5000;        // unprotected REGISTERs a second, all sources
+    double register_burst_total = 10'000;     // and at once
+    std::size_t sources = 65'536;             // addresses whose rate is remembered
+    std::size_t transactions = 200'000;       // of each kind on each side
+    std::size_t proxied = 100'000;            // proxied requests under way
+    std::size_t trace_records = 65'536;
+    std::size_t failure_records = 1024;
+    std::size_t message_bytes = 65'535;       // a larger one is refused (513)
+};
+
+struct Policy {
+    // E1, E2: the host of our URI in Path and Record-Route; a DNS name or an address. Empty: our core address itself.
+    std::string name;
+    std::string visited_network;  // P-Visited-Network-ID; empty: `name`
+
+    // Our addresses on Gm with the one unprotected port; at most one per family.
+    std::vector<IpAddress> gm_addresses;
+    std::uint16_t gm_port = 5060;
+    // Our endpoints on the core side, at most one per family, and where requests go.
+    std::vector<Endpoint> core;
+    Endpoint next_hop;
+    sip::Transport next_hop_transport = sip::Transport::udp;
+
+    // Our list, most preferred first (A8); valid suites, not empty, no pair twice.
+    std::vector<sa::Suite> suites{{sa::Integrity::null, sa::Encryption::aes_gcm},
+                                  {sa::Integrity::aes_gmac, sa::Encryption::null},
+                                  {sa::Integrity::hmac_sha_1_96, sa::Encryption::aes_cbc},
+                                  {sa::Integrity::hmac_sha_1_96, sa::Encryption::null},
+                                  {sa::Integrity::hmac_md5_96, sa::Encryption::aes_cbc},
+                                  {sa::Integrity::hmac_md5_96, sa::Encryption::null}};
+    MissingEalg missing_ealg = MissingEalg::null;
+    ConsistencyFailure consistency_failure = ConsistencyFailure::reject;
+    UnprotectedOther unprotected_other = UnprotectedOther::reject;
+    ServiceRouteMismatch service_route_mismatch = ServiceRouteMismatch::replace;
+
+    Duration reg_await_auth = std::chrono::seconds(240);  // B2, C5
+    Duration t1 = std::chrono::milliseconds(500);         // RFC 3261 T1
+    Duration lifetime_margin = std::chrono::seconds(30);  // B5
+    Duration drain = std::chrono::seconds(32);            // D2: 64*T1
+
+    Limits limits;
+};
+
+}  // namespace gmgate::registration

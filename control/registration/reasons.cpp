@@ -1,0 +1,101 @@
+#include "control/registration/reasons.h"
+
+namespace gmgate::registration {
+namespace {
+
+// In the order of the enumeration; a test checks that none is missing.
+constexpr std::array<ReasonInfo, reason_count> table{{
+    {"ok", "", "It went well.", ""},
+    {"malformed", "E4", "The message lacks a mandatory header or one of them cannot be read.",
+     "Look at the sender's software; the trace shows the method."},
+    {"unsupported_version", "E4", "The message is not SIP/2.0.", ""},
+    {"unsupported_uri", "E4", "The Request-URI has a scheme that is neither sip, sips nor tel.", ""},
+    {"bad_extension", "E4", "The request requires an extension that is not offered here.", ""},
+    {"too_many_hops", "E4", "Max-Forwards has reached zero.", "Look for a routing loop between here and the core."},
+    {"unknown_transaction", "E4", "A response or CANCEL belongs to no transaction of ours.", ""},
+    {"no_authorization", "B1", "A REGISTER names no private identity in Authorization.",
+     "The phone must use IMS AKA; early-IMS and digest-only phones are not served."},
+    {"sec_agree_missing", "C6", "A REGISTER offers no security agreement (no Security-Client or no Require: sec-agree).",
+     "Switch on IPsec in the phone's IMS profile."},
+    {"security_client_malformed", "C6", "Security-Client cannot be read.", "Look at the phone's software."},
+    {"no_common_algorithm", "C6", "The phone offers no algorithm pair that policy allows.",
+     "Compare the phone's offer with security.suites."},
+    {"nat_unsupported", "N1", "The phone is behind a NAT and offers no UDP encapsulation.",
+     "Let the phone reach Gm without address translation."},
+    {"via_mismatch", "B6", "The address in Via is not the source of a protected REGISTER.", ""},
+    {"port_in_use", "B6", "The phone's address and port_uc are in the SA table already.",
+     "The phone must take a new client port for each registration."},
+    {"too_many_sas", "B6", "The user holds six SAs in one direction already.", ""},
+    {"rate_source", "S3", "One address sends unprotected REGISTERs faster than allowed.",
+     "Raise limits.register_rate_per_source if many phones share an address."},
+    {"rate_total", "S3", "All addresses together send unprotected REGISTERs faster than allowed.",
+     "A flood, or limits.register_rate_total is too low."},
+    {"pending_limit", "S3", "As many registrations are under way as allowed.",
+     "A flood, a slow core, or limits.pending is too low."},
+    {"pending_source_limit", "S3", "One address has as many registrations under way as allowed.",
+     "Raise limits.pending_per_source if many phones share an address."},
+    {"registration_limit", "S3", "As many users are registered as allowed.", "Raise limits.registrations."},
+    {"no_spi_or_port", "C12", "No SPI or no protected port is free.", "Widen gm.port_pc, or dpdk.max_sets."},
+    {"install_failed", "C12", "The packet layer could not install the SAs.",
+     "See the log line beside it; the packet layer's tables may be full."},
+    {"transaction_limit", "S3", "The table of transactions or proxied requests is full.", "A flood, or a core that does not answer."},
+    {"challenge_without_keys", "B2", "The core's 401 carries no usable nonce, ck or ik.",
+     "The S-CSCF must send ck and ik to this P-CSCF; see its trust settings."},
+    {"challenged_again", "C10", "The core answered SM7 with a new challenge.",
+     "The phone's answer was stale; it begins again by itself."},
+    {"core_unreachable", "C11", "The core cannot be reached.", "Look at core.next_hop and the network to it."},
+    {"core_timeout", "C11", "The core did not answer in time.", "Look at the I-CSCF, S-CSCF and HSS."},
+    {"core_error", "C11", "The core answered with a 5xx or 6xx.", "Look at the I-CSCF, S-CSCF and HSS."},
+    {"core_rejected", "E1", "The core refused the REGISTER with a 3xx or 4xx.", "Look at the subscriber's data in the HSS."},
+    {"integrity_failure", "C1", "An ESP packet of this user failed its integrity check and was dropped.",
+     "A wrong key in the phone or the HSS, or somebody forges packets; the procedure goes on."},
+    {"authentication_failed", "C2", "The phone proved the keys of the SAs but its response was wrong.",
+     "Compare the subscriber's key in the SIM and the HSS."},
+    {"network_authentication_failed", "C3", "The phone did not accept the network's challenge (MAC).",
+     "Compare the subscriber's key in the SIM and the HSS."},
+    {"synchronisation_failure", "C4", "The phone says the challenge's sequence number is out of range.",
+     "Nothing if the next attempt succeeds; else look at the HSS's sequence numbers."},
+    {"authentication_timeout", "C5", "The phone did not answer the challenge in time.",
+     "The phone went away, refused the SAs, or its packets fail the integrity check."},
+    {"superseded", "B3", "A newer attempt of the same user was challenged.", ""},
+    {"verify_missing", "B4", "SM7 carries no Security-Verify.", "Look at the phone's software."},
+    {"verify_mismatch", "C8", "SM7's Security-Verify is not the list we sent.",
+     "Somebody altered the negotiation (bidding down), or the phone is broken."},
+    {"client_missing", "B4", "SM7 carries no Security-Client.", "Look at the phone's software."},
+    {"client_mismatch", "C8", "SM7's Security-Client is not that of SM1.",
+     "Somebody altered the negotiation (bidding down), or the phone is broken."},
+    {"identity_mismatch", "B4", "SM7 names another user than SM1.", ""},
+    {"wrong_sa", "B7", "A protected message names another user than the SA's own.",
+     "A registered phone tries to act for another."},
+    {"no_sa", "B7", "A message came to a protected port, and no SA set fits its addresses and ports.",
+     "The set was removed, or the packet layer let a packet pass it should not have."},
+    {"unprotected_request", "A6", "A request other than REGISTER came in clear.",
+     "The phone is not registered, or it uses the wrong port."},
+    {"stray_response", "A6", "A response came in clear or on the wrong SA.", ""},
+    {"route_mismatch", "E2", "The phone's Route is not the Service-Route of its registration.", ""},
+    {"identity_not_registered", "E2", "The phone prefers a public identity it has not registered.", ""},
+    {"unknown_flow", "E3", "A request from the core carries no flow token of ours.",
+     "The user is no longer registered here, or the core dropped Path."},
+    {"not_registered", "E3", "The user is not registered.", ""},
+    {"ue_unreachable", "E3", "The message could not be sent to the phone.", "Its TCP connection is gone and no new one could be made."},
+    {"ue_timeout", "E3", "The phone did not answer a request in time.", "It may be out of coverage."},
+    {"no_route", "E2", "The next hop of a request is a name this gateway cannot resolve.", ""},
+    {"loop_detected", "E4", "The request has passed here already.", "Look for a routing loop between here and the core."},
+    {"deregistered_by_ue", "D4", "The phone deregistered.", ""},
+    {"deregistered_by_network", "D4", "The network deregistered the user.", ""},
+    {"expired", "D4", "The registration's time ran out.", ""},
+    {"address_changed", "D5", "The phone registered from another address.", ""},
+    {"sequence_near_end", "D7", "An ESP sequence number came near its end; the set was retired.", ""},
+    {"shutdown", "", "gmgated stopped.", ""},
+}};
+
+}  // namespace
+
+const std::array<ReasonInfo, reason_count>& catalogue() { return table; }
+
+const ReasonInfo& info(Reason reason) {
+    const auto i = static_cast<std::size_t>(reason);
+    return table[i < reason_count ? i : 0];
+}
+
+}  // namespace gmgate::registration

@@ -1,0 +1,96 @@
+#pragma once
+// Why something did not go well: one fixed catalogue, so that log line, metric label, trace and CLI use the same word.
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+namespace gmgate::registration {
+
+enum class Reason : std::uint8_t {
+    ok,
+    // What the message itself is.
+    malformed,
+    unsupported_version,
+    unsupported_uri,
+    bad_extension,
+    too_many_hops,
+    unknown_transaction,
+    // SM1 (B1, C6, N1, B6).
+    no_authorization,
+    sec_agree_missing,
+    security_client_malformed,
+    no_common_algorithm,
+    nat_unsupported,
+    via_mismatch,
+    port_in_use,
+    too_many_sas,
+    // Limits (S3) and resources (C12).
+    rate_source,
+    rate_total,
+    pending_limit,
+    pending_source_limit,
+    registration_limit,
+    no_spi_or_port,
+    install_failed,
+    transaction_limit,
+    // The challenge and the core (B2, C10, C11).
+    challenge_without_keys,
+    challenged_again,
+    core_unreachable,
+    core_timeout,
+    core_error,
+    core_rejected,
+    // Authentication (C1–C5).
+    integrity_failure,
+    authentication_failed,
+    network_authentication_failed,
+    synchronisation_failure,
+    authentication_timeout,
+    superseded,
+    // SM7's consistency (B4, C8).
+    verify_missing,
+    verify_mismatch,
+    client_missing,
+    client_mismatch,
+    identity_mismatch,
+    // Which SA carried a message (A6, B7).
+    wrong_sa,
+    no_sa,
+    unprotected_request,
+    stray_response,
+    // Requests of registered users (E2, E3).
+    route_mismatch,
+    identity_not_registered,
+    unknown_flow,
+    not_registered,
+    ue_unreachable,
+    ue_timeout,
+    no_route,
+    loop_detected,
+    // Why a registration or a set ended (D).
+    deregistered_by_ue,
+    deregistered_by_network,
+    expired,
+    address_changed,
+    sequence_near_end,
+    shutdown,
+    count_,  // not a reason
+};
+
+inline constexpr std::size_t reason_count = static_cast<std::size_t>(Reason::count_);
+
+struct ReasonInfo {
+    std::string_view name;     // the word: lower case, underscores
+    std::string_view rule;     // id of the rule, "C8"
+    std::string_view meaning;  // one sentence
+    std::string_view remedy;   // what an operator can do; "" if nothing need be done
+};
+
+[[nodiscard]] const ReasonInfo& info(Reason reason);
+[[nodiscard]] inline std::string_view name(Reason reason) { return info(reason).name; }
+// Every reason in order, `ok` first.
+[[nodiscard]] const std::array<ReasonInfo, reason_count>& catalogue();
+
+}  // namespace gmgate::registration
