@@ -103,7 +103,7 @@ class TransactionLayer {
     Match receive_response(const Flow& flow, const Message& response, std::span<char> bytes);
 
     // The transport lost a connection: client transactions on it fail.
-    void connection_closed(ConnectionId connection);
+    void connection_closed(const Flow& flow);
 
     [[nodiscard]] std::size_t server_count() const;
     [[nodiscard]] std::size_t client_count() const;
