@@ -1,0 +1,52 @@
+#pragma once
+// Why the packet layer throws a packet away: one counter each, per worker. The catalogue is the X-macro, so that the
+// metrics, the CLI and the tests cannot forget one.
+
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+namespace gmgate::dataplane {
+
+// name, help: what happened, as an operator should read it.
+#define GMGATE_DROP_REASONS(X)                                                                                        \
+    X(malformed_ip, "IP header truncated, of a wrong version, or with lengths that do not fit the frame")             \
+    X(extension_headers, "more IPv6 extension headers than the limit, or a truncated one")                            \
+    X(malformed_transport, "UDP or TCP header truncated or with lengths that do not fit the packet")                  \
+    X(not_linear, "packet in several buffers that cannot be joined, or in a shared buffer")                           \
+    X(cleartext_protected_port, "unprotected packet for a protected port (A6)")                                       \
+    X(esp_runt, "ESP too short for header, IV, trailer and ICV of its SA")                                            \
+    X(esp_alignment, "ESP payload not a multiple of the cipher's block")                                              \
+    X(unknown_spi, "ESP with an SPI no SA of ours has, a removed one included")                                       \
+    X(wrong_address, "ESP from or to another address than its SA's")                                                  \
+    X(replay, "ESP sequence number seen before (A1)")                                                                 \
+    X(replay_too_old, "ESP sequence number below the replay window, or zero")                                         \
+    X(integrity, "ESP whose ICV does not verify: forged, damaged, or a wrong key (C1)")                               \
+    X(bad_padding, "authentic ESP with a pad length or padding that cannot be")                                       \
+    X(dummy, "authentic dummy packet, next header 59 (A1)")                                                           \
+    X(next_header, "authentic ESP that carries neither UDP nor TCP (A3)")                                             \
+    X(selector, "authentic ESP whose inner ports or transport header are not those of its SA (A3)")                   \
+    X(outbound_no_sa, "packet of the host from a protected port without an SA (A6)")                                  \
+    X(outbound_sequence_exhausted, "outbound SA at the end of its sequence numbers (D7)")                             \
+    X(outbound_no_room, "no room in the buffer for the ESP header or trailer, or the packet grew beyond 64 KiB")      \
+    X(outbound_protocol, "neither UDP nor TCP towards the addresses and ports of an SA")                              \
+    X(outbound_icmp_quote, "ICMP error of the host that would quote a protected packet in clear (A6)")                \
+    X(crypto, "the crypto library refused a job: a fault of the program or the machine, never of the packet")
+
+enum class DropReason : std::uint8_t {
+#define GMGATE_X(name, help) name,
+    GMGATE_DROP_REASONS(GMGATE_X)
+#undef GMGATE_X
+};
+
+inline constexpr std::size_t drop_reason_count = 0
+#define GMGATE_X(name, help) +1
+    GMGATE_DROP_REASONS(GMGATE_X)
+#undef GMGATE_X
+    ;
+
+// "unknown_spi": the label of the metric and the word of the CLI.
+[[nodiscard]] std::string_view name(DropReason reason);
+[[nodiscard]] std::string_view help(DropReason reason);
+
+}  // namespace gmgate::dataplane

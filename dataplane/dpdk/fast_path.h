@@ -1,0 +1,90 @@
+#pragma once
+// The ESP fast path of one worker, both directions. No system call, no allocation, no log line, no exception after construction.
+
+#include <rte_mbuf.h>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "base/ip.h"
+#include "base/random.h"
+#include "dataplane/core/event_ring.h"
+#include "dataplane/core/protected_ports.h"
+#include "dataplane/dpdk/counters.h"
+#include "dataplane/dpdk/crypto_engine.h"
+#include "dataplane/dpdk/sa_table.h"
+
+namespace gmgate::dataplane {
+
+inline constexpr std::uint16_t max_burst = 64;
+
+struct PacketList {
+    std::array<rte_mbuf*, max_burst> packets;
+    std::uint16_t count = 0;
+
+    void push(rte_mbuf* m) { packets[count++] = m; }
+    [[nodiscard]] std::span<rte_mbuf* const> all() const { return {packets.data(), count}; }
+    [[nodiscard]] rte_mbuf** data() { return packets.data(); }
+};
+
+// packets.packets[i] belongs to worker workers[i].
+struct HandOverList {
+    PacketList packets;
+    std::array<std::uint8_t, max_burst> workers;
+};
+
+// Every packet of a burst is in exactly one list, or freed and counted under its drop reason. What is listed is the caller's.
+struct InboundResult {
+    PacketList to_host;     // decapsulated, or untouched other traffic
+    HandOverList to_worker;  // ESP whose SA another worker owns: give it to that worker's inbound()
+    PacketList fragments;   // to our addresses: reassemble, then inbound() again, in one buffer segment if it fits
+};
+
+struct OutboundResult {
+    PacketList to_wire;      // encapsulated, or untouched other traffic
+    HandOverList to_worker;  // another worker owns the outbound SA: give it to that worker's outbound()
+    PacketList fragments;    // of the host, from our addresses: reassemble, then outbound() again
+};
+
+struct FastPathConfig {
+    unsigned worker = 0;                 // our number; < SaTable::workers()
+    std::vector<IpAddress> our_addresses;  // the Gm addresses; the workers compare them in order, so few
+    ProtectedPorts protected_ports;
+    // The host leaves UDP/TCP checksums to its (virtual) NIC: compute them before encapsulation for every packet. Packets
+    // flagged RTE_MBUF_F_TX_UDP_CKSUM / _TCP_CKSUM get theirs in any case.
+    bool fill_checksums = false;
+};
+
+// Not thread-safe: one a worker. Packets are Ethernet frames, at most one VLAN tag, in direct mbufs with refcnt 1.
+class FastPath {
+  public:
+    // Start-up: throws std::runtime_error (crypto library), std::bad_alloc.
+    FastPath(const FastPathConfig& config, SaTable& table, std::unique_ptr<CryptoEngine> engine, Random& random);
+    ~FastPath();
+    FastPath(const FastPath&) = delete;
+    FastPath& operator=(const FastPath&) = delete;
+
+    // `count` <= max_burst; `now`: the caller's coarse second, not 0. `result` is cleared first.
+    void inbound(rte_mbuf* const* packets, std::uint16_t count, std::uint32_t now, InboundResult& result);
+    void outbound(rte_mbuf* const* packets, std::uint16_t count, std::uint32_t now, OutboundResult& result);
+
+    // Any thread.
+    [[nodiscard]] const WorkerCounters& counters() const;
+    // The control thread alone pops.
+    [[nodiscard]] EventRing& events();
+
+  private:
+    class Inbound;
+    class Outbound;
+    WorkerCounters counters_;
+    EventRing events_;
+    std::unique_ptr<CryptoEngine> engine_;
+    std::unique_ptr<Inbound> inbound_;
+    std::unique_ptr<Outbound> outbound_;
+};
+
+}  // namespace gmgate::dataplane
