@@ -21,6 +21,9 @@ struct SetParams {
     Suite suite;
     const AkaKey* ck = nullptr;
     const AkaKey* ik = nullptr;
+    // The highest sequence number already used on either outbound SA: sending goes on after it. 0 for a new set; other values
+    // only when a snapshot is restored (the UE would take what comes again for replays).
+    std::uint32_t out_sequence = 0;
 };
 
 // Counters of one set, both directions. `last_use` is when the last authentic inbound packet came (coarse: 1 s).
@@ -69,7 +72,8 @@ class Backend {
 
     // Which worker owns the packets of this address pair (RSS): goes into the SPI. Always 0 with one worker.
     [[nodiscard]] virtual std::uint32_t owner_of(const IpAddress& ue, const IpAddress& ours) const = 0;
-    // How many sets it can hold.
+    // How many sets it can hold. Inbound SPIs given to it have slots below 2 * capacity() (one slot an inbound SA); no two sets
+    // installed at a time share a slot, whatever their owner.
     [[nodiscard]] virtual std::size_t capacity() const = 0;
     [[nodiscard]] virtual std::size_t installed() const = 0;
 };
