@@ -1,0 +1,280 @@
+#include "control/sip/tcp_connections.h"
+
+#include <fmt/format.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "base/log.h"
+#include "base/secret.h"
+#include "control/sip/udp_sockets.h"
+
+namespace gmgate::sip {
+
+namespace {
+constexpr int backlog = 1024;
+constexpr std::size_t read_size = 64UL * 1024;
+constexpr std::size_t feed_size = 16UL * 1024;
+constexpr int accepts_per_turn = 64;
+constexpr int reads_per_turn = 4;
+}  // namespace
+
+TcpConnections::TcpConnections(EventLoop& loop, MessageSink& sink, const SocketTransportOptions& options,
+                               Counters counters)
+    : loop_(loop), sink_(sink), options_(options), counters_(counters), read_buffer_(read_size) {}
+
+TcpConnections::~TcpConnections() {
+    for (const auto& l : listeners_) loop_.unwatch(l->fd.get());
+    for (auto& [id, c] : connections_) loop_.unwatch(c->fd.get());
+    wipe({reinterpret_cast<std::uint8_t*>(read_buffer_.data()), read_buffer_.size()});
+}
+
+Result<void> TcpConnections::listen(const Endpoint& local) {
+    auto fd = bound_socket(SOCK_STREAM, local, options_.device);
+    if (!fd) return std::unexpected(fd.error());
+    if (::listen(fd->get(), backlog) != 0) {
+        return fail(ErrorKind::io, fmt::format("{}: {}; is another copy running? (ss -ltnp)", local.to_string(), std::strerror(errno)));
+    }
+    auto listener = std::make_unique<Listener>(Listener{std::move(*fd), local});
+    const Listener& l = *listener;
+    listeners_.push_back(std::move(listener));
+    loop_.watch(l.fd.get(), EventLoop::readable, [this, &l](unsigned) { accept_all(l); });
+    return {};
+}
+
+void TcpConnections::accept_all(const Listener& listener) {
+    for (int i = 0; i < accepts_per_turn; ++i) {
+        sockaddr_storage from{};
+        socklen_t length = sizeof from;
+        UniqueFd fd(accept4(listener.fd.get(), reinterpret_cast<sockaddr*>(&from), &length, SOCK_NONBLOCK | SOCK_CLOEXEC));
+        if (!fd.valid()) {
+            if (errno == EMFILE || errno == ENFILE) log::warn("transport", "TCP {}: out of file descriptors; raise LimitNOFILE", listener.local.to_string());
+            return;
+        }
+        const Flow flow{Transport::tcp, listener.local, Endpoint::from_sockaddr(from), 0};
+        const auto source = per_source_.find(flow.remote.address);
+        if (connections_.size() >= options_.max_connections ||
+            (source != per_source_.end() && source->second >= options_.max_connections_per_source)) {
+            counters_.refused.add();
+            continue;  // closed
+        }
+        counters_.accepted.add();
+        Connection& c = adopt(std::move(fd), flow, State::open);
+        c.established = true;
+        arm(c);
+    }
+}
+
+TcpConnections::Connection& TcpConnections::adopt(UniqueFd fd, const Flow& flow, State state) {
+    const int on = 1;
+    (void)setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    auto connection = std::make_unique<Connection>();
+    Connection& c = *connection;
+    c.flow = flow;
+    c.flow.connection = next_id_++;
+    c.fd = std::move(fd);
+    c.state = state;
+    c.owner = this;
+    if (state == State::connecting) c.framer = StreamFramer(StreamFramer::Side::client);
+    c.timer.bind([](void* p) { auto* x = static_cast<Connection*>(p); x->owner->on_timeout(*x); }, &c);
+    connections_[c.flow.connection] = std::move(connection);
+    by_pair_[{c.flow.local, c.flow.remote}] = c.flow.connection;
+    ++per_source_[c.flow.remote.address];
+    counters_.open.set(static_cast<std::int64_t>(connections_.size()));
+    const unsigned interest = state == State::connecting ? EventLoop::writable : EventLoop::readable;
+    loop_.watch(c.fd.get(), interest, [this, id = c.flow.connection](unsigned what) { ready(id, what); });
+    return c;
+}
+
+TcpConnections::Connection* TcpConnections::connect(const Flow& flow) {
+    if (connections_.size() >= options_.max_connections) {
+        counters_.refused.add();
+        return nullptr;
+    }
+    auto fd = bound_socket(SOCK_STREAM, flow.local, options_.device);
+    if (!fd) {
+        log::debug("transport", "TCP {} -> {}: {}", flow.local.to_string(), flow.remote.to_string(), fd.error().text);
+        return nullptr;
+    }
+    sockaddr_storage sa{};
+    const socklen_t length = flow.remote.to_sockaddr(sa);
+    if (::connect(fd->get(), reinterpret_cast<const sockaddr*>(&sa), length) != 0 && errno != EINPROGRESS) {
+        log::debug("transport", "TCP {} -> {}: {}", flow.local.to_string(), flow.remote.to_string(), std::strerror(errno));
+        return nullptr;
+    }
+    Connection& c = adopt(std::move(*fd), flow, State::connecting);
+    arm(c);
+    return &c;
+}
+
+void TcpConnections::arm(Connection& c) {
+    Duration after = options_.idle_timeout;
+    if (c.state == State::connecting) after = options_.connect_timeout;
+    // Silent since it was accepted, or in the middle of a message: slow senders hold no connection for long.
+    else if ((c.established && !c.heard) || c.framer.pending() != 0) after = options_.first_message_timeout;
+    loop_.timers().start(c.timer, after);
+}
+
+void TcpConnections::on_timeout(Connection& c) {
+    counters_.timeouts.add();
+    drop(c.flow.connection, true);
+}
+
+bool TcpConnections::send(const Flow& flow, std::span<const char> bytes) {
+    Connection* c = nullptr;
+    if (flow.connection != 0) {
+        const auto it = connections_.find(flow.connection);
+        if (it == connections_.end()) return false;
+        c = it->second.get();
+    } else {
+        if (flow.local.port != 0) {
+            const auto it = by_pair_.find({flow.local, flow.remote});
+            if (it != by_pair_.end()) c = connections_.at(it->second).get();
+        }
+        if (c == nullptr) c = connect(flow);
+        if (c == nullptr) return false;
+    }
+    if (c->state == State::closing) return false;
+    if (c->out.size() + bytes.size() > options_.max_queued_bytes) {
+        counters_.overflows.add();
+        const ConnectionId id = c->flow.connection;
+        loop_.post([this, id] { drop(id, true); });  // not from inside the caller's send
+        return false;
+    }
+    c->out.append(bytes.data(), bytes.size());
+    counters_.sent.add();
+    if (c->state == State::open) {
+        if (!write(*c)) {
+            const ConnectionId id = c->flow.connection;
+            loop_.post([this, id] { drop(id, true); });
+            return false;
+        }
+        update_interest(*c);
+    }
+    return true;
+}
+
+void TcpConnections::close(ConnectionId id) {
+    const auto it = connections_.find(id);
+    if (it == connections_.end()) return;
+    Connection& c = *it->second;
+    if (c.out.empty()) {
+        drop(id, false);
+    } else {
+        c.state = State::closing;
+        loop_.timers().start(c.timer, options_.connect_timeout);
+        update_interest(c);
+    }
+}
+
+void TcpConnections::update_interest(Connection& c) {
+    unsigned interest = c.state == State::closing ? 0U : static_cast<unsigned>(EventLoop::readable);
+    if (!c.out.empty() || c.state == State::connecting) interest |= EventLoop::writable;
+    loop_.change(c.fd.get(), interest);
+}
+
+bool TcpConnections::write(Connection& c) {
+    while (!c.out.empty()) {
+        const ssize_t n = ::send(c.fd.get(), c.out.data(), c.out.size(), MSG_NOSIGNAL);
+        if (n < 0) return errno == EAGAIN || errno == EINTR;
+        c.out.erase(0, static_cast<std::size_t>(n));
+    }
+    return true;
+}
+
+bool TcpConnections::read(Connection& c) {
+    const ConnectionId id = c.flow.connection;
+    for (int i = 0; i < reads_per_turn; ++i) {
+        const ssize_t n = ::recv(c.fd.get(), read_buffer_.data(), read_buffer_.size(), 0);
+        if (n < 0) return errno == EAGAIN || errno == EINTR;
+        if (n == 0) return false;
+        std::span<const char> rest(read_buffer_.data(), static_cast<std::size_t>(n));
+        while (!rest.empty()) {
+            // In pieces, so that the framer's buffer stays within one message of the largest size.
+            const auto piece = rest.first(std::min(rest.size(), feed_size));
+            rest = rest.subspan(piece.size());
+            c.framer.feed(piece);
+            for (bool more = true; more;) {
+                const Frame frame = c.framer.next();
+                switch (frame.kind) {
+                    case FrameKind::none: more = false; break;
+                    case FrameKind::ping:  // RFC 5626 4.4.1
+                        c.out.append("\r\n");
+                        if (!write(c)) return false;
+                        break;
+                    case FrameKind::pong: break;
+                    case FrameKind::message:
+                        c.heard = true;
+                        counters_.received.add();
+                        // The framer's own buffer, handed on as writable: a receiver wipes keys where they lie.
+                        sink_.on_message(c.flow, {const_cast<char*>(frame.bytes.data()), frame.bytes.size()});
+                        if (!connections_.contains(id)) return true;  // the sink closed it
+                        if (c.state == State::closing) return true;
+                        break;
+                    case FrameKind::error:
+                        counters_.framing_errors.add();
+                        sink_.on_framing_error(c.flow, text(frame.status));
+                        return false;
+                }
+            }
+        }
+        if (static_cast<std::size_t>(n) < read_buffer_.size()) return true;
+    }
+    return true;
+}
+
+void TcpConnections::ready(ConnectionId id, unsigned what) {
+    const auto it = connections_.find(id);
+    if (it == connections_.end()) return;
+    Connection& c = *it->second;
+    if (c.state == State::connecting) {
+        int error = 0;
+        socklen_t length = sizeof error;
+        getsockopt(c.fd.get(), SOL_SOCKET, SO_ERROR, &error, &length);
+        if (error != 0) {
+            log::debug("transport", "TCP {} -> {}: {}", c.flow.local.to_string(), c.flow.remote.to_string(), std::strerror(error));
+            drop(id, true);
+            return;
+        }
+        c.state = State::open;
+        c.established = true;
+        c.heard = true;  // we opened it: the peer need not speak first
+        counters_.connected.add();
+    }
+    if ((what & EventLoop::writable) != 0 && !write(c)) {
+        drop(id, true);
+        return;
+    }
+    if (c.state == State::closing) {
+        if (c.out.empty()) drop(id, false);
+        return;
+    }
+    if ((what & EventLoop::readable) != 0 && !read(c)) {
+        drop(id, true);
+        return;
+    }
+    const auto still = connections_.find(id);  // the sink may have closed it
+    if (still == connections_.end()) return;
+    arm(*still->second);
+    update_interest(*still->second);
+}
+
+void TcpConnections::drop(ConnectionId id, bool tell) {
+    const auto it = connections_.find(id);
+    if (it == connections_.end()) return;
+    const std::unique_ptr<Connection> c = std::move(it->second);
+    connections_.erase(it);
+    const auto pair = by_pair_.find({c->flow.local, c->flow.remote});
+    if (pair != by_pair_.end() && pair->second == id) by_pair_.erase(pair);
+    const auto source = per_source_.find(c->flow.remote.address);
+    if (source != per_source_.end() && --source->second == 0) per_source_.erase(source);
+    counters_.open.set(static_cast<std::int64_t>(connections_.size()));
+    c->timer.stop();
+    loop_.unwatch(c->fd.get());
+    if (tell) sink_.on_connection_closed(c->flow, c->established);
+}
+
+}  // namespace gmgate::sip

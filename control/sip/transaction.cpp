@@ -1,0 +1,429 @@
+#include "control/sip/transaction.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cstring>
+
+#include "base/bytes.h"
+#include "base/seeded_hash.h"
+#include "control/sip/transaction_key.h"
+
+namespace gmgate::sip {
+
+namespace {
+
+constexpr std::string_view branch_prefix = "z9hG4bKg";
+constexpr std::size_t branch_length = 34;
+// RFC 3261 16.6 step 11: timer C, more than three minutes for an INVITE that rings.
+constexpr Duration timer_c = std::chrono::seconds(185);
+
+bool is_udp(const Flow& flow) { return flow.transport == Transport::udp; }
+
+void append_hex(char*& at, std::uint64_t value, unsigned digits) {
+    static constexpr char table[] = "0123456789abcdef";
+    for (unsigned i = digits; i-- > 0;) *at++ = table[(value >> (4 * i)) & 15U];
+}
+
+bool read_hex(std::string_view text, std::uint64_t& value) {
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, 16);
+    return error == std::errc{} && end == text.data() + text.size();
+}
+
+// Slots with generations: ids are 32 bits of generation above 32 bits of slot + 1.
+template <class T>
+class SlotTable {
+  public:
+    explicit SlotTable(std::size_t limit) : limit_(limit) {}
+
+    // nullptr: full.
+    T* add(std::uint64_t& id) {
+        if (live_ >= limit_) return nullptr;
+        std::uint32_t slot = 0;
+        if (free_.empty()) {
+            slot = static_cast<std::uint32_t>(entries_.size());
+            entries_.emplace_back();
+        } else {
+            slot = free_.back();
+            free_.pop_back();
+        }
+        Entry& e = entries_[slot];
+        ++e.generation;
+        e.object = std::make_unique<T>();
+        ++live_;
+        id = (static_cast<std::uint64_t>(e.generation) << 32U) | (slot + 1U);
+        return e.object.get();
+    }
+    [[nodiscard]] T* find(std::uint64_t id) const {
+        const auto slot = static_cast<std::uint32_t>(id) - 1U;
+        if (id == 0 || slot >= entries_.size()) return nullptr;
+        const Entry& e = entries_[slot];
+        return e.generation == static_cast<std::uint32_t>(id >> 32U) ? e.object.get() : nullptr;
+    }
+    [[nodiscard]] T* find_slot(std::uint32_t slot) const { return slot < entries_.size() ? entries_[slot].object.get() : nullptr; }
+    void remove(std::uint64_t id) {
+        if (find(id) == nullptr) return;
+        const auto slot = static_cast<std::uint32_t>(id) - 1U;
+        entries_[slot].object.reset();
+        free_.push_back(slot);
+        --live_;
+    }
+    [[nodiscard]] std::size_t size() const { return live_; }
+
+  private:
+    struct Entry {
+        std::unique_ptr<T> object;
+        std::uint32_t generation = 0;
+    };
+    std::vector<Entry> entries_;
+    std::vector<std::uint32_t> free_;
+    std::size_t live_ = 0;
+    std::size_t limit_;
+};
+
+}  // namespace
+
+struct TransactionLayer::Impl {
+    enum class ServerState : std::uint8_t { proceeding, accepted, completed, confirmed };
+    struct Server {
+        Impl* owner = nullptr;
+        ServerTransactionId id = 0;
+        std::string key;
+        Flow reply;
+        ServerState state = ServerState::proceeding;
+        bool invite = false;
+        std::string last;  // the latest response; empty: none yet
+        Duration interval{};
+        Timer retransmit;  // G
+        Timer end;         // H, I, J, or the guard of one that is never answered
+    };
+
+    enum class ClientState : std::uint8_t { reserved, calling, proceeding, accepted, completed };
+    struct Client {
+        Impl* owner = nullptr;
+        ClientTransactionId id = 0;
+        std::uint64_t nonce = 0;
+        ClientState state = ClientState::reserved;
+        bool invite = false;
+        Flow flow;
+        std::string method;
+        std::string request;  // kept while it may be sent again, or an ACK be built from it
+        std::string ack;
+        TransactionUser* user = nullptr;
+        std::uint64_t context = 0;
+        Duration interval{};
+        Timer retransmit;  // A, E
+        Timer end;         // B, C, D, F, K, M
+    };
+
+    Impl(TransportLayer& t, TimerWheel& w, Random& r, TransactionTimers x, Limits l)
+        : transport(t), timers(w), random(r), times(x), servers(l.server), clients(l.client), keys(16, SeededStringHash{SeededHash(r)}) {}
+
+    // --- server side
+
+    void end_server(Server& s) {
+        keys.erase(s.key);
+        servers.remove(s.id);
+    }
+    static void server_end(void* p) {
+        auto* s = static_cast<Server*>(p);
+        s->owner->end_server(*s);
+    }
+    static void server_retransmit(void* p) {
+        auto* s = static_cast<Server*>(p);
+        Impl& i = *s->owner;
+        ++i.retransmissions;
+        i.transport.send(s->reply, s->last);
+        s->interval = std::min(s->interval * 2, i.times.t2);
+        i.timers.start(s->retransmit, s->interval);
+    }
+
+    // --- client side
+
+    void end_client(Client& c) {
+        if (c.flow.transport == Transport::tcp) {
+            const auto [first, last] = by_remote.equal_range(c.flow.remote);
+            for (auto it = first; it != last; ++it) {
+                if (it->second == c.id) {
+                    by_remote.erase(it);
+                    break;
+                }
+            }
+        }
+        clients.remove(c.id);
+    }
+    static void client_retransmit(void* p) {
+        auto* c = static_cast<Client*>(p);
+        Impl& i = *c->owner;
+        ++i.retransmissions;
+        i.transport.send(c->flow, c->request);
+        if (c->invite) c->interval *= 2;
+        else c->interval = c->state == ClientState::proceeding ? i.times.t2 : std::min(c->interval * 2, i.times.t2);
+        i.timers.start(c->retransmit, c->interval);
+    }
+    static void client_end(void* p) {
+        auto* c = static_cast<Client*>(p);
+        Impl& i = *c->owner;
+        if (c->state == ClientState::calling || c->state == ClientState::proceeding) {
+            i.fail_client(*c, ClientFailure::timeout);
+        } else {
+            i.end_client(*c);
+        }
+    }
+    void fail_client(Client& c, ClientFailure failure) {
+        TransactionUser* user = c.user;
+        const ClientTransactionId id = c.id;
+        const std::uint64_t context = c.context;
+        end_client(c);
+        if (user != nullptr) user->on_failure(id, context, failure);
+    }
+
+    TransportLayer& transport;
+    TimerWheel& timers;
+    Random& random;
+    TransactionTimers times;
+    SlotTable<Server> servers;
+    SlotTable<Client> clients;
+    std::unordered_map<std::string, ServerTransactionId, SeededStringHash, std::equal_to<>> keys;
+    std::unordered_multimap<Endpoint, ClientTransactionId> by_remote;  // TCP only
+    std::string scratch_key;
+    std::uint64_t absorbed = 0;
+    std::uint64_t retransmissions = 0;
+};
+
+TransactionLayer::TransactionLayer(TransportLayer& transport, TimerWheel& timers, Random& random,
+                                   TransactionTimers times, Limits limits)
+    : impl_(std::make_unique<Impl>(transport, timers, random, times, limits)) {}
+TransactionLayer::~TransactionLayer() = default;
+
+TransactionLayer::Received TransactionLayer::receive_request(const Flow& flow, const Flow& reply, const Message& request) {
+    Impl& i = *impl_;
+    const auto parts = transaction_parts(request);
+    if (!parts) return {Arrival::refused, 0};
+    const bool is_ack = parts->method == "ACK";
+    server_key(*parts, flow, i.scratch_key);
+    if (const auto it = i.keys.find(std::string_view(i.scratch_key)); it != i.keys.end()) {
+        Impl::Server& s = *i.servers.find(it->second);
+        if (is_ack) {
+            if (s.state == Impl::ServerState::accepted) return {Arrival::stateless, 0};
+            if (s.state == Impl::ServerState::completed) {
+                s.state = Impl::ServerState::confirmed;
+                s.retransmit.stop();
+                if (is_udp(flow)) i.timers.start(s.end, i.times.t4);
+                else i.end_server(s);
+            }
+            return {Arrival::ack, 0};
+        }
+        ++i.absorbed;
+        if (!s.last.empty() && s.state != Impl::ServerState::accepted && s.state != Impl::ServerState::confirmed) {
+            i.transport.send(s.reply, s.last);
+        }
+        return {Arrival::retransmission, it->second};
+    }
+    if (is_ack) return {Arrival::stateless, 0};
+    ServerTransactionId id = 0;
+    Impl::Server* s = i.servers.add(id);
+    if (s == nullptr) return {Arrival::refused, 0};
+    s->owner = &i;
+    s->id = id;
+    s->key = i.scratch_key;
+    s->reply = reply;
+    s->invite = parts->method == "INVITE";
+    s->retransmit.bind(&Impl::server_retransmit, s);
+    s->end.bind(&Impl::server_end, s);
+    // Never answered: it goes some time after every client transaction behind it has timed out.
+    i.timers.start(s->end, s->invite ? timer_c * 2 : i.times.t1 * 128);
+    i.keys.emplace(s->key, id);
+    return {Arrival::fresh, id};
+}
+
+bool TransactionLayer::respond(ServerTransactionId id, int status, std::span<const char> response) {
+    const Impl::Server* s = impl_->servers.find(id);
+    return s != nullptr && respond_via(id, s->reply, status, response);
+}
+
+bool TransactionLayer::respond_via(ServerTransactionId id, const Flow& reply, int status, std::span<const char> response) {
+    Impl& i = *impl_;
+    Impl::Server* s = i.servers.find(id);
+    if (s == nullptr) return false;
+    s->reply = reply;
+    i.transport.send(reply, response);
+    if (s->state != Impl::ServerState::proceeding) return true;  // a further 2xx to an INVITE
+    const Duration t64 = i.times.t1 * 64;
+    if (status < 200) {
+        s->last.assign(response.begin(), response.end());
+    } else if (s->invite && status < 300) {
+        s->state = Impl::ServerState::accepted;  // RFC 6026: the 2xx is repeated by whoever made it
+        s->last = {};
+        i.timers.start(s->end, t64);
+    } else {
+        s->state = Impl::ServerState::completed;
+        if (!is_udp(reply) && !s->invite) {
+            i.end_server(*s);  // timer J is 0: nothing is retransmitted over a stream
+            return true;
+        }
+        s->last.assign(response.begin(), response.end());
+        s->last.shrink_to_fit();
+        i.timers.start(s->end, t64);
+        if (s->invite && is_udp(reply)) {
+            s->interval = i.times.t1;
+            i.timers.start(s->retransmit, s->interval);
+        }
+    }
+    return true;
+}
+
+void TransactionLayer::forget(ServerTransactionId id) {
+    if (Impl::Server* s = impl_->servers.find(id)) impl_->end_server(*s);
+}
+
+bool TransactionLayer::alive(ServerTransactionId id) const { return impl_->servers.find(id) != nullptr; }
+
+TransactionLayer::Branch TransactionLayer::new_branch() {
+    Impl& i = *impl_;
+    Branch branch;
+    Impl::Client* c = i.clients.add(branch.id);
+    if (c == nullptr) return branch;
+    c->owner = &i;
+    c->id = branch.id;
+    c->nonce = i.random.u64();
+    c->retransmit.bind(&Impl::client_retransmit, c);
+    c->end.bind(&Impl::client_end, c);
+    i.timers.start(c->end, i.times.t1 * 64);  // reserved and never used
+    char* at = branch.text;
+    std::memcpy(at, branch_prefix.data(), branch_prefix.size());
+    at += branch_prefix.size();
+    append_hex(at, static_cast<std::uint32_t>(branch.id), 8);
+    append_hex(at, branch.id >> 32U, 2);
+    append_hex(at, c->nonce, 16);
+    *at = '\0';
+    return branch;
+}
+
+bool TransactionLayer::send_request(const Branch& branch, const Flow& flow, std::string_view method,
+                                    std::span<const char> request, TransactionUser& user, std::uint64_t context) {
+    Impl& i = *impl_;
+    Impl::Client* c = i.clients.find(branch.id);
+    if (c == nullptr || c->state != Impl::ClientState::reserved) return false;
+    if (!i.transport.send(flow, request)) {
+        i.end_client(*c);
+        return false;
+    }
+    c->state = Impl::ClientState::calling;
+    c->flow = flow;
+    c->invite = method == "INVITE";
+    c->method = method;
+    c->user = &user;
+    c->context = context;
+    if (is_udp(flow)) {
+        c->interval = i.times.t1;
+        i.timers.start(c->retransmit, c->interval);
+    } else {
+        i.by_remote.emplace(flow.remote, c->id);
+    }
+    if (is_udp(flow) || c->invite) c->request.assign(request.begin(), request.end());
+    i.timers.start(c->end, i.times.t1 * 64);
+    return true;
+}
+
+void TransactionLayer::abandon(ClientTransactionId id) {
+    Impl& i = *impl_;
+    Impl::Client* c = i.clients.find(id);
+    if (c == nullptr) return;
+    c->user = nullptr;
+    if (c->state == Impl::ClientState::reserved) i.end_client(*c);
+    else c->retransmit.stop();
+}
+
+TransactionLayer::Match TransactionLayer::receive_response(const Flow& flow, const Message& response, std::span<char> bytes) {
+    Impl& i = *impl_;
+    const auto parts = transaction_parts(response);
+    if (!parts) return Match::unknown;
+    const std::string_view branch = parts->branch;
+    if (branch.size() != branch_length || !branch.starts_with(branch_prefix)) return Match::unknown;
+    std::uint64_t slot = 0;
+    std::uint64_t generation = 0;
+    std::uint64_t nonce = 0;
+    if (!read_hex(branch.substr(8, 8), slot) || !read_hex(branch.substr(16, 2), generation) ||
+        !read_hex(branch.substr(18, 16), nonce) || slot == 0) {
+        return Match::unknown;
+    }
+    Impl::Client* c = i.clients.find_slot(static_cast<std::uint32_t>(slot - 1));
+    if (c == nullptr || c->nonce != nonce || c->state == Impl::ClientState::reserved || c->method != parts->method) {
+        return Match::unknown;
+    }
+    const int status = response.status_code();
+    const Duration t64 = i.times.t1 * 64;
+    switch (c->state) {
+        case Impl::ClientState::reserved: return Match::unknown;
+        case Impl::ClientState::completed:
+            ++i.absorbed;
+            if (c->invite && status >= 300 && !c->ack.empty()) i.transport.send(c->flow, c->ack);
+            return Match::absorbed;
+        case Impl::ClientState::accepted:
+            if (status < 200 || status >= 300) return Match::absorbed;
+            break;  // each 2xx of a forked or repeated answer goes through
+        case Impl::ClientState::calling:
+        case Impl::ClientState::proceeding:
+            if (status < 200) {
+                c->state = Impl::ClientState::proceeding;
+                if (c->invite) {
+                    c->retransmit.stop();
+                    i.timers.start(c->end, timer_c);
+                }
+            } else if (c->invite && status < 300) {
+                c->state = Impl::ClientState::accepted;
+                c->retransmit.stop();
+                i.timers.start(c->end, t64);
+            } else {
+                c->state = Impl::ClientState::completed;
+                c->retransmit.stop();
+                if (c->invite) {
+                    c->ack = build_ack(c->request, response);
+                    if (!c->ack.empty()) i.transport.send(c->flow, c->ack);
+                }
+            }
+            break;
+    }
+    TransactionUser* user = c->user;
+    const ClientTransactionId id = c->id;
+    const std::uint64_t context = c->context;
+    if (c->state == Impl::ClientState::completed) {
+        // Timers D and K: late retransmissions are absorbed; over a stream there are none.
+        if (!is_udp(c->flow)) {
+            i.end_client(*c);
+        } else {
+            if (!c->invite) {
+                c->request.clear();
+                c->request.shrink_to_fit();
+            }
+            i.timers.start(c->end, c->invite ? std::max<Duration>(t64, std::chrono::seconds(32)) : i.times.t4);
+        }
+    }
+    if (user == nullptr) return Match::absorbed;
+    user->on_response(id, context, flow, response, bytes);
+    return Match::delivered;
+}
+
+void TransactionLayer::connection_closed(const Flow& flow) {
+    Impl& i = *impl_;
+    if (flow.transport != Transport::tcp) return;
+    std::vector<ClientTransactionId> ids;
+    const auto [first, last] = i.by_remote.equal_range(flow.remote);
+    for (auto it = first; it != last; ++it) {
+        const Impl::Client* c = i.clients.find(it->second);
+        const bool same = c != nullptr && (c->flow.connection == 0 || c->flow.connection == flow.connection) &&
+                          c->flow.local.address == flow.local.address &&
+                          (c->flow.local.port == 0 || c->flow.local.port == flow.local.port);
+        if (same && (c->state == Impl::ClientState::calling || c->state == Impl::ClientState::proceeding)) ids.push_back(it->second);
+    }
+    for (const auto id : ids) {
+        if (Impl::Client* c = i.clients.find(id)) i.fail_client(*c, ClientFailure::transport);
+    }
+}
+
+std::size_t TransactionLayer::server_count() const { return impl_->servers.size(); }
+std::size_t TransactionLayer::client_count() const { return impl_->clients.size(); }
+std::uint64_t TransactionLayer::retransmissions_absorbed() const { return impl_->absorbed; }
+std::uint64_t TransactionLayer::retransmissions_sent() const { return impl_->retransmissions; }
+
+}  // namespace gmgate::sip
