@@ -1,0 +1,191 @@
+// gmgated: the gateway.
+
+#include <sys/resource.h>
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <csignal>
+#include <cstdio>
+#include <exception>
+#include <iostream>
+#include <memory>
+#include <string>
+
+#include "base/event_loop.h"
+#include "base/log.h"
+#include "base/metrics.h"
+#include "base/random.h"
+#include "config/config.h"
+#include "control/app/ops_views.h"
+#include "control/app/wiring.h"
+#include "control/ops/api.h"
+#include "control/ops/exporter.h"
+#include "control/registration/gateway.h"
+#include "control/sip/socket_transport.h"
+#include "dataplane/dpdk/dpdk_backend.h"
+#include "sa/database.h"
+
+namespace gmgate::app {
+namespace {
+
+constexpr int exit_ok = 0;
+constexpr int exit_failed = 1;
+constexpr int exit_configuration = 2;
+
+// Without it a gateway with many TCP phones stops at 1024 of them.
+void raise_descriptor_limit() {
+    rlimit limit{};
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
+std::vector<ops::DropCount> all_drops(const dataplane::DpdkBackend& backend, const registration::Gateway& gateway) {
+    std::vector<ops::DropCount> out;
+    for (const auto& d : backend.drops()) out.push_back({"dataplane", std::string(d.name), std::string(d.help), d.total});
+    for (std::size_t i = 1; i < registration::reason_count; ++i) {
+        const auto reason = static_cast<registration::Reason>(i);
+        const auto& info = registration::info(reason);
+        out.push_back({"sip", std::string(info.name), std::string(info.meaning), gateway.drops(reason)});
+    }
+    return out;
+}
+
+std::vector<ops::HealthItem> health(const dataplane::DpdkBackend& backend, const registration::Gateway& gateway,
+                                    const sa::SaDatabase& database) {
+    std::vector<ops::HealthItem> out;
+    const auto d = backend.health();
+    out.push_back({"dataplane", d.ok, d.text});
+    const std::size_t used = backend.installed();
+    const std::size_t capacity = backend.capacity();
+    const bool roomy = used * 10 < capacity * 9;
+    out.push_back({"sa", roomy,
+                   fmt::format("{} of {} SA sets in use{}", used, capacity, roomy ? "" : "; raise dpdk.max_sets")});
+    out.push_back({"registrations", true,
+                   fmt::format("{} registered, {} authenticating, {} users with SAs", gateway.registered(),
+                               gateway.pending(), database.user_count())});
+    return out;
+}
+
+int run(const config::Config& c) {
+    raise_descriptor_limit();
+    const SystemClock clock;
+    SystemRandom random;
+    metrics::Registry registry;
+    EventLoop loop(clock);
+
+    const auto stopped = [](const Error& error) {
+        log::error("gmgated", "{}", error.text);
+        return exit_failed;
+    };
+
+    auto backend = dataplane::DpdkBackend::create(dpdk_options(c), clock);
+    if (!backend) return stopped(backend.error());
+    auto database = sa::SaDatabase::create(database_config(c), **backend, loop.timers(), random);
+    if (!database) return stopped(database.error());
+    registration::Gateway gateway(policy(c), **database, loop.timers(), random, registry);
+
+    sip::SocketTransport gm(loop, gateway.gm(), gm_transport(c, (*backend)->host_device_name()), registry, "gm");
+    sip::SocketTransport core(loop, gateway.core(), core_transport(c), registry, "core");
+    if (auto r = open_gm(gm, c); !r) return stopped(r.error());
+    if (auto r = open_core(core, c); !r) return stopped(r.error());
+    gateway.attach(gm, core);
+
+    (*backend)->register_metrics(registry);
+    (*database)->register_metrics(registry);
+    const DatabaseSaView sa_view(**database, **backend);
+    const GatewayRegistrationView registration_view(gateway, **database);
+    const GatewayTraceView trace_view(gateway, clock);
+    ops::Views views;
+    views.sas = &sa_view;
+    views.registrations = &registration_view;
+    views.trace = &trace_view;
+    views.drops = [&] { return all_drops(**backend, gateway); };
+    views.health = [&] { return health(**backend, gateway, **database); };
+    views.version = GMGATE_VERSION;
+    views.backend = "dpdk";
+    ops::ServerOptions server_options;
+    server_options.socket = c.ops.socket;
+    server_options.group = c.ops.group;
+    auto server = ops::OpsServer::listen(loop, registry, views, server_options);
+    if (!server) return stopped(server.error());
+    std::unique_ptr<ops::MetricsExporter> exporter;
+    if (c.ops.metrics) {
+        auto served = ops::MetricsExporter::serve(*c.ops.metrics, registry, GMGATE_VERSION);
+        if (!served) return stopped(served.error());
+        exporter = std::move(*served);
+    }
+
+    // What the workers saw: integrity failures, first authentic packets (C1, D7).
+    if (const int fd = (*backend)->event_fd(); fd >= 0) {
+        loop.watch(fd, EventLoop::readable, [&](unsigned) { (*database)->poll_backend(); });
+    }
+    const auto stop = [&] { loop.stop(); };
+    loop.on_signal(SIGINT, stop);
+    loop.on_signal(SIGTERM, stop);
+    log::info("gmgated", "{} ready: {} on {}, {} worker(s), crypto {}, API {}", GMGATE_VERSION, c.gateway.name,
+              c.gm.interface, (*backend)->workers(), (*backend)->crypto_engine(), c.ops.socket);
+    loop.run();
+    log::info("gmgated", "stopping: {} registered phones lose their SAs", gateway.registered());
+    if (const int fd = (*backend)->event_fd(); fd >= 0) loop.unwatch(fd);
+    exporter.reset();  // reads the backend's counters
+    return exit_ok;
+}
+
+int main_with(int argc, char** argv) {
+    CLI::App cli{
+        "gmgated: P-CSCF security gateway (3GPP TS 33.203). Stands between phones and an IMS core, sets up and enforces the\n"
+        "IPsec security associations of Gm, and proxies the SIP inside them."};
+    cli.footer(
+        "Examples:\n"
+        "  gmgated --config /etc/gmgate/gmgated.yaml --check-config   say what is wrong with it, start nothing\n"
+        "  gmgated --config /etc/gmgate/gmgated.yaml                  run until SIGINT or SIGTERM\n"
+        "  gmctl health                                               ask the running gateway\n\n"
+        "Exit status: 0 ended as asked, 1 could not start or run, 2 the configuration is wrong.");
+    std::string path = "/etc/gmgate/gmgated.yaml";
+    bool check_only = false;
+    std::string level;
+    cli.add_option("-c,--config", path, "configuration file")->capture_default_str();
+    cli.add_flag("--check-config", check_only, "check the configuration and what this machine must give, then exit");
+    cli.add_option("--log-level", level, "debug, info, warn, error or off; overrides the file's log.level")
+        ->check(CLI::IsMember({"debug", "info", "warn", "error", "off"}));
+    cli.set_version_flag("--version", GMGATE_VERSION);
+    try {
+        cli.parse(argc, argv);
+    } catch (const CLI::ParseError& e) {
+        return cli.exit(e) == 0 ? exit_ok : exit_configuration;
+    }
+
+    const auto loaded = config::load(path);
+    if (!loaded) {
+        std::cerr << loaded.error().text << '\n';
+        return exit_configuration;
+    }
+    const config::Config& c = *loaded;
+    log::Level chosen = c.log.level;
+    if (!level.empty()) log::parse_level(level, chosen);
+    log::configure(chosen, c.log.time);
+
+    const auto problems = config::check_environment(c);
+    for (const auto& problem : problems) std::cerr << problem << '\n';
+    if (!problems.empty()) return exit_configuration;
+    if (check_only) {
+        std::cout << path << ": ok\n";
+        return exit_ok;
+    }
+    return run(c);
+}
+
+}  // namespace
+}  // namespace gmgate::app
+
+int main(int argc, char** argv) {
+    try {
+        return gmgate::app::main_with(argc, argv);
+    } catch (const std::exception& e) {
+        std::fprintf(stderr, "gmgated: %s\n", e.what());
+        return 1;
+    }
+}

@@ -1,0 +1,122 @@
+#include "control/app/wiring.h"
+
+#include <utility>
+
+namespace gmgate::app {
+
+dataplane::DpdkOptions dpdk_options(const config::Config& c) {
+    dataplane::DpdkOptions o;
+    o.gm_interface = c.gm.interface;
+    o.gm_device = c.dpdk.device;
+    o.tap_name = c.gm.tap;
+    for (const auto& a : c.gm.addresses) o.addresses.push_back({a.address, a.length});
+    o.port_ps = {c.gm.port_ps.first, c.gm.port_ps.last};
+    o.port_pc = {c.gm.port_pc.first, c.gm.port_pc.last};
+    o.mtu = c.gm.mtu;
+    o.workers = c.dpdk.workers;
+    o.max_sets = c.dpdk.max_sets;
+    o.replay_window = c.dpdk.replay_window;
+    o.memory_mb = c.dpdk.memory_mb;
+    o.hugepages = c.dpdk.hugepages;
+    o.idle = c.dpdk.idle == config::Idle::poll ? dataplane::IdlePolicy::poll : dataplane::IdlePolicy::adaptive;
+    switch (c.dpdk.crypto) {
+        case config::Crypto::automatic: o.crypto = dataplane::CryptoChoice::automatic; break;
+        case config::Crypto::ipsec_mb: o.crypto = dataplane::CryptoChoice::ipsec_mb; break;
+        case config::Crypto::openssl: o.crypto = dataplane::CryptoChoice::openssl; break;
+    }
+    return o;
+}
+
+sa::DatabaseConfig database_config(const config::Config& c) {
+    sa::DatabaseConfig d;
+    d.timers.reg_await_auth = c.timers.reg_await_auth;
+    d.timers.drain = c.timers.drain;
+    d.timers.lifetime_grace = c.timers.lifetime_margin;
+    d.timers.spi_quarantine = c.timers.spi_quarantine;
+    d.limits.max_sets = c.dpdk.max_sets;
+    d.limits.max_registration_sets = c.limits.pending;
+    d.ports.port_ps.clear();
+    for (unsigned p = c.gm.port_ps.first; p <= c.gm.port_ps.last; ++p) {
+        d.ports.port_ps.push_back(static_cast<sa::Port>(p));
+    }
+    d.ports.pc_first = c.gm.port_pc.first;
+    d.ports.pc_last = c.gm.port_pc.last;
+    return d;
+}
+
+registration::Policy policy(const config::Config& c) {
+    registration::Policy p;
+    p.name = c.gateway.name;
+    p.visited_network = c.gateway.visited_network;
+    for (const auto& a : c.gm.addresses) p.gm_addresses.push_back(a.address);
+    p.gm_port = c.gm.unprotected_port;
+    p.core = c.core.listen;
+    p.next_hop = c.core.next_hop;
+    p.next_hop_transport = c.core.transport == config::Transport::tcp ? sip::Transport::tcp : sip::Transport::udp;
+    p.suites = c.security.suites;
+    p.missing_ealg = c.security.missing_ealg == config::MissingEalg::refuse ? registration::MissingEalg::refuse
+                                                                            : registration::MissingEalg::null;
+    p.consistency_failure = c.security.consistency_failure == config::ConsistencyFailure::silent
+                                ? registration::ConsistencyFailure::silent
+                                : registration::ConsistencyFailure::reject;
+    p.unprotected_other = c.security.unprotected_other == config::UnprotectedOther::drop
+                              ? registration::UnprotectedOther::drop
+                              : registration::UnprotectedOther::reject;
+    p.service_route_mismatch = c.security.service_route_mismatch == config::ServiceRouteMismatch::reject
+                                   ? registration::ServiceRouteMismatch::reject
+                                   : registration::ServiceRouteMismatch::replace;
+    p.t1 = c.timers.t1;
+    p.limits.registrations = c.limits.registrations;
+    p.limits.pending = c.limits.pending;
+    p.limits.pending_per_source = c.limits.pending_per_source;
+    p.limits.register_rate_per_source = c.limits.register_rate_per_source;
+    p.limits.register_burst_per_source = static_cast<double>(c.limits.register_burst_per_source);
+    p.limits.register_rate_total = c.limits.register_rate_total;
+    p.limits.register_burst_total = 2 * c.limits.register_rate_total;
+    p.limits.trace_records = c.limits.trace_records;
+    return p;
+}
+
+sip::SocketTransportOptions gm_transport(const config::Config& c, const std::string& device) {
+    sip::SocketTransportOptions o;
+    o.device = device;
+    o.max_connections = c.limits.tcp_connections;
+    o.max_connections_per_source = c.limits.tcp_connections_per_source;
+    return o;
+}
+
+sip::SocketTransportOptions core_transport(const config::Config& c) {
+    sip::SocketTransportOptions o;
+    o.max_connections = c.limits.tcp_connections;
+    o.max_connections_per_source = c.limits.tcp_connections;  // the core is one source
+    return o;
+}
+
+Result<void> open_gm(sip::SocketTransport& transport, const config::Config& c) {
+    for (const auto& a : c.gm.addresses) {
+        const auto open = [&](std::uint16_t port, bool tcp) -> Result<void> {
+            if (auto r = transport.add_udp({a.address, port}); !r) return r;
+            if (tcp) return transport.add_tcp_listener({a.address, port});
+            return {};
+        };
+        if (auto r = open(c.gm.unprotected_port, true); !r) return r;
+        for (unsigned p = c.gm.port_ps.first; p <= c.gm.port_ps.last; ++p) {
+            if (auto r = open(static_cast<std::uint16_t>(p), true); !r) return r;
+        }
+        // A2: we send from port_pc and take UDP responses there; nobody connects to it.
+        for (unsigned p = c.gm.port_pc.first; p <= c.gm.port_pc.last; ++p) {
+            if (auto r = open(static_cast<std::uint16_t>(p), false); !r) return r;
+        }
+    }
+    return {};
+}
+
+Result<void> open_core(sip::SocketTransport& transport, const config::Config& c) {
+    for (const auto& endpoint : c.core.listen) {
+        if (auto r = transport.add_udp(endpoint); !r) return r;
+        if (auto r = transport.add_tcp_listener(endpoint); !r) return r;
+    }
+    return {};
+}
+
+}  // namespace gmgate::app
