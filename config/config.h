@@ -4,7 +4,6 @@
 // Only control/app includes this header; it hands each part the plain values that part asks for. The annotated example,
 // config/gmgated.yaml, documents every key with unit, range and default; a test keeps the two equal.
 
-#include <array>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -49,7 +48,7 @@ struct Gateway {
 struct Gm {
     std::string interface;          // the NIC the fast path takes over
     std::string tap = "gm0";        // our interface in the host stack, made by the fast path; at most 15 octets
-    std::vector<Prefix> addresses;  // set on `tap`; at least one; phones register to them
+    std::vector<Prefix> addresses;  // set on `tap`; at least one, at most one per family; phones register to them
     std::uint16_t unprotected_port = 5060;
     PortRange port_ps{6100, 6103};  // A5: never 5060/5061; the three do not overlap
     PortRange port_pc{6200, 6231};
@@ -99,7 +98,6 @@ struct Security {
     ConsistencyFailure consistency_failure = ConsistencyFailure::reject;
     UnprotectedOther unprotected_other = UnprotectedOther::reject;
     ServiceRouteMismatch service_route_mismatch = ServiceRouteMismatch::replace;
-    bool allow_emergency = false;  // emergency requests without protection (A6)
 };
 
 struct Timers {
@@ -173,6 +171,7 @@ struct Environment {
     std::string interfaces = "/sys/class/net";  // a directory with one entry per interface
     bool net_admin = false;                     // CAP_NET_ADMIN
     bool net_raw = false;                       // CAP_NET_RAW
+    unsigned long free_huge_pages = 0;
     static Environment of_this_process();
 };
 [[nodiscard]] std::vector<std::string> check_environment(const Config& config, const Environment& environment);

@@ -1,0 +1,94 @@
+#include <fmt/core.h>
+#include <fmt/format.h>
+#include <grp.h>
+#include <linux/capability.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <filesystem>
+#include <fstream>
+
+#include "config/config.h"
+#include "config/problems.h"
+
+namespace gmgate::config {
+
+namespace {
+
+bool group_exists(const std::string& name) {
+    if (!name.empty() && name.find_first_not_of("0123456789") == std::string::npos) return true;
+    group entry{};
+    group* found = nullptr;
+    std::vector<char> buffer(16384);
+    while (::getgrnam_r(name.c_str(), &entry, buffer.data(), buffer.size(), &found) == ERANGE && buffer.size() < (1U << 20U)) {
+        buffer.resize(buffer.size() * 2);
+    }
+    return found != nullptr;
+}
+
+}  // namespace
+
+Environment Environment::of_this_process() {
+    Environment e;
+    __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+    std::array<__user_cap_data_struct, _LINUX_CAPABILITY_U32S_3> data{};
+    if (::syscall(SYS_capget, &header, data.data()) == 0) {
+        const auto has = [&](unsigned cap) { return (data[cap / 32].effective & (1U << (cap % 32))) != 0; };
+        e.net_admin = has(CAP_NET_ADMIN);
+        e.net_raw = has(CAP_NET_RAW);
+    }
+    std::ifstream memory("/proc/meminfo");
+    std::string name;
+    while (memory >> name) {
+        if (name == "HugePages_Free:") {
+            memory >> e.free_huge_pages;
+            break;
+        }
+        memory.ignore(256, '\n');
+    }
+    return e;
+}
+
+std::vector<std::string> check_environment(const Config& config) {
+    return check_environment(config, Environment::of_this_process());
+}
+
+std::vector<std::string> check_environment(const Config& config, const Environment& environment) {
+    std::vector<std::string> out;
+    const auto add = [&](const std::string& key, const std::string& what) { out.push_back(config.source.at(key) + what); };
+
+    // With a device of its own the fast path needs no interface of the host.
+    if (config.dpdk.device.empty()) {
+        std::vector<std::string> names;
+        std::error_code error;
+        for (auto it = std::filesystem::directory_iterator(environment.interfaces, error);
+             !error && it != std::filesystem::directory_iterator(); it.increment(error)) {
+            names.push_back(it->path().filename().string());
+        }
+        if (std::find(names.begin(), names.end(), config.gm.interface) == names.end()) {
+            std::sort(names.begin(), names.end());
+            const std::string all = fmt::format("{}", fmt::join(names, ", "));
+            add("gm.interface", fmt::format("this machine has no interface '{}'; it has {}", config.gm.interface,
+                                            all.empty() ? "none" : printable(all, 200)));
+        }
+    }
+    if (config.dpdk.hugepages && environment.free_huge_pages == 0) {
+        add("dpdk.hugepages", "no huge pages are free; reserve some (sysctl vm.nr_hugepages=256) or write false");
+    }
+    if (!config.ops.group.empty() && !group_exists(config.ops.group)) {
+        add("ops.group", fmt::format("this machine has no group '{}'; create it (groupadd --system {}) or leave the key out",
+                                     printable(config.ops.group), printable(config.ops.group)));
+    }
+    std::vector<std::string_view> lacking;
+    if (!environment.net_admin) lacking.emplace_back("CAP_NET_ADMIN");
+    if (!environment.net_raw) lacking.emplace_back("CAP_NET_RAW");
+    if (!lacking.empty()) {
+        add("backend", fmt::format("no permission for the packet layer: {} missing; run gmgated as root or by its systemd unit",
+                                   fmt::join(lacking, " and ")));
+    }
+    return out;
+}
+
+}  // namespace gmgate::config
