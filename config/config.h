@@ -38,6 +38,14 @@ struct Prefix {
     [[nodiscard]] std::string to_string() const;
 };
 
+// A network behind a router on Gm: "10.20.0.0/16 via 10.21.0.2".
+struct Route {
+    Prefix to;
+    IpAddress via;
+    bool operator==(const Route&) const = default;
+    [[nodiscard]] std::string to_string() const;
+};
+
 // Who we are in SIP.
 struct Gateway {
     std::string name;             // host of Path and Record-Route (E1, E2): a DNS name or an address
@@ -49,6 +57,7 @@ struct Gm {
     std::string interface;          // the NIC the fast path takes over
     std::string tap = "gm0";        // our interface in the host stack, made by the fast path; at most 15 octets
     std::vector<Prefix> addresses;  // set on `tap`; at least one, at most one per family; phones register to them
+    std::vector<Route> routes;      // set on `tap` too: where the phones are, if not on its own networks
     std::uint16_t unprotected_port = 5060;
     PortRange port_ps{6100, 6103};  // A5: never 5060/5061; the three do not overlap
     PortRange port_pc{6200, 6231};

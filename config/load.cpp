@@ -69,6 +69,19 @@ std::optional<Prefix> parse_prefix(std::string_view text) {
     return Prefix{*address, n};
 }
 
+// "NETWORK/LENGTH via ROUTER" or "default via ROUTER".
+std::optional<Route> parse_route(std::string_view text) {
+    const std::size_t via = text.find(" via ");
+    if (via == std::string_view::npos) return std::nullopt;
+    const std::optional<IpAddress> router = IpAddress::parse(trim(text.substr(via + 5)));
+    const std::string_view to = trim(text.substr(0, via));
+    if (!router || router->is_unspecified() || is_multicast(*router)) return std::nullopt;
+    if (to == "default") return Route{*parse_prefix(router->is_v6() ? "::/0" : "0.0.0.0/0"), *router};
+    const std::optional<Prefix> prefix = parse_prefix(to);
+    if (!prefix || prefix->address.is_v6() != router->is_v6()) return std::nullopt;
+    return Route{*prefix, *router};
+}
+
 std::string range_text(const PortRange& r) {
     return r.first == r.last ? fmt::format("{}", r.first) : fmt::format("{}-{}", r.first, r.last);
 }
@@ -138,6 +151,17 @@ void read_gm(Section s, Gm& c, bool has_device) {
         }
     });
     if (c.addresses.empty()) s.missing("addresses", "give the addresses phones register to, such as [10.20.255.1/16]");
+    s.list("routes", [&](int, const std::string& text) {
+        const std::optional<Route> r = parse_route(text);
+        if (!r) {
+            s.wrong("routes", fmt::format("'{}' is not a route; write \"10.20.0.0/16 via 10.21.0.2\" or \"default via 10.21.0.2\"",
+                                          printable(text)));
+        } else if (std::find(c.routes.begin(), c.routes.end(), *r) != c.routes.end()) {
+            s.wrong("routes", fmt::format("{} is there twice; write it once", r->to_string()));
+        } else {
+            c.routes.push_back(*r);
+        }
+    });
     s.number("unprotected_port", c.unprotected_port, 1, 65535);
     s.ports("port_ps", c.port_ps);
     s.ports("port_pc", c.port_pc);
@@ -327,6 +351,8 @@ void check_together(Section& top, const Config& c) {
 }  // namespace
 
 std::string Prefix::to_string() const { return fmt::format("{}/{}", address.to_string(), length); }
+
+std::string Route::to_string() const { return fmt::format("{} via {}", to.to_string(), via.to_string()); }
 
 std::string Source::at(const std::string& key) const {
     const auto it = lines.find(key);

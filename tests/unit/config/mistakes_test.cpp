@@ -106,6 +106,14 @@ INSTANTIATE_TEST_SUITE_P(
              "gmgated.yaml:2: gm.interface: 'eth 1' cannot be an interface's name; at most 15 characters, no blank, no '/'"},
         Case{"TapIsInterface", "gm", GM "  tap: eth1",
              "gmgated.yaml:4: gm.tap: 'eth1' is gm.interface already; gmgated makes this one itself, choose another name"},
+        Case{"RouteWithoutRouter", "gm", GM "  routes: [10.64.0.0/10]",
+             "gmgated.yaml:4: gm.routes: '10.64.0.0/10' is not a route; write \"10.20.0.0/16 via 10.21.0.2\" or \"default via "
+             "10.21.0.2\""},
+        Case{"RouteOfTwoFamilies", "gm", GM "  routes: ['10.64.0.0/10 via fd00::1']",
+             "gmgated.yaml:4: gm.routes: '10.64.0.0/10 via fd00::1' is not a route; write \"10.20.0.0/16 via 10.21.0.2\" or "
+             "\"default via 10.21.0.2\""},
+        Case{"RouteTwice", "gm", GM "  routes: [default via 10.20.0.1, 0.0.0.0/0 via 10.20.0.1]",
+             "gmgated.yaml:4: gm.routes: 0.0.0.0/0 via 10.20.0.1 is there twice; write it once"},
         Case{"RangesOverlap", "gm", GM "  port_ps: 6100-6200\n  port_pc: 6200-6231",
              "gmgated.yaml:5: gm.port_pc: port_ps 6100-6200 and port_pc 6200-6231 overlap; a port has one of the two uses, keep them "
              "apart"},
@@ -173,7 +181,7 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"Alias", "log", "  level: &a info\n  time: *a",
              "gmgated.yaml:2: anchors (&name) are not used here; remove it"},
         Case{"Tab", "log", "\tlevel: info", "gmgated.yaml:2: a tab indents this line; YAML wants blanks"}),
-    [](const testing::TestParamInfo<Case>& info) { return info.param.name; });
+    [](const testing::TestParamInfo<Case>& one) { return one.param.name; });
 
 TEST(ConfigMistakes, AllAreReportedInOneRunInTheirOrder) {
     const std::vector<std::string> found = mistakes(
