@@ -4,13 +4,16 @@
 // No sockets, no transactions: whole REGISTERs in, whole responses out by callback. Retransmissions are the transaction layer's
 // business (home/server.h); without one, give it each request once. One thread. Time comes from the TimerWheel.
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "base/ip.h"
 #include "base/random.h"
 #include "base/timer_wheel.h"
 #include "control/sip/message.h"
@@ -35,7 +38,7 @@ struct RegistrarConfig {
     // TS 24.229 5.4.1.2.1 has it.
     bool allow_unprotected = false;
     std::size_t max_users = 2'000'000;       // IMPIs registered or being challenged
-    std::size_t max_procedures = 100'000;    // REGISTERs waiting for the HSS
+    std::size_t max_procedures = 20'000;     // REGISTERs waiting for the HSS, about 8 KB each
 };
 
 struct RegistrarCounters {
@@ -72,7 +75,7 @@ struct Binding {
 
 class Registrar {
   public:
-    // Whole response; valid during the call only (a 401 holds keys: it is wiped after the call). Called once per request, from inside
+    // Whole response; valid until the call ends or enters the registrar again (a 401 holds keys: it is wiped). Called once per request, from inside
     // receive() or later, and never if the request was too broken to answer.
     using Answer = std::move_only_function<void(int status, std::string_view response)>;
 
@@ -81,10 +84,11 @@ class Registrar {
     Registrar(const Registrar&) = delete;
     Registrar& operator=(const Registrar&) = delete;
 
-    // One whole REGISTER as bytes. Anything else: false, no answer (counted as dropped).
-    bool receive(std::string_view request, Answer answer);
+    // One whole REGISTER as bytes. Anything else: false, no answer (counted as dropped). With `source`, where it came from, the
+    // response's top Via gets received and rport (RFC 3261 18.2.1, RFC 3581).
+    bool receive(std::string_view request, Answer answer, std::optional<Endpoint> source = {});
     // The same, parsed already.
-    void receive(const sip::Message& request, Answer answer);
+    void receive(const sip::Message& request, Answer answer, std::optional<Endpoint> source = {});
 
     // By any IMPU of an implicit registration set (any spelling of the URI). nullptr: not registered.
     // Valid until the next call into the registrar or the next tick of the timers.

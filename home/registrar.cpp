@@ -1,0 +1,657 @@
+#include "home/registrar.h"
+
+#include <algorithm>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <span>
+#include <unordered_map>
+#include <utility>
+
+#include "base/bytes.h"
+#include "base/log.h"
+#include "base/secret.h"
+#include "base/seeded_hash.h"
+#include "home/aka.h"
+#include "home/identity.h"
+#include "home/register_request.h"
+#include "home/register_response.h"
+
+namespace gmgate::home {
+
+namespace {
+
+constexpr std::string_view area = "registrar";
+constexpr std::size_t tag_octets = 6;
+
+Refusal refusal_of(CxResult result) {
+    switch (result) {
+        case CxResult::user_unknown: return {403, "Unknown User", {}, {}};
+        case CxResult::identities_dont_match: return {403, "Identities Don't Match", {}, {}};
+        case CxResult::authorization_rejected: return {403, "Registration Not Allowed", {}, {}};
+        case CxResult::unreachable: return {504, "HSS Does Not Answer", {}, {}};
+        case CxResult::synchronisation_failed: return {403, "Synchronisation Failed", {}, {}};
+        case CxResult::identity_not_registered:
+        case CxResult::unable_to_comply:
+        case CxResult::success: break;
+    }
+    return {480, "HSS Unable To Comply", {}, {}};
+}
+
+}  // namespace
+
+struct Registrar::Impl {
+    // A user is in the table while it is registered or challenged, and not otherwise.
+
+    // One outstanding challenge. H(A1) is as good as RES for it, so RES is not kept; CK and IK have gone with the 401.
+    struct Challenge {
+        std::string nonce;
+        std::string impu;
+        Rand rand{};
+        Secret<16> ha1;
+        std::uint64_t order = 0;  // of the REGISTER that got it
+        Timer timer;              // reg-await-auth
+    };
+
+    struct User {
+        Impl* owner = nullptr;
+        std::string impi;
+        SecretPtr<Challenge> challenge;
+        // The binding; meaningful while `registered`. One contact a user: a REGISTER from another address replaces it (D5).
+        bool registered = false;
+        std::vector<std::string> impus;
+        std::vector<std::string> service_route;  // of the profile; empty: ours
+        std::string contact;
+        std::string path;
+        std::string call_id;
+        std::uint32_t cseq = 0;
+        Timer expiry;
+
+        void on_expiry() { owner->expired(*this); }
+        void on_await_auth() { owner->authentication_timeout(*this); }
+        // Nodes of the table do not move, and the timers hold this address.
+        explicit User(Impl* o) : owner(o) { expiry.bind<&User::on_expiry>(this); }
+        [[nodiscard]] bool has(std::string_view impu) const { return std::ranges::find(impus, impu) != impus.end(); }
+    };
+
+    // One REGISTER from arrival to its answer. While a Cx answer is awaited it lives in `slots`.
+    struct Procedure {
+        Impl* owner = nullptr;
+        std::uint32_t slot = 0;
+        std::uint32_t generation = 0;
+        std::uint64_t order = 0;
+        bool live = false;
+        std::string bytes;
+        sip::Message message;
+        RegisterRequest request;
+        Answer answer;
+        std::optional<Endpoint> source;
+        ServerAssignment assignment = ServerAssignment::registration;
+        Timer hss_timer;
+
+        void on_hss_timeout() { owner->hss_timeout(*this); }
+        explicit Procedure(Impl* o) : owner(o) { hss_timer.bind<&Procedure::on_hss_timeout>(this); }
+        [[nodiscard]] std::uint64_t id() const { return (std::uint64_t{generation} << 32U) | slot; }
+    };
+
+    Impl(RegistrarConfig c, Hss& h, TimerWheel& t, Random& r)
+        : config(std::move(c)),
+          hss(h),
+          timers(t),
+          random(r),
+          hash{SeededHash(r)},
+          users(16, hash),
+          responder(config.realm, config.qop, config.charging_function) {}
+
+    RegistrarConfig config;
+    Hss& hss;
+    TimerWheel& timers;
+    Random& random;
+    RegistrarCounters counters;
+    SeededStringHash hash;
+    std::unordered_map<std::string, User, SeededStringHash, std::equal_to<>> users;
+    std::unordered_map<std::string_view, User*> by_impu;  // keys lie in User::impus
+    std::size_t registered = 0;
+    std::size_t challenges = 0;
+    DigestCalculator digest;
+    RegisterResponder responder;
+    std::deque<std::unique_ptr<Procedure>> slots;
+    std::vector<std::uint32_t> free_slots;
+    std::size_t live_procedures = 0;
+    std::uint64_t next_order = 0;
+    Binding found;
+
+    // ---- arrival ----
+    void receive(const sip::Message& message, Answer answer, std::optional<Endpoint> source);
+    void decide(Procedure& p);
+    void begin_challenge(Procedure& p, const Resynchronisation* resynchronisation);
+    void ask_vectors(Procedure& p, const Resynchronisation* resynchronisation);
+    void send_challenge(Procedure& p, const AuthVector& vector);
+    void check_response(Procedure& p, User& user);
+    void resynchronise(Procedure& p, User& user);
+    void network_failure(Procedure& p, User& user);
+    void reregister(Procedure& p, User& user);
+
+    // ---- success ----
+    void assign(Procedure& p);
+    void fetch_profile(Procedure& p);
+    void bind(Procedure& p, const Profile* profile);
+    void deregister(Procedure& p);
+    [[nodiscard]] std::uint32_t seconds_left(const User& user) const {
+        const auto left = std::chrono::ceil<std::chrono::seconds>(user.expiry.deadline() - timers.now());
+        return static_cast<std::uint32_t>(std::max<std::int64_t>(left.count(), 0));
+    }
+    void answer_binding(Procedure& p, const User& user, std::uint32_t expires);
+
+    // ---- state ----
+    User* find_user(std::string_view impi);
+    void drop_challenge(User& user);
+    void authentication_failed(User& user, std::string_view impu, ServerAssignment reason);
+    void authentication_timeout(User& user);
+    void expired(User& user);
+    void unbind(User& user);
+    void index(User& user);
+    void unindex(User& user);
+    void forget_if_idle(User& user);
+    void put_and_forget(std::string_view impi, std::string_view impu, ServerAssignment assignment);
+
+    // ---- procedures ----
+    Procedure* start();
+    Procedure* procedure(std::uint64_t id);
+    // Before and after each Cx operation: the time-out runs only while an answer is awaited.
+    void awaiting(Procedure& p) { timers.start(p.hss_timer, config.hss_timeout); }
+    Procedure* answered(std::uint64_t id);
+    void hss_timeout(Procedure& p);
+    void refuse(Procedure& p, const Refusal& refusal);
+    void refuse(Procedure& p, CxResult result);
+    void finish(Procedure& p, int status, std::string_view response);
+    std::string_view tag() {
+        tag_text = random.token(tag_octets);
+        return tag_text;
+    }
+    std::string tag_text;
+    RegisterResponder::To to(const Procedure& p) { return {p.message, tag(), p.source}; }
+};
+
+// ---- procedures ------------------------------------------------------------------------------------------------------
+
+Registrar::Impl::Procedure* Registrar::Impl::start() {
+    if (free_slots.empty()) {
+        if (slots.size() >= config.max_procedures) return nullptr;
+        slots.push_back(std::make_unique<Procedure>(this));
+        slots.back()->slot = static_cast<std::uint32_t>(slots.size() - 1);
+        free_slots.push_back(slots.back()->slot);
+    }
+    auto& p = *slots[free_slots.back()];
+    free_slots.pop_back();
+    ++p.generation;
+    p.live = true;
+    p.order = ++next_order;
+    ++live_procedures;
+    return &p;
+}
+
+Registrar::Impl::Procedure* Registrar::Impl::procedure(std::uint64_t id) {
+    const auto slot = static_cast<std::uint32_t>(id);
+    if (slot >= slots.size()) return nullptr;
+    auto& p = *slots[slot];
+    return p.live && p.generation == static_cast<std::uint32_t>(id >> 32U) ? &p : nullptr;
+}
+
+Registrar::Impl::Procedure* Registrar::Impl::answered(std::uint64_t id) {
+    auto* p = procedure(id);
+    if (p != nullptr) p->hss_timer.stop();
+    return p;
+}
+
+void Registrar::Impl::finish(Procedure& p, int status, std::string_view response) {
+    p.hss_timer.stop();
+    auto answer = std::exchange(p.answer, {});
+    p.live = false;
+    --live_procedures;
+    // Freed after the call: what `answer` does may start the next REGISTER, which must not reuse this one's bytes.
+    if (response.empty()) {
+        ++counters.dropped;
+    } else {
+        answer(status, response);
+    }
+    free_slots.push_back(p.slot);
+}
+
+void Registrar::Impl::refuse(Procedure& p, const Refusal& refusal) {
+    log::debug(area, "{} {}: {} {}", p.request.impi, p.request.impu, refusal.code, refusal.reason);
+    finish(p, refusal.code, responder.refuse(to(p), refusal));
+}
+
+void Registrar::Impl::refuse(Procedure& p, CxResult result) {
+    const auto refusal = refusal_of(result);
+    ++(refusal.code == 403 ? counters.forbidden : counters.hss_failures);
+    refuse(p, refusal);
+}
+
+void Registrar::Impl::hss_timeout(Procedure& p) { refuse(p, CxResult::unreachable); }
+
+// ---- arrival ---------------------------------------------------------------------------------------------------------
+
+void Registrar::Impl::receive(const sip::Message& message, Answer answer, std::optional<Endpoint> source) {
+    ++counters.requests;
+    Procedure* p = start();
+    if (p == nullptr) {
+        ++counters.overload;
+        const auto text = responder.refuse({message, tag(), source}, {503, "", "Retry-After", "5"});
+        if (text.empty()) {
+            ++counters.dropped;
+        } else {
+            answer(503, text);
+        }
+        return;
+    }
+    p->answer = std::move(answer);
+    p->source = source;
+    // The procedure outlives the datagram when the HSS is slow.
+    p->bytes.assign(message.bytes());
+    p->message.parse(std::string_view(p->bytes));
+    p->request = {};
+    auto request = read_register(p->message, static_cast<std::uint32_t>(config.default_expires.count()));
+    if (!request) {
+        ++counters.malformed;
+        return refuse(*p, request.error());
+    }
+    p->request = std::move(*request);
+    decide(*p);
+}
+
+void Registrar::Impl::decide(Procedure& p) {
+    auto& r = p.request;
+    if (r.impi.empty()) {
+        ++counters.forbidden;
+        return refuse(p, Refusal{403, "No Private User Identity", {}, {}});
+    }
+    if (r.has_contact && r.expires != 0) {
+        if (r.expires < config.min_expires.count()) {
+            ++counters.interval_too_brief;
+            return refuse(p, Refusal{423, "", "Min-Expires", std::to_string(config.min_expires.count())});
+        }
+        r.expires = std::min(r.expires, static_cast<std::uint32_t>(config.max_expires.count()));
+    }
+
+    User* user = find_user(r.impi);
+    const bool protected_request = r.integrity == Integrity::yes;
+    const bool known_path = user != nullptr && user->registered && protected_request && user->has(r.impu);
+    if (!r.has_contact && !known_path) {
+        ++counters.malformed;
+        return refuse(p, Refusal{400, "Contact Missing", {}, {}});
+    }
+    if (user != nullptr && user->challenge && r.nonce() == user->challenge->nonce && r.impu == user->challenge->impu) {
+        if (r.has_auts()) return resynchronise(p, *user);
+        if (r.network_failure()) return network_failure(p, *user);
+        if (r.has_response() && r.has_contact && (protected_request || config.allow_unprotected)) return check_response(p, *user);
+    }
+    if (known_path) return reregister(p, *user);
+    begin_challenge(p, nullptr);
+}
+
+void Registrar::Impl::begin_challenge(Procedure& p, const Resynchronisation* resynchronisation) {
+    if (User* user = find_user(p.request.impi); user != nullptr && user->challenge) {
+        // C10: the earlier challenge is void from now on, whatever becomes of this one.
+        ++counters.challenges_voided;
+        drop_challenge(*user);
+        forget_if_idle(*user);
+    }
+    if (resynchronisation != nullptr) return ask_vectors(p, resynchronisation);
+    awaiting(p);
+    hss.query(p.request.impi, p.request.impu, [this, id = p.id()](CxResult result, const UserStatus&) {
+        auto* q = answered(id);
+        if (q == nullptr) return;
+        // A user assigned to another S-CSCF is taken over: we are the only one.
+        if (result != CxResult::success) return refuse(*q, result);
+        ask_vectors(*q, nullptr);
+    });
+}
+
+void Registrar::Impl::ask_vectors(Procedure& p, const Resynchronisation* resynchronisation) {
+    awaiting(p);
+    const AvRequest request{p.request.impi, p.request.impu, config.server_name, 1, resynchronisation};
+    hss.av_request(request, [this, id = p.id(), resync = resynchronisation != nullptr](CxResult result,
+                                                                                      std::vector<AuthVector> vectors) {
+        auto* q = answered(id);
+        if (q == nullptr) return;
+        if (result == CxResult::success && vectors.empty()) result = CxResult::unable_to_comply;
+        if (result != CxResult::success) {
+            User* user = find_user(q->request.impi);
+            if (resync && (user == nullptr || !user->registered)) {
+                put_and_forget(q->request.impi, q->request.impu, ServerAssignment::authentication_failure);
+            }
+            return refuse(*q, result);
+        }
+        if (resync) ++counters.resynchronisations;
+        send_challenge(*q, vectors.front());
+    });
+}
+
+void Registrar::Impl::send_challenge(Procedure& p, const AuthVector& vector) {
+    auto it = users.find(p.request.impi);
+    if (it == users.end()) {
+        if (users.size() >= config.max_users) {
+            ++counters.overload;
+            return refuse(p, Refusal{503, "", "Retry-After", "60"});
+        }
+        it = users.try_emplace(p.request.impi, this).first;
+        it->second.impi = it->first;
+    }
+    User& user = it->second;
+    if (user.challenge) {
+        if (user.challenge->order > p.order) {
+            // The HSS answered a later REGISTER first; the later one's challenge is the valid one (C10).
+            return refuse(p, Refusal{480, "Overtaken By A Later REGISTER", {}, {}});
+        }
+        ++counters.challenges_voided;
+        drop_challenge(user);
+    }
+    user.challenge = make_secret<Challenge>();
+    ++challenges;
+    auto& c = *user.challenge;
+    c.nonce = make_nonce(vector);
+    c.impu = p.request.impu;
+    c.rand = vector.rand;
+    c.ha1 = digest.ha1(user.impi, config.realm, vector.xres);
+    c.order = p.order;
+    c.timer.bind<&User::on_await_auth>(&user);
+    timers.start(c.timer, config.reg_await_auth);
+    ++counters.challenges;
+    log::debug(area, "{} {}: challenged", user.impi, p.request.impu);
+    finish(p, 401, responder.challenge(to(p), c.nonce, vector));
+    responder.wipe_buffers();
+}
+
+void Registrar::Impl::check_response(Procedure& p, User& user) {
+    const auto& c = p.request.credentials;
+    const auto text = [](const std::optional<std::string_view>& v) { return v.value_or(std::string_view{}); };
+    const DigestAnswer given{.username = p.request.impi,
+                             .realm = text(c.realm),
+                             .nonce = text(c.nonce),
+                             .uri = text(c.uri),
+                             .response = text(c.response),
+                             .qop = text(c.qop),
+                             .nc = text(c.nc),
+                             .cnonce = text(c.cnonce)};
+    const bool right = digest.verify(user.challenge->ha1, given, "REGISTER", p.message.body());
+    drop_challenge(user);
+    if (right) {
+        forget_if_idle(user);  // bind() makes it anew: nothing stays behind if the HSS does not answer
+        return assign(p);
+    }
+    ++counters.user_failures;
+    log::debug(area, "{} {}: user authentication failure", p.request.impi, p.request.impu);
+    authentication_failed(user, p.request.impu, ServerAssignment::authentication_failure);
+    refuse(p, Refusal{403, "Authentication Failed", {}, {}});
+}
+
+void Registrar::Impl::resynchronise(Procedure& p, User& user) {
+    ++counters.synchronisation_failures;
+    Resynchronisation r;
+    r.rand = user.challenge->rand;
+    const auto auts = from_base64(*p.request.credentials.auts);
+    if (!auts || auts->size() != r.auts.size()) {
+        ++counters.malformed;
+        return refuse(p, Refusal{400, "Bad auts", {}, {}});
+    }
+    std::ranges::copy(*auts, r.auts.begin());
+    drop_challenge(user);
+    forget_if_idle(user);
+    begin_challenge(p, &r);
+}
+
+void Registrar::Impl::network_failure(Procedure& p, User& user) {
+    ++counters.network_failures;
+    log::debug(area, "{} {}: network authentication failure", p.request.impi, p.request.impu);
+    drop_challenge(user);
+    authentication_failed(user, p.request.impu, ServerAssignment::authentication_failure);
+    refuse(p, Refusal{403, "Authentication Failed", {}, {}});
+}
+
+void Registrar::Impl::reregister(Procedure& p, User& user) {
+    auto& r = p.request;
+    const bool leaving = r.has_contact && r.expires == 0;
+    if (r.has_contact && !leaving && config.rechallenge > 0) {
+        constexpr std::uint64_t parts = 1'000'000;
+        if (static_cast<double>(random.below(parts)) < config.rechallenge * static_cast<double>(parts)) {
+            return begin_challenge(p, nullptr);
+        }
+    }
+    // RFC 3261 10.3 step 7. A challenge proves freshness by itself; without one the order of requests must.
+    if (r.call_id == user.call_id && r.cseq <= user.cseq) {
+        ++counters.malformed;
+        return refuse(p, Refusal{500, "CSeq Out Of Order", {}, {}});
+    }
+    if (leaving) return deregister(p);
+    if (!r.has_contact) {
+        return answer_binding(p, user, seconds_left(user));
+    }
+    ++counters.unchallenged;
+    p.assignment = ServerAssignment::re_registration;
+    bind(p, nullptr);
+}
+
+// ---- success ---------------------------------------------------------------------------------------------------------
+
+// The response was right: CM3/CM4 of 6.1.1, Cx-Put and Cx-Pull.
+void Registrar::Impl::assign(Procedure& p) {
+    if (p.request.has_contact && p.request.expires == 0) return deregister(p);
+    User* user = find_user(p.request.impi);
+    p.assignment = user != nullptr && user->registered ? ServerAssignment::re_registration : ServerAssignment::registration;
+    awaiting(p);
+    const PutRequest request{p.request.impi, p.request.impu, config.server_name, p.assignment};
+    hss.put(request, [this, id = p.id()](CxResult result) {
+        auto* q = answered(id);
+        if (q == nullptr) return;
+        if (result != CxResult::success) return refuse(*q, result);
+        fetch_profile(*q);
+    });
+}
+
+void Registrar::Impl::fetch_profile(Procedure& p) {
+    awaiting(p);
+    hss.pull(p.request.impi, p.request.impu, [this, id = p.id()](CxResult result, const Profile& profile) {
+        auto* q = answered(id);
+        if (q == nullptr) return;
+        if (result == CxResult::success && profile.implicit_set.empty()) result = CxResult::unable_to_comply;
+        if (result != CxResult::success) return refuse(*q, result);
+        bind(*q, &profile);
+    });
+}
+
+// `profile`: null keeps the one we have.
+void Registrar::Impl::bind(Procedure& p, const Profile* profile) {
+    auto it = users.find(p.request.impi);
+    if (it == users.end()) {
+        // The registration ended while the HSS was asked, or the challenge was the only thing we had.
+        if (profile == nullptr || users.size() >= config.max_users) {
+            ++counters.overload;
+            return refuse(p, Refusal{503, "", "Retry-After", "60"});
+        }
+        it = users.try_emplace(p.request.impi, this).first;
+        it->second.impi = it->first;
+    }
+    User& user = it->second;
+    if (profile != nullptr) {
+        ++(user.registered ? counters.reregistrations : counters.registrations);
+        if (user.impus != profile->implicit_set) {
+            unindex(user);
+            user.impus = profile->implicit_set;
+            index(user);
+        }
+        user.service_route = profile->service_route;
+        if (!user.registered) ++registered;
+        user.registered = true;
+    }
+    auto& r = p.request;
+    user.contact = r.contact_uri;
+    user.path = std::move(r.path);
+    user.call_id = r.call_id;
+    user.cseq = r.cseq;
+    timers.start(user.expiry, std::chrono::seconds(r.expires));
+    log::debug(area, "{} {}: registered for {} s, contact {}", user.impi, r.impu, r.expires, user.contact);
+    answer_binding(p, user, r.expires);
+}
+
+void Registrar::Impl::answer_binding(Procedure& p, const User& user, std::uint32_t expires) {
+    const RegisterResponder::Accepted accepted{
+        .contact = user.contact,
+        .contact_params = p.request.contact_uri == user.contact ? p.request.contact_params : std::string_view{},
+        .expires = expires,
+        .path = user.path,
+        .service_route = user.service_route.empty() ? config.service_route : user.service_route,
+        .impus = user.impus};
+    finish(p, 200, responder.accept(to(p), accepted));
+}
+
+void Registrar::Impl::deregister(Procedure& p) {
+    const auto& r = p.request;
+    User* user = find_user(r.impi);
+    if (user != nullptr && user->registered && !r.all_contacts && r.contact_uri != user->contact) {
+        // RFC 3261 10.3: a binding that does not exist needs no removal; the answer names the one that does.
+        return answer_binding(p, *user, seconds_left(*user));
+    }
+    if (user != nullptr && user->registered) {
+        ++counters.deregistrations;
+        log::debug(area, "{} {}: deregistered by the user", r.impi, r.impu);
+        unbind(*user);
+    }
+    if (user != nullptr) forget_if_idle(*user);
+    put_and_forget(r.impi, r.impu, ServerAssignment::user_deregistration);
+    RegisterResponder::Accepted none;
+    none.path = r.path;
+    finish(p, 200, responder.accept(to(p), none));
+}
+
+// ---- state -----------------------------------------------------------------------------------------------------------
+
+Registrar::Impl::User* Registrar::Impl::find_user(std::string_view impi) {
+    const auto it = users.find(impi);
+    return it == users.end() ? nullptr : &it->second;
+}
+
+void Registrar::Impl::drop_challenge(User& user) {
+    if (!user.challenge) return;
+    user.challenge.reset();
+    --challenges;
+}
+
+// C9: a failed authentication never deregisters. Only where nothing is registered does the HSS hear of it.
+// `user` may be gone after it.
+void Registrar::Impl::authentication_failed(User& user, std::string_view impu, ServerAssignment reason) {
+    if (user.registered) return;
+    const std::string impi = user.impi;
+    forget_if_idle(user);
+    put_and_forget(impi, impu, reason);
+}
+
+void Registrar::Impl::authentication_timeout(User& user) {
+    ++counters.authentication_timeouts;
+    const std::string impu = user.challenge->impu;
+    log::debug(area, "{} {}: authentication timed out", user.impi, impu);
+    drop_challenge(user);
+    authentication_failed(user, impu, ServerAssignment::authentication_timeout);
+}
+
+void Registrar::Impl::expired(User& user) {
+    ++counters.expired;
+    const std::string impi = user.impi;
+    const std::string impu = user.impus.front();
+    log::debug(area, "{} {}: registration expired", impi, impu);
+    unbind(user);
+    forget_if_idle(user);
+    put_and_forget(impi, impu, ServerAssignment::timeout_deregistration);
+}
+
+void Registrar::Impl::index(User& user) {
+    for (const auto& impu : user.impus) {
+        by_impu.erase(impu);  // an IMPU shared with another user: the latest binding gets the calls, and the key is ours
+        by_impu.emplace(impu, &user);
+    }
+}
+
+void Registrar::Impl::unindex(User& user) {
+    for (const auto& impu : user.impus) {
+        const auto it = by_impu.find(impu);
+        if (it != by_impu.end() && it->second == &user) by_impu.erase(it);
+    }
+}
+
+void Registrar::Impl::unbind(User& user) {
+    unindex(user);
+    user.impus.clear();
+    user.service_route.clear();
+    user.contact.clear();
+    user.path.clear();
+    user.expiry.stop();
+    user.registered = false;
+    --registered;
+}
+
+void Registrar::Impl::forget_if_idle(User& user) {
+    if (user.registered || user.challenge) return;
+    users.erase(users.find(user.impi));
+}
+
+void Registrar::Impl::put_and_forget(std::string_view impi, std::string_view impu, ServerAssignment assignment) {
+    // Whatever the HSS says, nothing of ours hangs on it; CxLog counts the failures.
+    hss.put(PutRequest{impi, impu, config.server_name, assignment}, [](CxResult) {});
+}
+
+// ---- the public face -------------------------------------------------------------------------------------------------
+
+Registrar::Registrar(RegistrarConfig config, Hss& hss, TimerWheel& timers, Random& random)
+    : impl_(std::make_unique<Impl>(std::move(config), hss, timers, random)) {}
+Registrar::~Registrar() = default;
+
+bool Registrar::receive(std::string_view request, Answer answer, std::optional<Endpoint> source) {
+    sip::Message message;
+    message.parse(request);
+    if (!message.is_request() || message.method() != "REGISTER") {
+        ++impl_->counters.dropped;
+        return false;
+    }
+    impl_->receive(message, std::move(answer), source);
+    return true;
+}
+
+void Registrar::receive(const sip::Message& request, Answer answer, std::optional<Endpoint> source) {
+    impl_->receive(request, std::move(answer), source);
+}
+
+const Binding* Registrar::find(std::string_view impu) {
+    const auto canonical = canonical_impu(impu);
+    if (!canonical) return nullptr;
+    const auto it = impl_->by_impu.find(*canonical);
+    if (it == impl_->by_impu.end()) return nullptr;
+    const auto& user = *it->second;
+    impl_->found = Binding{.impi = user.impi,
+                           .default_impu = user.impus.front(),
+                           .contact = user.contact,
+                           .path = user.path,
+                           .impus = &user.impus,
+                           .expires = user.expiry.deadline()};
+    return &impl_->found;
+}
+
+bool Registrar::deregister(std::string_view impu) {
+    const auto canonical = canonical_impu(impu);
+    const auto it = canonical ? impl_->by_impu.find(*canonical) : impl_->by_impu.end();
+    if (it == impl_->by_impu.end()) return false;
+    auto& user = *it->second;
+    const std::string impi = user.impi;
+    impl_->unbind(user);
+    impl_->forget_if_idle(user);
+    impl_->put_and_forget(impi, *canonical, ServerAssignment::administrative_deregistration);
+    return true;
+}
+
+std::size_t Registrar::registered() const { return impl_->registered; }
+std::size_t Registrar::challenges_outstanding() const { return impl_->challenges; }
+std::size_t Registrar::procedures() const { return impl_->live_procedures; }
+const RegistrarCounters& Registrar::counters() const { return impl_->counters; }
+const RegistrarConfig& Registrar::config() const { return impl_->config; }
+
+}  // namespace gmgate::home
