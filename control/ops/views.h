@@ -64,10 +64,10 @@ using Cursor = std::uint64_t;
 class SaView {
   public:
     virtual ~SaView() = default;
-    // Looks at no more than `budget` sets from `cursor` on and visits those that match. Returns where to go on; 0: the end.
+    // Visits no more than `budget` sets from `cursor` on; what does not match may be left out. Returns where to go on; 0: the end.
     virtual Cursor scan(const Query& query, Cursor cursor, std::size_t budget, bool detail,
                         const std::function<void(const SaRow&)>& visit) const = 0;
-    // How many sets are in each state, in the order of the life cycle.
+    // How many sets are in each state, all states in the order of the life cycle.
     [[nodiscard]] virtual std::vector<std::pair<std::string, std::size_t>> count() const = 0;
 };
 
@@ -76,7 +76,11 @@ class RegistrationView {
     virtual ~RegistrationView() = default;
     virtual Cursor scan(const Query& query, Cursor cursor, std::size_t budget,
                         const std::function<void(const RegistrationRow&)>& visit) const = 0;
-    [[nodiscard]] virtual std::vector<std::pair<std::string, std::size_t>> count() const = 0;
+    // Every word RegistrationRow::state can be.
+    [[nodiscard]] virtual std::vector<std::string> states() const = 0;
+    // Users with a live registration, and procedures under way; a user who re-authenticates counts in both.
+    [[nodiscard]] virtual std::size_t registered() const = 0;
+    [[nodiscard]] virtual std::size_t pending() const = 0;
 };
 
 enum class Party : unsigned char { ue, gateway, core };

@@ -1,0 +1,112 @@
+#include "control/ops/registration_view.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+
+#include "sa/database.h"
+
+namespace gmgate::ops {
+
+namespace {
+
+RegistrationRow row_of(const registration::RegistrationView& v) {
+    RegistrationRow row;
+    row.impi = v.impi;
+    row.impus = v.impus;
+    row.state = v.state;
+    row.ue = v.ue.address;
+    row.transport = v.transport == sip::Transport::tcp ? "tcp" : "udp";
+    row.contact = v.contact;
+    row.service_route = v.service_route;
+    row.sets = v.sets;
+    row.age = v.age;
+    row.expires_in = v.expires_in;
+    return row;
+}
+
+Party party_of(registration::Entity e) {
+    switch (e) {
+        case registration::Entity::ue: return Party::ue;
+        case registration::Entity::pcscf: return Party::gateway;
+        case registration::Entity::core: return Party::core;
+    }
+    return Party::gateway;
+}
+
+}  // namespace
+
+Cursor GatewayView::scan(const Query& query, Cursor cursor, std::size_t budget,
+                         const std::function<void(const RegistrationRow&)>& visit) const {
+    const auto has_spi = [&](const registration::RegistrationView& v) {
+        return std::any_of(v.sets.begin(), v.sets.end(), [&](sa::SetId id) {
+            const sa::SaSet* set = database_.find(id);
+            if (set == nullptr) return false;
+            const sa::SaNumbers& n = set->numbers;
+            return *query.spi == n.spi_uc || *query.spi == n.spi_us || *query.spi == n.spi_pc || *query.spi == n.spi_ps;
+        });
+    };
+    const auto take = [&](const registration::RegistrationView& v) {
+        if (!query.spi || has_spi(v)) visit(row_of(v));
+    };
+    if (query.impi) {
+        if (const auto v = gateway_.find(*query.impi)) take(*v);
+        return 0;
+    }
+    return gateway_.scan(cursor, budget, take);
+}
+
+std::vector<std::string> GatewayView::states() const { return {"registered", "authenticating", "reauthenticating", "leaving"}; }
+
+std::vector<TraceStep> GatewayView::steps(std::string_view impi) const {
+    const auto wall = clock_.wall();
+    const TimePoint now = clock_.now();
+    std::vector<TraceStep> out;
+    for (const registration::TraceRecord& r : gateway_.trace().of_user(impi)) {
+        TraceStep s;
+        s.time = wall - std::chrono::duration_cast<std::chrono::system_clock::duration>(now - r.time);
+        const bool message = r.step < registration::Step::set_installed;
+        s.from = message ? party_of(r.from) : Party::gateway;
+        s.to = message ? party_of(r.to) : Party::gateway;
+        if (message) {
+            s.name = std::string(registration::name(r.step));
+            s.text = r.status != 0 ? fmt::format("{} {}", r.status, r.method_name()) : std::string(r.method_name());
+            if (r.spi != 0) s.spi = r.spi;
+        } else {
+            s.text = std::string(registration::name(r.step));
+        }
+        if (r.reason != registration::Reason::ok) {
+            const registration::ReasonInfo& why = registration::info(r.reason);
+            s.reason = fmt::format("{}: {}", why.name, why.meaning);
+            if (!why.remedy.empty()) s.reason += fmt::format(" {}", why.remedy);
+        }
+        // What ends as it should is told with its reason too, and is no failure.
+        switch (r.reason) {
+            case registration::Reason::ok:
+            case registration::Reason::superseded:
+            case registration::Reason::deregistered_by_ue:
+            case registration::Reason::deregistered_by_network:
+            case registration::Reason::expired:
+            case registration::Reason::address_changed:
+            case registration::Reason::sequence_near_end:
+            case registration::Reason::shutdown: break;
+            default: s.failed = true;
+        }
+        out.push_back(std::move(s));
+    }
+    return out;
+}
+
+std::vector<DropCount> GatewayView::drops() const {
+    std::vector<DropCount> out;
+    for (std::size_t i = 0; i < registration::reason_count; ++i) {
+        const auto reason = static_cast<registration::Reason>(i);
+        const std::uint64_t n = gateway_.drops(reason);
+        if (n == 0) continue;
+        const registration::ReasonInfo& why = registration::info(reason);
+        out.push_back({"sip", std::string(why.name), fmt::format("{} [{}]", why.meaning, why.rule), n});
+    }
+    return out;
+}
+
+}  // namespace gmgate::ops

@@ -1,0 +1,36 @@
+#pragma once
+// Registrations, their traces, and the control plane's drops as the operator's API sees them.
+
+#include "base/clock.h"
+#include "control/ops/views.h"
+#include "control/registration/gateway.h"
+
+namespace gmgate::sa {
+class SaDatabase;
+}
+
+namespace gmgate::ops {
+
+// All three references outlive the view. Control thread.
+class GatewayView final : public RegistrationView, public TraceView {
+  public:
+    GatewayView(const registration::Gateway& gateway, const sa::SaDatabase& database, const Clock& clock)
+        : gateway_(gateway), database_(database), clock_(clock) {}
+
+    Cursor scan(const Query& query, Cursor cursor, std::size_t budget,
+                const std::function<void(const RegistrationRow&)>& visit) const override;
+    [[nodiscard]] std::vector<std::string> states() const override;
+    [[nodiscard]] std::size_t registered() const override { return gateway_.registered(); }
+    [[nodiscard]] std::size_t pending() const override { return gateway_.pending(); }
+    [[nodiscard]] std::vector<TraceStep> steps(std::string_view impi) const override;
+
+    // Refused and discarded messages by reason, zeros left out. For Views::drops.
+    [[nodiscard]] std::vector<DropCount> drops() const;
+
+  private:
+    const registration::Gateway& gateway_;
+    const sa::SaDatabase& database_;
+    const Clock& clock_;
+};
+
+}  // namespace gmgate::ops
