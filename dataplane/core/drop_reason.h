@@ -22,14 +22,13 @@ namespace gmgate::dataplane {
     X(replay, "ESP sequence number seen before (A1)")                                                                 \
     X(replay_too_old, "ESP sequence number below the replay window, or zero")                                         \
     X(integrity, "ESP whose ICV does not verify: forged, damaged, or a wrong key (C1)")                               \
-    X(bad_padding, "authentic ESP with a pad length or padding that cannot be")                                       \
+    X(bad_padding, "authentic ESP whose pad length is larger than its payload")                                       \
     X(dummy, "authentic dummy packet, next header 59 (A1)")                                                           \
     X(next_header, "authentic ESP that carries neither UDP nor TCP (A3)")                                             \
     X(selector, "authentic ESP whose inner ports or transport header are not those of its SA (A3)")                   \
     X(outbound_no_sa, "packet of the host from a protected port without an SA (A6)")                                  \
     X(outbound_sequence_exhausted, "outbound SA at the end of its sequence numbers (D7)")                             \
     X(outbound_no_room, "no room in the buffer for the ESP header or trailer, or the packet grew beyond 64 KiB")      \
-    X(outbound_protocol, "neither UDP nor TCP towards the addresses and ports of an SA")                              \
     X(outbound_icmp_quote, "ICMP error of the host that would quote a protected packet in clear (A6)")                \
     X(crypto, "the crypto library refused a job: a fault of the program or the machine, never of the packet")
 

@@ -2,6 +2,7 @@
 // Counters of one worker: it alone writes, any thread reads.
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 
 #include "dataplane/core/drop_reason.h"
@@ -30,6 +31,7 @@ struct alignas(64) WorkerCounters {
     Relaxed<std::uint64_t> events_lost;  // the event ring was full; the event comes again with the next packet
 
     [[nodiscard]] std::uint64_t dropped(DropReason reason) const { return drops[static_cast<std::size_t>(reason)].get(); }
+    // The worker's thread only.
     void drop(DropReason reason) { drops[static_cast<std::size_t>(reason)].add(); }
 };
 

@@ -59,6 +59,10 @@ struct FastPathConfig {
     bool fill_checksums = false;
 };
 
+struct WorkerContext;
+class InboundPath;
+class OutboundPath;
+
 // Not thread-safe: one a worker. Packets are Ethernet frames, at most one VLAN tag, in direct mbufs with refcnt 1.
 class FastPath {
   public:
@@ -78,13 +82,9 @@ class FastPath {
     [[nodiscard]] EventRing& events();
 
   private:
-    class Inbound;
-    class Outbound;
-    WorkerCounters counters_;
-    EventRing events_;
-    std::unique_ptr<CryptoEngine> engine_;
-    std::unique_ptr<Inbound> inbound_;
-    std::unique_ptr<Outbound> outbound_;
+    std::unique_ptr<WorkerContext> context_;
+    std::unique_ptr<InboundPath> inbound_;
+    std::unique_ptr<OutboundPath> outbound_;
 };
 
 }  // namespace gmgate::dataplane

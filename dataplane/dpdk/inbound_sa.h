@@ -17,7 +17,7 @@ struct alignas(64) InboundSa {
     enum Flag : std::uint8_t { first_reported = 1, sequence_reported = 2 };
 
     std::atomic<sa::Spi> spi{0};
-    std::uint32_t set = 0;
+    std::uint32_t set = 0;  // index of the set + 1; 0: the slot is free (control thread)
     std::array<std::uint8_t, 16> ue{};    // IPv4: first 4 octets, the others zero
     std::array<std::uint8_t, 16> ours{};
     std::uint16_t ue_port = 0;

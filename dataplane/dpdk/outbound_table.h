@@ -29,16 +29,18 @@ class OutboundTable {
   public:
     static constexpr std::uint32_t none = ~std::uint32_t{0};
 
-    // `capacity` SAs, at most 2^23. Start-up: throws std::bad_alloc. `seed` random: strangers choose the UE's side of the key.
-    OutboundTable(std::size_t capacity, std::uint64_t seed, bool huge_pages);
+    // `capacity` SAs, at most 2^23. Start-up: throws std::bad_alloc. `seeds` random: strangers choose the UE's side of the key.
+    OutboundTable(std::size_t capacity, const std::array<std::uint64_t, 2>& seeds, bool huge_pages);
 
     // -- control thread
     // The SA to fill in before link(); none when full.
     [[nodiscard]] std::uint32_t allocate();
     [[nodiscard]] OutboundSa& record(std::uint32_t index) { return records_[index]; }
     [[nodiscard]] const OutboundSa& record(std::uint32_t index) const { return records_[index]; }
-    // Makes record `index` visible under its own fields. false: both buckets are full.
-    [[nodiscard]] bool link(std::uint32_t index);
+    // Entries still free in the buckets of record `index`: with two or more, this one and any other one can be linked.
+    [[nodiscard]] unsigned room(std::uint32_t index) const;
+    // Makes record `index` visible under its own fields; room() must not be 0.
+    void link(std::uint32_t index);
     // No worker that looks from now on finds it.
     void unlink(std::uint32_t index);
     // After the grace period: wipes the record and makes it free.
@@ -51,10 +53,9 @@ class OutboundTable {
         __builtin_prefetch(&buckets_[first_bucket(hash)]);
         __builtin_prefetch(&buckets_[second_bucket(hash)]);
     }
-    // A record whose tag fits and that has been prefetched, or none. Confirm with matches(), else take find().
-    [[nodiscard]] std::uint32_t candidate(std::uint64_t hash) const;
-    [[nodiscard]] static bool matches(const OutboundSa& sa, const FlowKey& key);
-    // The exact answer.
+    // A record whose tag fits, now being prefetched, or none. Confirm with find(), which is cheap then.
+    [[nodiscard]] std::uint32_t prefetch_candidate(std::uint64_t hash) const;
+    // The exact answer; none: there is no such SA.
     [[nodiscard]] std::uint32_t find(std::uint64_t hash, const FlowKey& key) const;
 
   private:
@@ -65,9 +66,11 @@ class OutboundTable {
     [[nodiscard]] std::size_t second_bucket(std::uint64_t hash) const {
         return ((hash >> 24U) ^ (hash >> 56U) ^ 1U) & mask_;
     }
+    [[nodiscard]] static bool matches(const OutboundSa& sa, const FlowKey& key);
+    [[nodiscard]] static FlowKey key_of(const OutboundSa& sa);
     static std::uint32_t tag(std::uint64_t hash) { return static_cast<std::uint32_t>(hash >> 32U); }
 
-    std::uint64_t seed_;
+    std::array<std::uint64_t, 2> seeds_;
     std::size_t mask_ = 0;
     std::size_t capacity_;
     SecretPages record_pages_;

@@ -49,7 +49,7 @@ struct SetCounters {
     std::uint32_t last_use = 0;              // the workers' second of the last authentic inbound packet; 0: none
 };
 
-// What a restart must carry over (D7, no reuse of sequence numbers; no replay of old packets).
+// What a restart carries over (D7, no reuse of sequence numbers; no replay of old packets).
 struct SequenceState {
     std::uint32_t in_ps = 0;  // highest authentic on spi_ps: everything up to it will count as seen
     std::uint32_t in_pc = 0;
@@ -70,13 +70,12 @@ class SaTable {
     // All four SAs or none; live in both directions when it returns (B2).
     // exhausted: full; conflict: a slot or a flow is taken; invalid: SPI slot or owner out of range, addresses of two families;
     // unsupported: the suite.
-    [[nodiscard]] Result<SetHandle> publish(const sa::SetParams& params);
+    // `state`: where an earlier run of the same set stopped; everything received up to there counts as seen.
+    [[nodiscard]] Result<SetHandle> publish(const sa::SetParams& params, const SequenceState& state = {});
     void unpublish(SetHandle set);
     // Only after unpublish() and the grace period.
     void reclaim(SetHandle set);
     [[nodiscard]] SetCounters counters(SetHandle set) const;
-    // Before traffic flows on the set: continue where an earlier run stopped.
-    void restore(SetHandle set, const SequenceState& state);
     [[nodiscard]] SequenceState sequence_state(SetHandle set) const;
     // The set an event is about; nullopt: it is gone since.
     [[nodiscard]] std::optional<sa::SetId> resolve(const FastPathEvent& event) const;
@@ -91,8 +90,8 @@ class SaTable {
         const std::uint32_t slot = sa::SpiLayout::slot(spi);
         return slots_[slot < slots_.size() ? slot : 0];
     }
-    [[nodiscard]] unsigned replay_words() const { return replay_words_; }
-    // Words of the wide window of a slot; empty with 64 bits (then InboundSa::window is it).
+    // Words of the ring of a wide window; 0 with 64 bits (then InboundSa::window is all).
+    [[nodiscard]] std::size_t replay_words() const { return replay_words_; }
     [[nodiscard]] std::uint64_t* wide_window(const InboundSa& sa) {
         return windows_.data() + static_cast<std::size_t>(&sa - slots_.data()) * replay_words_;
     }
@@ -107,12 +106,22 @@ class SaTable {
         std::uint8_t* base = nullptr;
         std::size_t stride = 0;
     };
-    struct Slab;
+    // Key schedules of one size; records are 64-octet aligned and free ones chained.
+    class Slab;
     struct Set;
+
+    [[nodiscard]] Result<void> check(const sa::SetParams& params) const;
+    [[nodiscard]] std::uint32_t allocate_set();
+    void release_set(std::uint32_t index);
+    void fill_inbound(sa::Spi spi, std::uint16_t ue_port, std::uint16_t our_port, std::uint32_t highest, const Set& set,
+                      std::uint32_t index, const sa::SetParams& params, std::span<const std::uint8_t, small_key_size> key);
+    void fill_outbound(std::uint32_t record, sa::Spi spi, std::uint16_t ue_port, std::uint16_t our_port, std::uint32_t sequence,
+                       std::uint64_t iv_base, const Set& set, std::uint32_t index, const sa::SetParams& params,
+                       std::span<const std::uint8_t, small_key_size> key);
 
     std::size_t capacity_;
     unsigned workers_;
-    unsigned replay_words_;
+    std::size_t replay_words_;
     std::unique_ptr<CryptoEngine> expander_;
     Random& random_;
     SecretPages slot_pages_;

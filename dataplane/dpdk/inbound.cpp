@@ -1,0 +1,257 @@
+#include "dataplane/dpdk/inbound.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/bytes.h"
+#include "dataplane/core/checksum.h"
+#include "dataplane/core/replay_window.h"
+
+namespace gmgate::dataplane {
+namespace {
+
+// Buffers whose first octets are asked for ahead of the one at hand.
+constexpr std::uint16_t ahead = 8;
+
+void prefetch_sa(const InboundSa& sa) {
+    __builtin_prefetch(&sa, 1);
+    __builtin_prefetch(reinterpret_cast<const std::uint8_t*>(&sa) + 64, 1);
+}
+
+}  // namespace
+
+InboundPath::InboundPath(WorkerContext& context)
+    : context_(context), drops_(context.counters), replay_words_(context.table.replay_words()) {}
+
+void InboundPath::run(rte_mbuf* const* packets, std::uint16_t count, std::uint32_t now, InboundResult& result) {
+    result.to_host.count = 0;
+    result.to_worker.packets.count = 0;
+    result.fragments.count = 0;
+    drops_.clear();
+    item_count_ = 0;
+    context_.counters.in_received.add(count);
+
+    for (std::uint16_t i = 0; i < std::min(count, ahead); ++i) rte_prefetch0(frame_of(packets[i]));
+    for (std::uint16_t i = 0; i < count; ++i) {
+        if (i + ahead < count) rte_prefetch0(frame_of(packets[i + ahead]));
+        classify_one(packets[i], result);
+    }
+    for (std::uint32_t i = 0; i < item_count_; ++i) admit(items_[i], result);
+    for (std::size_t suite = 0; suite < jobs_.size(); ++suite) {
+        const std::uint16_t jobs = job_counts_[suite];
+        if (jobs == 0) continue;
+        job_counts_[suite] = 0;
+        context_.engine->open(sa::all_suites[suite], {jobs_[suite].data(), jobs});
+        for (std::uint16_t i = 0; i < jobs; ++i) finish(jobs_[suite][i], context_.geometry[suite], now, result);
+    }
+    drops_.free_all();
+}
+
+void InboundPath::classify_one(rte_mbuf* m, InboundResult& result) {
+    if (m->nb_segs != 1 && !make_linear(m)) {
+        drops_.add(m, DropReason::not_linear);
+        return;
+    }
+    std::uint8_t* frame = frame_of(m);
+    const PacketView view = classify({frame, m->data_len});
+    switch (view.kind) {
+        case PacketKind::esp: {
+            Item& item = items_[item_count_++];
+            item.m = m;
+            item.frame = frame;
+            item.view = view;
+            item.spi = load_be32(frame + view.l4);
+            item.sequence = load_be32(frame + view.l4 + 4);
+            item.sa = &context_.table.slot_of(item.spi);
+            prefetch_sa(*item.sa);
+            return;
+        }
+        case PacketKind::udp:
+        case PacketKind::tcp:
+            if (context_.config.protected_ports.contains(view.destination_port) &&
+                context_.ours.contains(frame + view.destination_at(), view.v6)) {
+                drops_.add(m, DropReason::cleartext_protected_port);
+                return;
+            }
+            break;
+        case PacketKind::fragment:
+            // The ports of a fragment are not in it: whole packets only may pass to our addresses.
+            if (context_.ours.contains(frame + view.destination_at(), view.v6)) {
+                context_.counters.in_fragments.add();
+                result.fragments.push(m);
+                return;
+            }
+            break;
+        case PacketKind::malformed_ip: drops_.add(m, DropReason::malformed_ip); return;
+        case PacketKind::extension_headers: drops_.add(m, DropReason::extension_headers); return;
+        case PacketKind::malformed_transport:
+            drops_.add(m, view.protocol == protocol_esp ? DropReason::esp_runt : DropReason::malformed_transport);
+            return;
+        case PacketKind::icmp:
+        case PacketKind::other: break;
+    }
+    context_.counters.in_other.add();
+    result.to_host.push(m);
+}
+
+ReplayVerdict InboundPath::replay_check(InboundSa& sa, std::uint32_t sequence) {
+    if (replay_words_ == 0) return ReplayWindow64::check(sequence, sa.highest.get(), sa.window);
+    return WideReplayWindow(context_.table.wide_window(sa), replay_words_).check(sequence, sa.highest.get());
+}
+
+void InboundPath::replay_advance(InboundSa& sa, std::uint32_t sequence) {
+    std::uint32_t highest = sa.highest.get();
+    if (replay_words_ == 0) {
+        ReplayWindow64::advance(sequence, highest, sa.window);
+    } else {
+        WideReplayWindow(context_.table.wide_window(sa), replay_words_).advance(sequence, highest);
+    }
+    sa.highest.set(highest);
+}
+
+void InboundPath::drop_replay(const Item& item, ReplayVerdict verdict) {
+    item.sa->replays.add_saturating();
+    drops_.add(item.m, verdict == ReplayVerdict::seen ? DropReason::replay : DropReason::replay_too_old);
+}
+
+// Everything that can be known without the key, cheapest first.
+void InboundPath::admit(Item& item, InboundResult& result) {
+    InboundSa& sa = *item.sa;
+    const PacketView& view = item.view;
+    // The generation is part of the SPI; only after this match may other fields be read.
+    if (sa.spi.load(std::memory_order_acquire) != item.spi) {
+        // Not to us: another host's ESP that passes by (the host decides), not a wrong SPI of ours.
+        if (!context_.ours.contains(item.frame + view.destination_at(), view.v6)) {
+            context_.counters.in_other.add();
+            result.to_host.push(item.m);
+        } else {
+            drops_.add(item.m, DropReason::unknown_spi);
+        }
+        return;
+    }
+    // After the lookup, so that forged SPIs cannot load another worker.
+    if (const std::uint32_t owner = sa::SpiLayout::owner(item.spi); owner != context_.config.worker) {
+        context_.counters.in_handed_over.add();
+        result.to_worker.workers[result.to_worker.packets.count] = static_cast<std::uint8_t>(owner);
+        result.to_worker.packets.push(item.m);
+        return;
+    }
+    if (view.v6 != (sa.v6 != 0) || !address_equals(item.frame + view.source_at(), sa.ue, view.v6) ||
+        !address_equals(item.frame + view.destination_at(), sa.ours, view.v6)) {
+        drops_.add(item.m, DropReason::wrong_address);
+        return;
+    }
+    const EspGeometry& geometry = context_.geometry[sa.suite];
+    const std::uint32_t size = view.end - view.l4;
+    if (size < geometry.minimum()) {
+        drops_.add(item.m, DropReason::esp_runt);
+        return;
+    }
+    if (!geometry.aligned(size)) {
+        drops_.add(item.m, DropReason::esp_alignment);
+        return;
+    }
+    if (const ReplayVerdict verdict = replay_check(sa, item.sequence); verdict != ReplayVerdict::fresh) {
+        drop_replay(item, verdict);
+        return;
+    }
+    if (!make_linear(item.m)) {
+        drops_.add(item.m, DropReason::not_linear);
+        return;
+    }
+    CryptoJob& job = jobs_[sa.suite][job_counts_[sa.suite]++];
+    job.esp = item.frame + view.l4;
+    job.length = size - geometry.icv;
+    job.tag = static_cast<std::uint32_t>(&item - items_.data());
+    job.small_key = sa.small_key.data();
+    job.schedule = context_.table.schedule(sa.suite, sa.schedule);
+}
+
+void InboundPath::fail_integrity(const Item& item, std::uint32_t now) {
+    InboundSa& sa = *item.sa;
+    sa.failures.add_saturating();
+    // One event a second a set, whatever the flood. (The low octet of the second, one off so that 0 is "never": a pause of
+    // exactly 255 seconds may swallow one event of many.)
+    const auto second = static_cast<std::uint8_t>(now % 255 + 1);
+    if (sa.failure_second != second &&
+        context_.report({sa::BackendEventKind::integrity_failure, false, sa.set - 1, item.spi})) {
+        sa.failure_second = second;
+    }
+    drops_.add(item.m, DropReason::integrity);
+}
+
+void InboundPath::finish(const CryptoJob& job, const EspGeometry& geometry, std::uint32_t now, InboundResult& result) {
+    const Item& item = items_[job.tag];
+    InboundSa& sa = *item.sa;
+    if (!job.ok) {
+        fail_integrity(item, now);
+        return;
+    }
+    // Again: a duplicate may have come in the same burst.
+    if (const ReplayVerdict verdict = replay_check(sa, item.sequence); verdict != ReplayVerdict::fresh) {
+        drop_replay(item, verdict);
+        return;
+    }
+    replay_advance(sa, item.sequence);
+
+    // Authentic from here on.
+    sa.packets.add();
+    sa.bytes.add(job.length + geometry.icv);
+    sa.last_use.set(now);
+    if ((sa.flags & InboundSa::first_reported) == 0 &&
+        context_.report({sa::BackendEventKind::first_authentic_packet, false, sa.set - 1, item.spi})) {
+        sa.flags |= InboundSa::first_reported;
+    }
+    if (item.sequence >= sequence_near_end && (sa.flags & InboundSa::sequence_reported) == 0 &&
+        context_.report({sa::BackendEventKind::sequence_near_end, false, sa.set - 1, item.spi})) {
+        sa.flags |= InboundSa::sequence_reported;
+    }
+
+    const PacketView& view = item.view;
+    std::uint8_t* payload = job.esp + geometry.head();
+    const std::uint32_t cleartext = job.length - geometry.head();
+    const std::uint8_t next_header = payload[cleartext - 1];
+    const std::uint32_t trailer = payload[cleartext - 2] + esp_trailer_size;
+    if (trailer > cleartext) {
+        drops_.add(item.m, DropReason::bad_padding);
+        return;
+    }
+    if (next_header != protocol_udp && next_header != protocol_tcp) {
+        drops_.add(item.m, next_header == protocol_none ? DropReason::dummy : DropReason::next_header);
+        return;
+    }
+    const std::uint32_t size = cleartext - trailer;
+    if (size < (next_header == protocol_udp ? 8U : 20U) || load_be16(payload) != sa.ue_port ||
+        load_be16(payload + 2) != sa.our_port) {
+        drops_.add(item.m, DropReason::selector);
+        return;
+    }
+
+    // Decapsulation in place: the headers move up to the payload, the trailer is cut off.
+    std::uint8_t* ip = item.frame + view.l3;
+    item.frame[view.next_header_at] = next_header;
+    const auto old_length = load_be16(ip + (view.v6 ? 4 : 2));
+    const auto new_length = static_cast<std::uint16_t>(old_length - (view.end - view.l4) + size);
+    if (view.v6) {
+        store_be16(ip + 4, new_length);
+    } else {
+        store_be16(ip + 2, new_length);
+        // Incremental, so that a header that was damaged on the way stays damaged for the host.
+        std::uint16_t checksum = checksum_update(load_be16(ip + 10), old_length, new_length);
+        const auto ttl = static_cast<std::uint16_t>(ip[8] << 8U);
+        checksum = checksum_update(checksum, static_cast<std::uint16_t>(ttl | protocol_esp),
+                                   static_cast<std::uint16_t>(ttl | next_header));
+        store_be16(ip + 10, checksum);
+    }
+    const std::uint32_t head = geometry.head();
+    std::memmove(item.frame + head, item.frame, view.l4);
+    rte_mbuf* m = item.m;
+    m->data_off = static_cast<std::uint16_t>(m->data_off + head);
+    m->data_len = static_cast<std::uint16_t>(view.l4 + size);
+    m->pkt_len = m->data_len;
+    context_.counters.in_authentic.add();
+    context_.counters.in_authentic_bytes.add(job.length + geometry.icv);
+    result.to_host.push(m);
+}
+
+}  // namespace gmgate::dataplane

@@ -1,0 +1,209 @@
+#include "dataplane/dpdk/outbound.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/bytes.h"
+#include "dataplane/core/checksum.h"
+
+namespace gmgate::dataplane {
+namespace {
+
+constexpr std::uint16_t ahead = 8;
+constexpr std::uint32_t largest_packet = 65535;
+
+// Requests to a NIC that the headers we rewrite no longer match.
+constexpr std::uint64_t offload_flags = RTE_MBUF_F_TX_L4_MASK | RTE_MBUF_F_TX_IP_CKSUM | RTE_MBUF_F_TX_TCP_SEG |
+                                        RTE_MBUF_F_TX_IPV4 | RTE_MBUF_F_TX_IPV6;
+
+}  // namespace
+
+OutboundPath::OutboundPath(WorkerContext& context, Random& random)
+    : context_(context), drops_(context.counters), ivs_(random) {}
+
+void OutboundPath::run(rte_mbuf* const* packets, std::uint16_t count, OutboundResult& result) {
+    result.to_wire.count = 0;
+    result.to_worker.packets.count = 0;
+    result.fragments.count = 0;
+    drops_.clear();
+    item_count_ = 0;
+    context_.counters.out_received.add(count);
+
+    for (std::uint16_t i = 0; i < std::min(count, ahead); ++i) rte_prefetch0(frame_of(packets[i]));
+    for (std::uint16_t i = 0; i < count; ++i) {
+        if (i + ahead < count) rte_prefetch0(frame_of(packets[i + ahead]));
+        classify_one(packets[i], result);
+    }
+    OutboundTable& table = context_.table.outbound();
+    for (std::uint32_t i = 0; i < item_count_; ++i) (void)table.prefetch_candidate(items_[i].hash);
+    for (std::uint32_t i = 0; i < item_count_; ++i) encapsulate(items_[i], result);
+    for (std::size_t suite = 0; suite < jobs_.size(); ++suite) {
+        const std::uint16_t jobs = job_counts_[suite];
+        if (jobs == 0) continue;
+        job_counts_[suite] = 0;
+        context_.engine->seal(sa::all_suites[suite], {jobs_[suite].data(), jobs});
+        for (std::uint16_t i = 0; i < jobs; ++i) {
+            rte_mbuf* m = items_[jobs_[suite][i].tag].m;
+            if (!jobs_[suite][i].ok) {
+                drops_.add(m, DropReason::crypto);
+                continue;
+            }
+            context_.counters.out_protected.add();
+            context_.counters.out_protected_bytes.add(jobs_[suite][i].length + context_.geometry[suite].icv);
+            result.to_wire.push(m);
+        }
+    }
+    drops_.free_all();
+}
+
+void OutboundPath::pass(rte_mbuf* m, OutboundResult& result) {
+    context_.counters.out_other.add();
+    result.to_wire.push(m);
+}
+
+void OutboundPath::classify_one(rte_mbuf* m, OutboundResult& result) {
+    if (!make_linear(m)) {
+        drops_.add(m, DropReason::not_linear);
+        return;
+    }
+    const std::uint8_t* frame = frame_of(m);
+    const PacketView view = classify({frame, m->data_len});
+    switch (view.kind) {
+        case PacketKind::udp:
+        case PacketKind::tcp: {
+            if (!context_.ours.contains(frame + view.source_at(), view.v6)) break;
+            Item& item = items_[item_count_++];
+            item.m = m;
+            item.view = view;
+            item.key.ours = load_address(frame + view.source_at(), view.v6);
+            item.key.ue = load_address(frame + view.destination_at(), view.v6);
+            item.key.our_port = view.source_port;
+            item.key.ue_port = view.destination_port;
+            item.key.v6 = view.v6 ? 1 : 0;
+            item.hash = context_.table.outbound().hash(item.key);
+            context_.table.outbound().prefetch_buckets(item.hash);
+            return;
+        }
+        case PacketKind::fragment:
+            if (!context_.ours.contains(frame + view.source_at(), view.v6)) break;
+            context_.counters.out_fragments.add();
+            result.fragments.push(m);
+            return;
+        case PacketKind::icmp: {
+            // "Port unreachable" about a decapsulated packet carries its first octets: they came under protection.
+            const QuotedDestination quoted = quoted_destination({frame, m->data_len}, view);
+            if (quoted.port != 0 && context_.config.protected_ports.contains(quoted.port) &&
+                context_.ours.contains(frame + quoted.address_at, quoted.v6)) {
+                drops_.add(m, DropReason::outbound_icmp_quote);
+                return;
+            }
+            break;
+        }
+        case PacketKind::malformed_ip: drops_.add(m, DropReason::malformed_ip); return;
+        case PacketKind::extension_headers: drops_.add(m, DropReason::extension_headers); return;
+        case PacketKind::malformed_transport: drops_.add(m, DropReason::malformed_transport); return;
+        case PacketKind::esp:
+        case PacketKind::other: break;
+    }
+    pass(m, result);
+}
+
+void OutboundPath::fix_transport_checksum(const Item& item) const {
+    const PacketView& view = item.view;
+    const std::uint64_t asked = item.m->ol_flags & RTE_MBUF_F_TX_L4_MASK;
+    const bool by_flag = asked == RTE_MBUF_F_TX_UDP_CKSUM || asked == RTE_MBUF_F_TX_TCP_CKSUM;
+    if (!by_flag && !context_.config.fill_checksums) return;
+    std::uint8_t* frame = frame_of(item.m);
+    std::uint8_t* segment = frame + view.l4;
+    std::uint8_t* field = segment + (view.kind == PacketKind::udp ? 6 : 16);
+    const std::size_t address = view.v6 ? 16 : 4;
+    store_be16(field, 0);
+    store_be16(field, transport_checksum({frame + view.source_at(), address}, {frame + view.destination_at(), address},
+                                         view.protocol, {segment, view.end - view.l4}));
+}
+
+void OutboundPath::encapsulate(Item& item, OutboundResult& result) {
+    OutboundTable& table = context_.table.outbound();
+    const std::uint32_t index = table.find(item.hash, item.key);
+    if (index == OutboundTable::none) {
+        if (context_.config.protected_ports.contains(item.key.our_port)) {
+            drops_.add(item.m, DropReason::outbound_no_sa);
+        } else {
+            pass(item.m, result);
+        }
+        return;
+    }
+    OutboundSa& sa = table.record(index);
+    if (sa.owner != context_.config.worker) {
+        context_.counters.out_handed_over.add();
+        result.to_worker.workers[result.to_worker.packets.count] = sa.owner;
+        result.to_worker.packets.push(item.m);
+        return;
+    }
+    const std::uint32_t last = sa.sequence.get();
+    if (last == ~std::uint32_t{0}) {
+        drops_.add(item.m, DropReason::outbound_sequence_exhausted);
+        return;
+    }
+    const PacketView& view = item.view;
+    const EspGeometry& geometry = context_.geometry[sa.suite];
+    const std::uint32_t payload = view.end - view.l4;
+    const std::uint32_t padding = geometry.padding(payload);
+    const std::uint32_t head = geometry.head();
+    const std::uint32_t tail = padding + esp_trailer_size + geometry.icv;
+    rte_mbuf* m = item.m;
+    // IPv6 counts without its header of 40, IPv4 with its own.
+    const std::uint32_t ip_length = view.end - view.l3 - (view.v6 ? 40U : 0U) + head + tail;
+    const std::uint32_t link_padding = m->data_len - view.end;
+    if (ip_length > largest_packet || rte_pktmbuf_headroom(m) < head || rte_pktmbuf_tailroom(m) + link_padding < tail ||
+        view.end + head + tail > largest_packet) {
+        drops_.add(m, DropReason::outbound_no_room);
+        return;
+    }
+    fix_transport_checksum(item);
+
+    const std::uint32_t sequence = last + 1;
+    sa.sequence.set(sequence);
+    std::uint8_t* frame = frame_of(m) - head;
+    std::memmove(frame, frame + head, view.l4);
+    m->data_off = static_cast<std::uint16_t>(m->data_off - head);
+    m->data_len = static_cast<std::uint16_t>(view.end + head + tail);
+    m->pkt_len = m->data_len;
+    m->ol_flags &= ~offload_flags;
+
+    std::uint8_t* ip = frame + view.l3;
+    frame[view.next_header_at] = protocol_esp;
+    if (view.v6) {
+        store_be16(ip + 4, static_cast<std::uint16_t>(ip_length));
+    } else {
+        store_be16(ip + 2, static_cast<std::uint16_t>(ip_length));
+        store_be16(ip + 10, ipv4_header_checksum({ip, (ip[0] & 0x0FU) * std::size_t{4}}));
+    }
+    std::uint8_t* esp = frame + view.l4;
+    store_be32(esp, sa.spi);
+    store_be32(esp + 4, sequence);
+    if (geometry.iv != 0) {
+        const sa::Suite suite = sa::all_suites[sa.suite];
+        if (suite.encryption == sa::Encryption::aes_cbc || suite.encryption == sa::Encryption::des_ede3_cbc) {
+            ivs_.fill(esp + esp_header_size, geometry.iv);
+        } else {
+            const std::uint64_t iv = sa.iv_base ^ sequence;
+            std::memcpy(esp + esp_header_size, &iv, sizeof(iv));
+        }
+    }
+    write_trailer(esp + head + payload, padding, view.protocol);
+
+    CryptoJob& job = jobs_[sa.suite][job_counts_[sa.suite]++];
+    job.esp = esp;
+    job.length = head + payload + padding + esp_trailer_size;
+    job.tag = static_cast<std::uint32_t>(&item - items_.data());
+    job.small_key = sa.small_key.data();
+    job.schedule = context_.table.schedule(sa.suite, sa.schedule);
+    sa.bytes.add(job.length + geometry.icv);
+    if (sequence >= sequence_near_end && (sa.flags & OutboundSa::sequence_reported) == 0 &&
+        context_.report({sa::BackendEventKind::sequence_near_end, true, sa.set, sa.spi})) {
+        sa.flags |= OutboundSa::sequence_reported;
+    }
+}
+
+}  // namespace gmgate::dataplane
