@@ -1,8 +1,9 @@
 #pragma once
-// Hash index over objects that live in a Pool: open addressing, 8 octets an entry, duplicates allowed.
+// Hash index over objects that live in a Pool: open addressing, 8 octets an entry, duplicates
+// allowed.
 //
-// It stores the object's position and 32 bits of its hash; the caller compares the keys themselves. Growing reads only the
-// stored hashes, never the objects.
+// It stores the object's position and 32 bits of its hash; the caller compares the keys themselves.
+// Growing reads only the stored hashes, never the objects.
 
 #include <cstddef>
 #include <cstdint>
@@ -37,7 +38,9 @@ class HashIndex {
         std::uint32_t position = 0;  // plus one; 0: free
         [[nodiscard]] bool used() const { return position != 0; }
     };
-    static std::uint32_t fold(std::uint64_t hash) { return static_cast<std::uint32_t>(hash ^ (hash >> 32U)); }
+    static std::uint32_t fold(std::uint64_t hash) {
+        return static_cast<std::uint32_t>(hash ^ (hash >> 32U));
+    }
     [[nodiscard]] std::size_t mask() const { return entries_.size() - 1; }
     void place(Entry entry);
     void grow();

@@ -17,7 +17,8 @@ class KeyedHash {
 
     [[nodiscard]] std::uint64_t operator()(std::span<const std::uint8_t> bytes) const;
     [[nodiscard]] std::uint64_t operator()(std::string_view text) const;
-    [[nodiscard]] std::uint64_t operator()(const IpAddress& ip, std::uint16_t a, std::uint16_t b) const;
+    [[nodiscard]] std::uint64_t operator()(const IpAddress& ip, std::uint16_t a,
+                                           std::uint16_t b) const;
 
   private:
     std::uint64_t key0_;

@@ -1,8 +1,9 @@
 #pragma once
-// The lifecycle of an SA set as data: one table, state × event → next state and actions, with the SPEC id of the rule.
+// The lifecycle of an SA set as data: one table, state × event → next state and actions, with the
+// SPEC id of the rule.
 //
-// SaDatabase executes it; nobody else changes a state. Every way out releases everything (checked when this header compiles
-// and by tests/unit/sa).
+// SaDatabase executes it; nobody else changes a state. Every way out releases everything (checked
+// when this header compiles and by tests/unit/sa).
 
 #include <array>
 #include <cstddef>
@@ -15,7 +16,8 @@ enum class State : std::uint8_t {
     reserved,      // numbers taken at SM5, nothing in the packet layer yet
     installing,    // the packet layer is asked to take the four SAs
     registration,  // live, the authentication is not complete: "registration SAs"
-    established,   // of a completed authentication; the only set, or an old one that still carries traffic
+    established,   // of a completed authentication; the only set, or an old one that still carries
+                   // traffic
     draining,      // switched away from: pending transactions finish on it
     removed,       // everything released; the object is about to go
 };
@@ -24,42 +26,42 @@ inline constexpr std::size_t state_count = 6;
 // What can happen to a set. The event that removes a set is also the reason given to observers.
 enum class Event : std::uint8_t {
     // the procedure, SM1 to SM12
-    sm1_accepted,             // B1: a new REGISTER of the same user passed C6
-    challenge,                // B2: SM5 is there, install
-    install_ok,               // B2: live in both directions
-    install_failed,           // C12
-    sm6_sent,                 // B2: the challenge is on its way: reg-await-auth runs from here
-    sm7_ok,                   // B4: SM7 passed its checks
-    auth_ok,                  // B5: 200 for SM7
-    auth_rejected,            // C2: the S-CSCF refused the response (403)
-    network_auth_failure,     // C3: REGISTER with an empty response and no auts
-    sync_failure,             // C4: REGISTER with auts
-    consistency_failure,      // C8: Security-Verify or Security-Client does not match
-    first_packet_refused,     // B6: address check of the first protected REGISTER failed
-    core_failure,             // C11: the core is unreachable, slow or answers 5xx
-    reg_await_timeout,        // C5
-    superseded,               // B3: a newer challenge of the same user
-    aborted,                  // C11, C12: we gave the procedure up before SM6 left
-    integrity_failure,        // C1: forged packet; a set never dies of it
-    wrong_user,               // B7: a message on a set that is not its user's
+    sm1_accepted,          // B1: a new REGISTER of the same user passed C6
+    challenge,             // B2: SM5 is there, install
+    install_ok,            // B2: live in both directions
+    install_failed,        // C12
+    sm6_sent,              // B2: the challenge is on its way: reg-await-auth runs from here
+    sm7_ok,                // B4: SM7 passed its checks
+    auth_ok,               // B5: 200 for SM7
+    auth_rejected,         // C2: the S-CSCF refused the response (403)
+    network_auth_failure,  // C3: REGISTER with an empty response and no auts
+    sync_failure,          // C4: REGISTER with auts
+    consistency_failure,   // C8: Security-Verify or Security-Client does not match
+    first_packet_refused,  // B6: address check of the first protected REGISTER failed
+    core_failure,          // C11: the core is unreachable, slow or answers 5xx
+    reg_await_timeout,     // C5
+    superseded,            // B3: a newer challenge of the same user
+    aborted,               // C11, C12: we gave the procedure up before SM6 left
+    integrity_failure,     // C1: forged packet; a set never dies of it
+    wrong_user,            // B7: a message on a set that is not its user's
     // later life
-    in_use,                   // D2: a message other than SM7 came on the new inbound SA
-    switched_away,            // D2: outbound moved to a newer set
-    refreshed,                // D3: 200 to a re-REGISTER without a challenge
-    drained,                  // D2: no transaction is pending on it any more
-    drain_timeout,            // D2: 64·T1 after the switch
-    lifetime_expired,         // B5
-    replaced_unprotected,     // D1: SM12 of a registration whose SM1 came in clear
-    replaced_protected,       // D2: SM12 of a registration whose SM1 came on another old set
-    address_changed,          // D5: SM12 of a registration from a new address
-    deregistering,            // D4: all IMPUs gone; the 200 or NOTIFY still has to leave on it
-    deregistered,             // D4: and has left
-    sequence_near_end,        // D7
+    in_use,                // D2: a message other than SM7 came on the new inbound SA
+    switched_away,         // D2: outbound moved to a newer set
+    refreshed,             // D3: 200 to a re-REGISTER without a challenge
+    drained,               // D2: no transaction is pending on it any more
+    drain_timeout,         // D2: 64·T1 after the switch
+    lifetime_expired,      // B5
+    replaced_unprotected,  // D1: SM12 of a registration whose SM1 came in clear
+    replaced_protected,    // D2: SM12 of a registration whose SM1 came on another old set
+    address_changed,       // D5: SM12 of a registration from a new address
+    deregistering,         // D4: all IMPUs gone; the 200 or NOTIFY still has to leave on it
+    deregistered,          // D4: and has left
+    sequence_near_end,     // D7
     // from outside
-    backend_lost,             // the packet layer lost the set (its worker or device died)
-    operator_removed,         // by hand
-    shutdown,                 // the gateway ends
-    restored_registration,    // from a snapshot, after install
+    backend_lost,           // the packet layer lost the set (its worker or device died)
+    operator_removed,       // by hand
+    shutdown,               // the gateway ends
+    restored_registration,  // from a snapshot, after install
     restored_established,
     restored_draining,
 };
@@ -68,16 +70,16 @@ inline constexpr std::size_t event_count = 36;
 // What has to be done on a transition. Bits.
 enum Action : std::uint16_t {
     no_action = 0,
-    install = 1U << 0U,           // ask the backend for all four SAs
-    remove_backend = 1U << 1U,    // take them out of the packet layer
-    release_spis = 1U << 2U,      // into quarantine
-    release_ports = 1U << 3U,     // the tuples (UE IP, UE port, our port)
+    install = 1U << 0U,         // ask the backend for all four SAs
+    remove_backend = 1U << 1U,  // take them out of the packet layer
+    release_spis = 1U << 2U,    // into quarantine
+    release_ports = 1U << 3U,   // the tuples (UE IP, UE port, our port)
     wipe_keys = 1U << 4U,
     stop_timer = 1U << 5U,
-    start_reg_await = 1U << 6U,   // Timers::reg_await_auth
-    start_lifetime = 1U << 7U,    // until lifetime_end
-    start_drain = 1U << 8U,       // Timers::drain, never beyond lifetime_end
-    publish = 1U << 9U,           // a change event for replication
+    start_reg_await = 1U << 6U,  // Timers::reg_await_auth
+    start_lifetime = 1U << 7U,   // until lifetime_end
+    start_drain = 1U << 8U,      // Timers::drain, never beyond lifetime_end
+    publish = 1U << 9U,          // a change event for replication
 };
 using Actions = std::uint16_t;
 
@@ -123,7 +125,8 @@ struct Row {
 // Short names, so that the table reads as a table.
 inline constexpr Cell bad{Verdict::illegal, State::removed, no_action};
 inline constexpr Cell stay{Verdict::stay, State::removed, no_action};
-inline constexpr Cell drop{Verdict::move, State::removed, release_all};                  // never in the packet layer
+inline constexpr Cell drop{Verdict::move, State::removed,
+                           release_all};  // never in the packet layer
 inline constexpr Cell gone{Verdict::move, State::removed, release_all | remove_backend | publish};
 inline constexpr Cell inst{Verdict::move, State::installing, install};
 inline constexpr Cell live{Verdict::move, State::registration, start_reg_await | publish};
@@ -131,6 +134,7 @@ inline constexpr Cell wait{Verdict::move, State::registration, start_reg_await};
 inline constexpr Cell estb{Verdict::move, State::established, start_lifetime | publish};
 inline constexpr Cell dran{Verdict::move, State::draining, start_drain | publish};
 
+// clang-format off
 inline constexpr std::array<Row, event_count> rows{{
     //                                       reserved inst. regist. estab. draining
     {Event::sm1_accepted,           "B1",  {stay, stay, stay, stay, stay}},
@@ -171,6 +175,7 @@ inline constexpr std::array<Row, event_count> rows{{
     {Event::restored_established,   "B5",  {bad,  estb, bad,  bad,  bad}},
     {Event::restored_draining,      "D2",  {bad,  dran, bad,  bad,  bad}},
 }};
+// clang-format on
 
 consteval std::array<std::array<Transition, event_count>, state_count> build() {
     std::array<std::array<Transition, event_count>, state_count> table{};
@@ -178,8 +183,9 @@ consteval std::array<std::array<Transition, event_count>, state_count> build() {
         const auto e = static_cast<std::size_t>(row.event);
         for (std::size_t s = 0; s < row.cells.size(); ++s) {
             const Cell& c = row.cells[s];
-            table[s][e] = Transition{c.verdict, c.verdict == Verdict::stay ? static_cast<State>(s) : c.next, c.actions,
-                                     row.spec};
+            table[s][e] =
+                Transition{c.verdict, c.verdict == Verdict::stay ? static_cast<State>(s) : c.next,
+                           c.actions, row.spec};
         }
         // Nothing happens to what is removed.
         table[static_cast<std::size_t>(State::removed)][e] =
@@ -208,7 +214,8 @@ consteval bool every_exit_releases_everything() {
         for (const Transition& t : lifecycle[s]) {
             if (t.verdict != Verdict::move || t.next != State::removed) continue;
             if ((t.actions & release_all) != release_all) return false;
-            if (((t.actions & remove_backend) != 0) != in_backend(static_cast<State>(s))) return false;
+            if (((t.actions & remove_backend) != 0) != in_backend(static_cast<State>(s)))
+                return false;
         }
     }
     return true;

@@ -1,6 +1,6 @@
 #pragma once
-// Objects that never move, named by id: 40 bits that count up and never repeat, 24 bits of position. Lookup is one array
-// access. Memory grows in chunks and is kept for reuse.
+// Objects that never move, named by id: 40 bits that count up and never repeat, 24 bits of
+// position. Lookup is one array access. Memory grows in chunks and is kept for reuse.
 
 #include <cstddef>
 #include <cstdint>
@@ -38,7 +38,8 @@ class Pool {
         id = (++counter_ << 24U) | position;
         return construct(position, id);
     }
-    // Restoring a snapshot: the object gets the name it had. nullptr: its position is taken, or too far out to be ours.
+    // Restoring a snapshot: the object gets the name it had. nullptr: its position is taken, or too
+    // far out to be ours.
     T* create_as(std::uint64_t id, std::uint32_t max_position) {
         const auto position = static_cast<std::uint32_t>(id & 0xFFFFFFU);
         if ((id >> 24U) == 0 || position >= max_objects || position > max_position) return nullptr;
@@ -73,7 +74,9 @@ class Pool {
     [[nodiscard]] T* at(std::uint32_t position) const {
         return position < end_ && cell(position).id != 0 ? object(position) : nullptr;
     }
-    [[nodiscard]] static std::uint32_t position(std::uint64_t id) { return static_cast<std::uint32_t>(id & 0xFFFFFFU); }
+    [[nodiscard]] static std::uint32_t position(std::uint64_t id) {
+        return static_cast<std::uint32_t>(id & 0xFFFFFFU);
+    }
     // All positions ever used are below.
     [[nodiscard]] std::uint32_t end() const { return end_; }
     [[nodiscard]] std::size_t size() const { return end_ - free_.size(); }
@@ -90,7 +93,9 @@ class Pool {
     struct Chunk {
         Cell cells[chunk_objects];
     };
-    [[nodiscard]] Cell& cell(std::uint32_t i) const { return chunks_[i / chunk_objects]->cells[i % chunk_objects]; }
+    [[nodiscard]] Cell& cell(std::uint32_t i) const {
+        return chunks_[i / chunk_objects]->cells[i % chunk_objects];
+    }
     [[nodiscard]] T* object(std::uint32_t i) const {
         return std::launder(reinterpret_cast<T*>(static_cast<void*>(cell(i).storage)));
     }

@@ -18,18 +18,26 @@ struct PortConfig {
 
 class PortAllocator {
   public:
-    // invalid: empty list or range, port 0, 5060 or 5061, a port twice, a port_ps inside the port_pc range.
+    // A UE has up to three sets at a time, each with a port_pc of its own.
+    static constexpr unsigned min_client_ports = 3;
+
+    // invalid: empty list or range, port 0, 5060 or 5061, a port twice, a port_ps inside the
+    // port_pc range, a range of fewer than min_client_ports.
     [[nodiscard]] static Result<PortAllocator> create(PortConfig config);
 
-    // Spreads UEs by their hash. The caller keeps it for the UE until all its IMPUs are deregistered.
+    // Spreads UEs by their hash. The caller keeps it for the UE until all its IMPUs are
+    // deregistered.
     [[nodiscard]] Port port_ps(std::uint64_t hash_of_ue) const;
-    // The next after `previous` (0: none yet, then by hash), never `previous` itself while there is another, and none for which
-    // `taken(port)`: a live set holds (UE IP, port_us, port). exhausted: all are taken.
+    // The next after `previous` (0: none yet, then by hash), never `previous` itself while there is
+    // another, and none for which `taken(port)`: a live set holds (UE IP, port_us, port).
+    // exhausted: all are taken.
     [[nodiscard]] Result<Port> port_pc(Port previous, std::uint64_t hash_of_ue,
                                        const std::function<bool(Port)>& taken) const;
 
     [[nodiscard]] bool is_port_ps(Port port) const;
-    [[nodiscard]] bool is_port_pc(Port port) const { return port >= config_.pc_first && port <= config_.pc_last; }
+    [[nodiscard]] bool is_port_pc(Port port) const {
+        return port >= config_.pc_first && port <= config_.pc_last;
+    }
     [[nodiscard]] const PortConfig& config() const { return config_; }
 
   private:

@@ -29,7 +29,8 @@ struct SetKeys {
     AkaKey ik;
 };
 
-// Owned by the database; everyone else sees it const, and must not keep the pointer across a call into the database.
+// Owned by the database; everyone else sees it const, and must not keep the pointer across a call
+// into the database.
 struct SaSet {
     SetId id = 0;
     UserId user = 0;
@@ -42,7 +43,7 @@ struct SaSet {
     State state = State::reserved;
     bool used = false;  // a message other than SM7 came on it (D2)
     TimePoint created{};
-    TimePoint established_at{};               // TimePoint{} before SM12
+    TimePoint established_at{};                // TimePoint{} before SM12
     TimePoint lifetime_end{TimePoint::max()};  // B5; max() before SM12
     SecretPtr<SetKeys> keys;                   // empty once wiped
     std::uint32_t out_sequence = 0;            // from a snapshot: where the packet layer goes on
@@ -57,14 +58,21 @@ struct SaSet {
 // One IMPI that has at least one set. Owned by the database, same rules.
 struct User {
     // Positions in `texts`.
-    enum Text : std::uint8_t { text_impi, text_service_route, text_p_associated_uri, text_contact, text_first_impu };
+    enum Text : std::uint8_t {
+        text_impi,
+        text_service_route,
+        text_p_associated_uri,
+        text_contact,
+        text_first_impu
+    };
 
     UserId id = 0;
     PackedStrings texts;
     TimePoint expires{};  // of the registration; TimePoint{}: not registered
     std::array<SetId, max_sets_per_user> sets{};  // 0: free place
-    Port port_ps = 0;       // stays until all IMPUs are deregistered (A5)
-    Port last_port_pc = 0;  // changes at each authentication (A5)
+    Port port_ps = 0;                             // stays until all IMPUs are deregistered (A5)
+    Port last_port_pc = 0;   // of the last successful authentication; the next takes another (A5)
+    bool announced = false;  // listeners were told of it
 
     [[nodiscard]] bool registered() const { return expires != TimePoint{}; }
     [[nodiscard]] std::string_view impi() const { return texts[text_impi]; }

@@ -1,5 +1,6 @@
 #pragma once
-// A sa::Backend that keeps records: which sets are installed, what was asked, and fails or raises events when told.
+// A sa::Backend that keeps records: which sets are installed, what was asked, and fails or raises
+// events when told.
 
 #include <array>
 #include <cstddef>
@@ -63,14 +64,18 @@ class FakeBackend : public sa::Backend {
             if (sa::SpiLayout::slot(spi) >= 2 * capacity_ + first_slot_) {
                 return fail(ErrorKind::invalid, "the SPI's slot is outside the table");
             }
-            if (slots_.contains(sa::SpiLayout::slot(spi))) return fail(ErrorKind::conflict, "the SPI's slot is taken");
+            if (slots_.contains(sa::SpiLayout::slot(spi)))
+                return fail(ErrorKind::conflict, "the SPI's slot is taken");
         }
         for (const auto& t : outbound(p.ue, p.ours, p.numbers)) {
-            if (outbound_.contains(t)) return fail(ErrorKind::conflict, "the outbound selector is taken");
+            if (outbound_.contains(t))
+                return fail(ErrorKind::conflict, "the outbound selector is taken");
         }
-        for (const sa::Spi spi : {p.numbers.spi_pc, p.numbers.spi_ps}) slots_.insert(sa::SpiLayout::slot(spi));
+        for (const sa::Spi spi : {p.numbers.spi_pc, p.numbers.spi_ps})
+            slots_.insert(sa::SpiLayout::slot(spi));
         for (const auto& t : outbound(p.ue, p.ours, p.numbers)) outbound_.insert(t);
-        sets_.emplace(p.id, Installed{p.ue, p.ours, p.numbers, p.suite, p.ck->copy(), p.ik->copy(), p.out_sequence});
+        sets_.emplace(p.id, Installed{p.ue, p.ours, p.numbers, p.suite, p.ck->copy(), p.ik->copy(),
+                                      p.out_sequence});
         return {};
     }
     void remove(sa::SetId id) override { remove(std::span<const sa::SetId>(&id, 1)); }
@@ -102,7 +107,8 @@ class FakeBackend : public sa::Backend {
             handle(e);
         }
     }
-    [[nodiscard]] std::uint32_t owner_of(const IpAddress& /*ue*/, const IpAddress& /*ours*/) const override {
+    [[nodiscard]] std::uint32_t owner_of(const IpAddress& /*ue*/,
+                                         const IpAddress& /*ours*/) const override {
         return owner_;
     }
     [[nodiscard]] std::size_t capacity() const override { return capacity_; }
@@ -111,7 +117,8 @@ class FakeBackend : public sa::Backend {
 
   private:
     using Selector = std::tuple<IpAddress, IpAddress, sa::Port, sa::Port>;
-    static std::array<Selector, 2> outbound(const IpAddress& ue, const IpAddress& ours, const sa::SaNumbers& n) {
+    static std::array<Selector, 2> outbound(const IpAddress& ue, const IpAddress& ours,
+                                            const sa::SaNumbers& n) {
         return {Selector{ue, ours, n.port_uc, n.port_ps}, Selector{ue, ours, n.port_us, n.port_pc}};
     }
 
