@@ -17,11 +17,11 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <initializer_list>
 #include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
 
 #include "base/ip.h"
 #include "base/result.h"
@@ -41,8 +41,8 @@ class Edit {
     Edit& operator=(const Edit&) = delete;
 
     // ---- whole header lines; a value is given without name and CRLF ----
-    // Before the first line of the same id, so that it is the topmost value (Via, Record-Route, Route, Path);
-    // at the place RFC 3261 likes best (first of all headers) if there is none.
+    // Before the first line of the same id, so that it is the topmost value (Via, Record-Route, Route, Path); if there
+    // is none, a Via right behind the start line, others behind the Vias. Of two pushes the first stays on top.
     void push_header(HeaderId id, Pieces value);
     void push_via(Pieces value) { push_header(HeaderId::via, value); }
     // Behind the last line of the same id; behind the last header if there is none.
@@ -63,7 +63,13 @@ class Edit {
 
     // ---- values of comma-separated headers ----
     // Removes each value `doomed` says true for; a line that loses all its values goes. One call per header id.
-    void remove_values(HeaderId id, const std::function<bool(const Value&)>& doomed);
+    // `doomed` may be asked twice about the same value.
+    template <class Predicate>
+    void remove_values(HeaderId id, Predicate&& doomed) {
+        remove_values_of(id, {&doomed, [](void* p, const Value& v) -> bool {
+                                  return (*static_cast<std::remove_reference_t<Predicate>*>(p))(v);
+                              }});
+    }
     // The topmost value: our own Via of a response, the Route that named us.
     void remove_first_value(HeaderId id);
     // Takes an option tag out of Require, Proxy-Require and Supported, any case (B4).
@@ -101,17 +107,27 @@ class Edit {
         std::uint16_t begin, end;            // octets of the message it takes away
         std::uint16_t text_begin, text_end;  // in text_
     };
+    struct Doomed {
+        void* context;
+        bool (*call)(void*, const Value&);
+    };
+    void remove_values_of(HeaderId id, const Doomed& doomed);
     void splice(std::size_t begin, std::size_t end, std::uint16_t text_begin);
-    std::uint16_t mark() const { return text_used_; }
+    void insert(std::size_t at, std::string_view name, Pieces value);
+    [[nodiscard]] std::uint16_t mark() const { return text_used_; }
     void put(std::string_view piece);
+    void put_value(Pieces value);
     void put_line(std::string_view name, Pieces value);
+    void put_param(std::string_view name, std::string_view value);
     void fault(const char* text) {
         if (fault_ == nullptr) fault_ = text;
     }
     // Sorts, checks for overlaps, and tells the size of the result.
     Result<std::size_t> prepare();
-    std::size_t write(char* out) const;
+    void write(char* out) const;
+    [[nodiscard]] std::size_t offset(std::string_view part) const;
     [[nodiscard]] std::size_t end_of_headers() const;
+    [[nodiscard]] std::size_t behind_vias() const;
 
     const Message* message_;
     const char* fault_ = nullptr;

@@ -25,16 +25,16 @@ struct Frame {
     ParseStatus status = ParseStatus::ok;  // with error: why; `bytes` then is the head as far as it came
 };
 
-// One per connection and direction. Holds at most max_message octets, and nothing between messages (an idle connection costs
-// no buffer). After `error` every further next() gives the same error.
+// One per connection and direction. Holds one unfinished message (at most max_message octets) and the piece fed last, and
+// nothing between messages (an idle connection costs no buffer). After `error` every further next() gives the same error.
 class StreamFramer {
   public:
     // The client (who opened the connection) sees each CRLF as a pong; the server waits for the second one of a ping.
     enum class Side : std::uint8_t { server, client };
     explicit StreamFramer(Side side = Side::server) : side_(side) {}
 
-    // Takes what came, in pieces of any size. Call next() until it says none before the next feed(): what does not fit
-    // (more than one message of the largest size in a single piece) is an error, message_too_large.
+    // Takes what came, in pieces of any size. Call next() until it says none (or error) before the next feed(), or
+    // the buffer grows with what you feed.
     void feed(std::span<const char> bytes);
     void feed(std::string_view bytes) { feed(std::span<const char>(bytes.data(), bytes.size())); }
     [[nodiscard]] Frame next();

@@ -81,7 +81,8 @@ struct Value {
 class ValueSplitter {
   public:
     explicit ValueSplitter(std::string_view text) : rest_(text) {}
-    // nullopt: no more. An unbalanced quote or bracket ends with what is left, and balanced() false.
+    // nullopt: no more. A quote or bracket that swallows a comma and never ends makes balanced() false; the rest
+    // is then one value.
     std::optional<std::string_view> next();
     [[nodiscard]] bool balanced() const { return balanced_; }
 

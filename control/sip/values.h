@@ -23,6 +23,9 @@ namespace gmgate::sip {
 [[nodiscard]] std::optional<std::uint32_t> parse_number(std::string_view text,
                                                         std::uint32_t max = 0xFFFFFFFFU);
 
+// "0.5", "1", ".5": thousandths, 0-1000; nullopt: anything else.
+[[nodiscard]] std::optional<std::uint16_t> parse_q(std::string_view text);
+
 // Content of a quoted string (between the quotes) with the backslashes resolved.
 [[nodiscard]] std::string unescape(std::string_view quoted_content);
 
@@ -139,6 +142,19 @@ struct Contact {
 struct DigestCredentials {
     std::optional<std::string_view> username, realm, nonce, uri, response, algorithm, auts, qop, nc, cnonce, opaque,
         integrity_protected;
+};
+// Walks 'Digest a="b", c=d' behind the scheme. Empty elements (",,") are passed over, as HTTP wants of readers.
+class AuthParamReader {
+  public:
+    // `value`: the whole header value, scheme included.
+    explicit AuthParamReader(std::string_view value);
+    // nullopt: the end, or a fault (then bad() is true).
+    std::optional<Param> next();
+    [[nodiscard]] bool bad() const { return bad_; }
+
+  private:
+    std::string_view rest_;
+    bool bad_ = false;
 };
 // nullopt: another scheme than Digest, bad syntax, or one of these parameters twice.
 [[nodiscard]] std::optional<DigestCredentials> parse_digest_credentials(std::string_view value);
