@@ -17,10 +17,11 @@
 #include "base/metrics.h"
 #include "base/random.h"
 #include "config/config.h"
-#include "control/app/ops_views.h"
 #include "control/app/wiring.h"
 #include "control/ops/api.h"
 #include "control/ops/exporter.h"
+#include "control/ops/registration_view.h"
+#include "control/ops/sa_view.h"
 #include "control/registration/gateway.h"
 #include "control/sip/socket_transport.h"
 #include "dataplane/dpdk/dpdk_backend.h"
@@ -42,14 +43,10 @@ void raise_descriptor_limit() {
     }
 }
 
-std::vector<ops::DropCount> all_drops(const dataplane::DpdkBackend& backend, const registration::Gateway& gateway) {
+std::vector<ops::DropCount> all_drops(const dataplane::DpdkBackend& backend, const ops::GatewayView& view) {
     std::vector<ops::DropCount> out;
     for (const auto& d : backend.drops()) out.push_back({"dataplane", std::string(d.name), std::string(d.help), d.total});
-    for (std::size_t i = 1; i < registration::reason_count; ++i) {
-        const auto reason = static_cast<registration::Reason>(i);
-        const auto& info = registration::info(reason);
-        out.push_back({"sip", std::string(info.name), std::string(info.meaning), gateway.drops(reason)});
-    }
+    for (auto& d : view.drops()) out.push_back(std::move(d));
     return out;
 }
 
@@ -95,14 +92,13 @@ int run(const config::Config& c) {
 
     (*backend)->register_metrics(registry);
     (*database)->register_metrics(registry);
-    const DatabaseSaView sa_view(**database, **backend);
-    const GatewayRegistrationView registration_view(gateway, **database);
-    const GatewayTraceView trace_view(gateway, clock);
+    const ops::SaDatabaseView sa_view(**database, **backend);
+    const ops::GatewayView gateway_view(gateway, **database, clock);
     ops::Views views;
     views.sas = &sa_view;
-    views.registrations = &registration_view;
-    views.trace = &trace_view;
-    views.drops = [&] { return all_drops(**backend, gateway); };
+    views.registrations = &gateway_view;
+    views.trace = &gateway_view;
+    views.drops = [&] { return all_drops(**backend, gateway_view); };
     views.health = [&] { return health(**backend, gateway, **database); };
     views.version = GMGATE_VERSION;
     views.backend = "dpdk";

@@ -1,0 +1,176 @@
+#include "control/sip/socket_transport.h"
+
+#include <arpa/inet.h>
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "base/unique_fd.h"
+
+namespace gmgate::sip {
+namespace {
+
+using namespace std::chrono_literals;
+
+const std::string options_message =
+    "OPTIONS sip:a@b SIP/2.0\r\nVia: SIP/2.0/TCP 127.0.0.1;branch=z9hG4bK1\r\nCall-ID: 1\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n";
+
+struct Sink final : MessageSink {
+    void on_message(const Flow& flow, std::span<char> bytes) override {
+        messages.emplace_back(flow, std::string(bytes.data(), bytes.size()));
+        if (handler) handler();
+    }
+    void on_framing_error(const Flow&, std::string_view what) override {
+        errors.emplace_back(what);
+        if (handler) handler();
+    }
+    void on_connection_closed(const Flow& flow, bool established) override {
+        closed.emplace_back(flow, established);
+        if (handler) handler();
+    }
+    std::vector<std::pair<Flow, std::string>> messages;
+    std::vector<std::string> errors;
+    std::vector<std::pair<Flow, bool>> closed;
+    std::function<void()> handler;
+};
+
+// A port the kernel says is free now.
+Endpoint free_endpoint(int type, const char* address) {
+    UniqueFd fd(socket(std::string_view(address).find(':') == std::string_view::npos ? AF_INET : AF_INET6, type, 0));
+    sockaddr_storage sa{};
+    socklen_t length = Endpoint::parse(address)->to_sockaddr(sa);
+    EXPECT_EQ(bind(fd.get(), reinterpret_cast<sockaddr*>(&sa), length), 0);
+    length = sizeof sa;
+    getsockname(fd.get(), reinterpret_cast<sockaddr*>(&sa), &length);
+    return Endpoint::from_sockaddr(sa);
+}
+
+class SocketTransportTest : public testing::Test {
+  protected:
+    // Runs the loop until `done`, at most ten seconds: the bound only ends a broken test.
+    bool run_until(const std::function<bool()>& done) {
+        Timer guard;
+        bool expired = false;
+        struct Context {
+            bool* expired;
+            EventLoop* loop;
+        } context{&expired, &loop};
+        guard.bind([](void* p) {
+            auto* c = static_cast<Context*>(p);
+            *c->expired = true;
+            c->loop->stop();
+        }, &context);
+        if (done()) return true;
+        sink.handler = [&] {
+            if (done()) loop.stop();
+        };
+        loop.timers().start(guard, 10s);
+        loop.run();
+        sink.handler = {};
+        return !expired || done();
+    }
+    SystemClock clock;
+    EventLoop loop{clock};
+    Sink sink;
+    metrics::Registry registry;
+};
+
+TEST_F(SocketTransportTest, UdpGoesBothWaysInBothFamilies) {
+    for (const char* address : {"127.0.0.1", "::1"}) {
+        sink.messages.clear();
+        SocketTransport transport(loop, sink, {}, registry, "test");
+        const Endpoint a = free_endpoint(SOCK_DGRAM, address);
+        ASSERT_TRUE(transport.add_udp(a)) << address;
+        const Endpoint b = free_endpoint(SOCK_DGRAM, address);
+        ASSERT_TRUE(transport.add_udp(b));
+        for (int i = 0; i < 100; ++i) {
+            ASSERT_TRUE(transport.send({Transport::udp, a, b, 0}, std::string_view("m" + std::to_string(i))));
+        }
+        ASSERT_TRUE(run_until([&] { return sink.messages.size() == 100; }));
+        EXPECT_EQ(sink.messages[99].second, "m99");
+        EXPECT_EQ(sink.messages[99].first.local, b);
+        EXPECT_EQ(sink.messages[99].first.remote, a);
+        EXPECT_FALSE(transport.send({Transport::udp, *Endpoint::parse("127.0.0.1:1"), b, 0}, std::string_view("x")));
+    }
+}
+
+TEST_F(SocketTransportTest, AnAddressInUseIsNamedWithItsRemedy) {
+    SocketTransport transport(loop, sink, {}, registry, "test");
+    const Endpoint a = free_endpoint(SOCK_DGRAM, "127.0.0.1");
+    ASSERT_TRUE(transport.add_udp(a));
+    const auto second = transport.add_udp(a);
+    ASSERT_FALSE(second);
+    EXPECT_NE(second.error().text.find(a.to_string()), std::string::npos);
+    EXPECT_NE(second.error().text.find("in use"), std::string::npos);
+    const auto foreign = transport.add_udp(*Endpoint::parse("192.0.2.1:5060"));
+    ASSERT_FALSE(foreign);
+    EXPECT_NE(foreign.error().text.find("not one of this host's"), std::string::npos);
+}
+
+TEST_F(SocketTransportTest, TcpConnectsReusesAndAnswersOnTheSameConnection) {
+    SocketTransport transport(loop, sink, {}, registry, "test");
+    const Endpoint server = free_endpoint(SOCK_STREAM, "127.0.0.1");
+    ASSERT_TRUE(transport.add_tcp_listener(server));
+    const Endpoint client = free_endpoint(SOCK_STREAM, "127.0.0.1");
+    const Flow out{Transport::tcp, client, server, 0};
+    ASSERT_TRUE(transport.send(out, options_message));
+    ASSERT_TRUE(transport.send(out, options_message));
+    ASSERT_TRUE(run_until([&] { return sink.messages.size() == 2; }));
+    const Flow seen = sink.messages[0].first;
+    EXPECT_EQ(seen.local, server);
+    EXPECT_EQ(seen.remote, client);
+    EXPECT_EQ(transport.connections(), 2U);  // both ends of the one connection live here
+    ASSERT_TRUE(transport.send(seen, options_message));
+    ASSERT_TRUE(run_until([&] { return sink.messages.size() == 3; }));
+    EXPECT_EQ(sink.messages[2].first.local, client);
+    transport.close(seen.connection);
+    ASSERT_TRUE(run_until([&] { return !sink.closed.empty(); }));
+    EXPECT_TRUE(sink.closed[0].second);
+    EXPECT_FALSE(transport.send(seen, options_message));
+    EXPECT_EQ(transport.connections(), 0U);
+}
+
+TEST_F(SocketTransportTest, AConnectionThatCannotBeMadeIsReported) {
+    SocketTransport transport(loop, sink, {}, registry, "test");
+    const Endpoint nobody = free_endpoint(SOCK_STREAM, "127.0.0.1");
+    ASSERT_TRUE(transport.send({Transport::tcp, *Endpoint::parse("127.0.0.1:0"), nobody, 0}, options_message));
+    ASSERT_TRUE(run_until([&] { return !sink.closed.empty(); }));
+    EXPECT_FALSE(sink.closed[0].second);
+}
+
+TEST_F(SocketTransportTest, GarbageOnAStreamClosesItAndPerSourceLimitHolds) {
+    SocketTransportOptions options;
+    options.max_connections_per_source = 1;
+    SocketTransport transport(loop, sink, options, registry, "test");
+    const Endpoint server = free_endpoint(SOCK_STREAM, "127.0.0.1");
+    ASSERT_TRUE(transport.add_tcp_listener(server));
+    const auto dial = [&] {
+        UniqueFd fd(socket(AF_INET, SOCK_STREAM, 0));
+        sockaddr_storage sa{};
+        const socklen_t length = server.to_sockaddr(sa);
+        EXPECT_EQ(connect(fd.get(), reinterpret_cast<sockaddr*>(&sa), length), 0);
+        return fd;
+    };
+    const UniqueFd first = dial();
+    ASSERT_EQ(send(first.get(), options_message.data(), options_message.size(), MSG_NOSIGNAL),
+              static_cast<ssize_t>(options_message.size()));
+    ASSERT_TRUE(run_until([&] { return sink.messages.size() == 1; }));
+    const UniqueFd second = dial();
+    char byte = 0;
+    // Its end of file arrives once the loop has refused it.
+    std::function<void()> look = [&] { loop.stop(); };
+    loop.post([&] { loop.post(look); });
+    loop.run();
+    EXPECT_EQ(recv(second.get(), &byte, 1, 0), 0);
+    const std::string garbage = "\x01\x02 garbage\r\n\r\n";
+    ASSERT_GT(send(first.get(), garbage.data(), garbage.size(), MSG_NOSIGNAL), 0);
+    ASSERT_TRUE(run_until([&] { return !sink.closed.empty(); }));
+    EXPECT_EQ(sink.errors.size(), 1U);
+    EXPECT_EQ(transport.connections(), 0U);
+}
+
+}  // namespace
+}  // namespace gmgate::sip

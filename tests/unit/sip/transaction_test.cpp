@@ -1,0 +1,255 @@
+#include "control/sip/transaction.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/random.h"
+#include "control/sip/transaction_key.h"
+
+namespace gmgate::sip {
+namespace {
+
+using namespace std::chrono_literals;
+
+struct FakeTransport final : TransportLayer {
+    struct Sent {
+        Flow flow;
+        std::string bytes;
+    };
+    bool send(const Flow& flow, std::span<const char> bytes) override {
+        if (refuse) return false;
+        sent.push_back({flow, std::string(bytes.data(), bytes.size())});
+        return true;
+    }
+    void close(ConnectionId) override {}
+    std::vector<Sent> sent;
+    bool refuse = false;
+};
+
+struct Recorder final : TransactionUser {
+    void on_response(ClientTransactionId id, std::uint64_t context, const Flow&, const Message& response,
+                     std::span<char>) override {
+        codes.push_back(response.status_code());
+        last_id = id;
+        last_context = context;
+    }
+    void on_failure(ClientTransactionId, std::uint64_t context, ClientFailure failure) override {
+        failures.push_back(failure);
+        last_context = context;
+    }
+    std::vector<int> codes;
+    std::vector<ClientFailure> failures;
+    ClientTransactionId last_id = 0;
+    std::uint64_t last_context = 0;
+};
+
+class TransactionTest : public testing::Test {
+  protected:
+    void pass(Duration by) {
+        clock.advance(by);
+        while (wheel.advance()) {
+        }
+    }
+    static std::string request(std::string_view method, std::string_view branch, std::string_view cseq_method = {}) {
+        if (cseq_method.empty()) cseq_method = method;
+        std::string m;
+        m.append(method).append(" sip:home.example SIP/2.0\r\nVia: SIP/2.0/UDP 10.0.0.1:5060;branch=").append(branch);
+        m.append("\r\nMax-Forwards: 70\r\nFrom: <sip:a@home.example>;tag=1\r\nTo: <sip:a@home.example>\r\nCall-ID: x@y\r\nCSeq: 7 ");
+        m.append(cseq_method).append("\r\nRoute: <sip:r.example;lr>\r\nContent-Length: 0\r\n\r\n");
+        return m;
+    }
+    static std::string response(int code, std::string_view branch, std::string_view method) {
+        std::string m = "SIP/2.0 " + std::to_string(code) + " X\r\nVia: SIP/2.0/UDP 10.0.0.9:5060;branch=";
+        m.append(branch).append("\r\nFrom: <sip:a@home.example>;tag=1\r\nTo: <sip:a@home.example>;tag=2\r\nCall-ID: x@y\r\nCSeq: 7 ");
+        m.append(method).append("\r\nContent-Length: 0\r\n\r\n");
+        return m;
+    }
+    TransactionLayer::Received receive(std::string text) {
+        Message m;
+        EXPECT_EQ(m.parse(std::string_view(text)), ParseStatus::ok);
+        return layer.receive_request(ue, ue, m);
+    }
+    TransactionLayer::Match answer(std::string text) {
+        Message m;
+        EXPECT_EQ(m.parse(std::string_view(text)), ParseStatus::ok);
+        return layer.receive_response(core, m, text);
+    }
+
+    ManualClock clock;
+    TimerWheel wheel{clock};
+    SeededRandom random{1};
+    FakeTransport transport;
+    Recorder user;
+    TransactionLayer layer{transport, wheel, random, {}, {.server = 4, .client = 4}};
+    Flow ue{Transport::udp, *Endpoint::parse("10.0.0.254:5060"), *Endpoint::parse("10.0.0.1:5060"), 0};
+    Flow core{Transport::udp, *Endpoint::parse("10.30.0.1:5060"), *Endpoint::parse("10.30.0.2:5060"), 0};
+};
+
+TEST_F(TransactionTest, ARetransmissionGetsTheLastResponseAgain) {
+    const auto first = receive(request("REGISTER", "z9hG4bKone"));
+    ASSERT_EQ(first.arrival, TransactionLayer::Arrival::fresh);
+    EXPECT_EQ(receive(request("REGISTER", "z9hG4bKone")).arrival, TransactionLayer::Arrival::retransmission);
+    EXPECT_TRUE(transport.sent.empty());
+    ASSERT_TRUE(layer.respond(first.id, 401, std::string_view("answer")));
+    EXPECT_EQ(receive(request("REGISTER", "z9hG4bKone")).arrival, TransactionLayer::Arrival::retransmission);
+    ASSERT_EQ(transport.sent.size(), 2U);
+    EXPECT_EQ(transport.sent[1].bytes, "answer");
+    pass(33s);  // timer J
+    EXPECT_EQ(layer.server_count(), 0U);
+    EXPECT_FALSE(layer.respond(first.id, 200, std::string_view("late")));
+    EXPECT_EQ(receive(request("REGISTER", "z9hG4bKone")).arrival, TransactionLayer::Arrival::fresh);
+}
+
+TEST_F(TransactionTest, AnotherSourceOrPortIsAnotherTransaction) {
+    ASSERT_EQ(receive(request("REGISTER", "z9hG4bKone")).arrival, TransactionLayer::Arrival::fresh);
+    const Flow before = ue;
+    ue.remote = *Endpoint::parse("10.0.0.2:5060");
+    EXPECT_EQ(receive(request("REGISTER", "z9hG4bKone")).arrival, TransactionLayer::Arrival::fresh);
+    ue = before;
+    ue.local.port = 6100;
+    EXPECT_EQ(receive(request("REGISTER", "z9hG4bKone")).arrival, TransactionLayer::Arrival::fresh);
+}
+
+TEST_F(TransactionTest, AFullTableRefusesAndNeverEvicts) {
+    for (const char* b : {"z9hG4bK1", "z9hG4bK2", "z9hG4bK3", "z9hG4bK4"}) {
+        ASSERT_EQ(receive(request("OPTIONS", b)).arrival, TransactionLayer::Arrival::fresh);
+    }
+    EXPECT_EQ(receive(request("OPTIONS", "z9hG4bK5")).arrival, TransactionLayer::Arrival::refused);
+    EXPECT_EQ(receive(request("OPTIONS", "z9hG4bK1")).arrival, TransactionLayer::Arrival::retransmission);
+    for (int i = 0; i < 4; ++i) ASSERT_NE(layer.new_branch().id, 0U);
+    EXPECT_EQ(layer.new_branch().id, 0U);
+    pass(200s);
+    EXPECT_EQ(layer.server_count(), 0U);
+    EXPECT_EQ(layer.client_count(), 0U);
+}
+
+TEST_F(TransactionTest, PeersWithoutTheCookieAreToldApartByTheirHeaders) {
+    ASSERT_EQ(receive(request("REGISTER", "old")).arrival, TransactionLayer::Arrival::fresh);
+    EXPECT_EQ(receive(request("REGISTER", "old")).arrival, TransactionLayer::Arrival::retransmission);
+    EXPECT_EQ(receive(request("OPTIONS", "old")).arrival, TransactionLayer::Arrival::fresh);
+}
+
+TEST_F(TransactionTest, ARequestIsSentAgainWithTimerEAndFailsWithTimerF) {
+    const auto b = layer.new_branch();
+    ASSERT_EQ(b.view().size(), 34U);
+    ASSERT_TRUE(layer.send_request(b, core, "REGISTER", request("REGISTER", b.view()), user, 42));
+    EXPECT_EQ(transport.sent.size(), 1U);
+    pass(500ms);
+    EXPECT_EQ(transport.sent.size(), 2U);
+    pass(1s);
+    EXPECT_EQ(transport.sent.size(), 3U);
+    pass(2s);
+    pass(4s);
+    pass(4s);
+    EXPECT_EQ(transport.sent.size(), 6U);
+    EXPECT_TRUE(user.failures.empty());
+    pass(32s);
+    ASSERT_EQ(user.failures.size(), 1U);
+    EXPECT_EQ(user.failures[0], ClientFailure::timeout);
+    EXPECT_EQ(user.last_context, 42U);
+    EXPECT_EQ(layer.client_count(), 0U);
+}
+
+TEST_F(TransactionTest, OneFinalResponseIsDeliveredAndItsRepetitionsAbsorbed) {
+    const auto b = layer.new_branch();
+    ASSERT_TRUE(layer.send_request(b, core, "REGISTER", request("REGISTER", b.view()), user, 1));
+    EXPECT_EQ(answer(response(100, b.view(), "REGISTER")), TransactionLayer::Match::delivered);
+    EXPECT_EQ(answer(response(200, b.view(), "REGISTER")), TransactionLayer::Match::delivered);
+    EXPECT_EQ(answer(response(200, b.view(), "REGISTER")), TransactionLayer::Match::absorbed);
+    EXPECT_EQ(user.codes, (std::vector<int>{100, 200}));
+    const auto count = transport.sent.size();
+    pass(6s);
+    EXPECT_EQ(transport.sent.size(), count);
+    EXPECT_EQ(layer.client_count(), 0U);
+    EXPECT_EQ(answer(response(200, b.view(), "REGISTER")), TransactionLayer::Match::unknown);
+}
+
+TEST_F(TransactionTest, AForgedBranchOrAnotherMethodMatchesNothing) {
+    const auto b = layer.new_branch();
+    ASSERT_TRUE(layer.send_request(b, core, "REGISTER", request("REGISTER", b.view()), user, 1));
+    std::string forged(b.view());
+    forged.back() = forged.back() == '0' ? '1' : '0';
+    EXPECT_EQ(answer(response(200, forged, "REGISTER")), TransactionLayer::Match::unknown);
+    EXPECT_EQ(answer(response(200, b.view(), "OPTIONS")), TransactionLayer::Match::unknown);
+    EXPECT_EQ(answer(response(200, "z9hG4bKgffffffff000000000000000000", "REGISTER")), TransactionLayer::Match::unknown);
+    EXPECT_TRUE(user.codes.empty());
+    // A branch that was reserved and not used is not a transaction.
+    const auto unused = layer.new_branch();
+    EXPECT_EQ(answer(response(200, unused.view(), "REGISTER")), TransactionLayer::Match::unknown);
+}
+
+TEST_F(TransactionTest, AnAbandonedTransactionReportsNothing) {
+    const auto b = layer.new_branch();
+    ASSERT_TRUE(layer.send_request(b, core, "REGISTER", request("REGISTER", b.view()), user, 1));
+    layer.abandon(b.id);
+    EXPECT_EQ(answer(response(200, b.view(), "REGISTER")), TransactionLayer::Match::absorbed);
+    const auto never = layer.new_branch();
+    layer.abandon(never.id);
+    pass(40s);
+    EXPECT_TRUE(user.codes.empty());
+    EXPECT_TRUE(user.failures.empty());
+    EXPECT_EQ(layer.client_count(), 0U);
+}
+
+TEST_F(TransactionTest, ATransportThatRefusesReleasesTheBranch) {
+    const auto b = layer.new_branch();
+    transport.refuse = true;
+    EXPECT_FALSE(layer.send_request(b, core, "REGISTER", request("REGISTER", b.view()), user, 1));
+    EXPECT_EQ(layer.client_count(), 0U);
+}
+
+TEST_F(TransactionTest, ALostConnectionFailsTheRequestsThatWaitOnIt) {
+    Flow tcp = core;
+    tcp.transport = Transport::tcp;
+    tcp.local.port = 0;
+    const auto b = layer.new_branch();
+    ASSERT_TRUE(layer.send_request(b, tcp, "REGISTER", request("REGISTER", b.view()), user, 1));
+    Flow closed = tcp;
+    closed.local.port = 40000;
+    closed.connection = 9;
+    layer.connection_closed(closed);
+    ASSERT_EQ(user.failures.size(), 1U);
+    EXPECT_EQ(user.failures[0], ClientFailure::transport);
+    EXPECT_EQ(layer.client_count(), 0U);
+}
+
+TEST_F(TransactionTest, AnInviteRefusedIsAcknowledgedHopByHop) {
+    const auto b = layer.new_branch();
+    ASSERT_TRUE(layer.send_request(b, core, "INVITE", request("INVITE", b.view()), user, 1));
+    EXPECT_EQ(answer(response(486, b.view(), "INVITE")), TransactionLayer::Match::delivered);
+    ASSERT_EQ(transport.sent.size(), 2U);
+    Message ack;
+    ASSERT_EQ(ack.parse(std::string_view(transport.sent[1].bytes)), ParseStatus::ok);
+    EXPECT_EQ(ack.method(), "ACK");
+    EXPECT_EQ(ack.value(HeaderId::cseq).value_or(""), "7 ACK");
+    EXPECT_EQ(ack.value(HeaderId::to).value_or(""), "<sip:a@home.example>;tag=2");
+    EXPECT_EQ(ack.value(HeaderId::route).value_or(""), "<sip:r.example;lr>");
+    EXPECT_EQ(answer(response(486, b.view(), "INVITE")), TransactionLayer::Match::absorbed);
+    EXPECT_EQ(transport.sent.size(), 3U);
+}
+
+TEST_F(TransactionTest, AnInviteServerRepeatsItsRefusalUntilTheAck) {
+    const auto r = receive(request("INVITE", "z9hG4bKinv"));
+    ASSERT_TRUE(layer.respond(r.id, 486, std::string_view("busy")));
+    pass(500ms);
+    pass(1s);
+    EXPECT_EQ(transport.sent.size(), 3U);
+    EXPECT_EQ(receive(request("ACK", "z9hG4bKinv")).arrival, TransactionLayer::Arrival::ack);
+    pass(10s);
+    EXPECT_EQ(transport.sent.size(), 3U);
+    EXPECT_EQ(layer.server_count(), 0U);
+}
+
+TEST_F(TransactionTest, TheAckOfA2xxIsForwardedStatelessly) {
+    const auto r = receive(request("INVITE", "z9hG4bKinv"));
+    ASSERT_TRUE(layer.respond(r.id, 200, std::string_view("ok")));
+    EXPECT_EQ(receive(request("INVITE", "z9hG4bKinv")).arrival, TransactionLayer::Arrival::retransmission);
+    EXPECT_EQ(transport.sent.size(), 1U);  // RFC 6026: the 2xx is repeated by the far end
+    EXPECT_EQ(receive(request("ACK", "z9hG4bKother", "ACK")).arrival, TransactionLayer::Arrival::stateless);
+}
+
+}  // namespace
+}  // namespace gmgate::sip
