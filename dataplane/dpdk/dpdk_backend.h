@@ -1,10 +1,12 @@
 #pragma once
 // The DPDK packet backend, whole: EAL, the Gm port, the port to the host stack, workers, SA tables.
 //
-//     phones ── NIC (Gm port) ── workers: ESP, replay, selectors ── TAP (host port) ── sockets of the control plane
+//     phones ── NIC (Gm port) ── workers: ESP, replay, selectors ── TAP (host port) ── sockets of
+//     the control plane
 //
-// Everything that is not ESP of ours, and not for a protected port, passes between NIC and TAP unchanged both ways
-// (ARP, ND, ICMP, TCP, unprotected SIP). Cleartext for a protected port ends here (A6), and so does ESP without an SA.
+// Everything that is not ESP of ours, and not for a protected port, passes between NIC and TAP
+// unchanged both ways (ARP, ND, ICMP, TCP, unprotected SIP). Cleartext for a protected port ends
+// here (A6), and so does ESP without an SA.
 
 #include <cstddef>
 #include <cstdint>
@@ -38,34 +40,41 @@ struct DpdkOptions {
         IpAddress address;
         unsigned prefix = 32;  // length in bits; 0–32 or 0–128
     };
+    // A network of phones behind a router on the Gm side.
+    struct Route {
+        IpAddress to;
+        unsigned prefix = 0;
+        IpAddress via;
+    };
     struct PortRange {
         sa::Port first = 0;  // inclusive both ends
         sa::Port last = 0;
     };
 
-    // The kernel's network interface that faces the phones. It is taken from the host while we run (its addresses are no
-    // longer answered for) and given back on exit. Ignored if `gm_device` is set.
+    // The kernel's network interface that faces the phones. It is taken from the host while we run
+    // (its addresses are no longer answered for) and given back on exit. Ignored if `gm_device` is
+    // set.
     std::string gm_interface;
-    // A DPDK device in place of it: "0000:3b:00.0", or a vdev such as "net_virtio_user0,path=…". Empty: af_packet.
+    // A DPDK device in place of it: "0000:3b:00.0", or a vdev such as "net_virtio_user0,path=…".
+    // Empty: af_packet.
     std::string gm_device;
     // Interface of the host stack that we make; at most 15 octets; carries the NIC's MAC address.
     std::string tap_name = "gm0";
     std::vector<Address> addresses;  // set on the TAP; at least one
+    std::vector<Route> routes;       // through the TAP
     PortRange port_ps;               // protected ports (A5)
     PortRange port_pc;
-    std::uint16_t mtu = 1500;  // of the wire, octets, 1280–9000; the TAP's is lower by what ESP adds
+    std::uint16_t mtu =
+        1500;  // of the wire, octets, 1280–9000; the TAP's is lower by what ESP adds
 
-    unsigned workers = 1;                  // 1–15
-    std::vector<unsigned> worker_cpus;     // pin worker i to worker_cpus[i]; empty: not pinned
-    std::uint32_t max_sets = 131072;       // SA sets the tables can hold
-    std::uint32_t replay_window = 128;     // packets; a multiple of 64, 64–1024
-    unsigned memory_mb = 512;              // what DPDK may take, MiB
-    bool hugepages = false;                // false: ordinary memory
+    unsigned workers = 1;               // 1–15
+    std::vector<unsigned> worker_cpus;  // pin worker i to worker_cpus[i]; empty: not pinned
+    std::uint32_t max_sets = 131072;    // SA sets the tables can hold
+    std::uint32_t replay_window = 128;  // packets; a multiple of 64, 64–1024
+    unsigned memory_mb = 512;           // what DPDK may take, MiB
+    bool hugepages = false;             // false: ordinary memory
     IdlePolicy idle = IdlePolicy::adaptive;
     CryptoChoice crypto = CryptoChoice::automatic;
-    // Peers and hosts with transmit checksum offload send frames whose TCP/UDP checksum is not filled in (veth): fill it in
-    // on what passes in either direction in clear.
-    bool fill_checksums = true;
 };
 
 // One drop reason, as declared where it drops.
@@ -77,23 +86,35 @@ struct DropCount {
 };
 
 struct DataplaneHealth {
-    bool ok = false;             // everything below is well
-    bool gm_link_up = false;     // carrier of the Gm port
-    bool gm_present = false;     // false: the interface was deleted under us; only a restart helps
+    bool ok = false;          // everything below is well
+    bool gm_link_up = false;  // carrier of the Gm port
+    bool gm_present = false;  // false: the interface was deleted under us; only a restart helps
     bool tap_up = false;
-    std::vector<bool> worker_alive;  // its loop went round in the last two seconds, or it sleeps as it should
-    std::string text;            // one line: "ok", or what is wrong and what to do
+    std::vector<bool>
+        worker_alive;  // its loop went round in the last two seconds, or it sleeps as it should
+    std::string text;  // one line: "ok", or what is wrong and what to do
 };
+
+class BufferPools;
+class Port;
 
 // One per process (DPDK can be started once). All members: the control thread, except where said.
 class DpdkBackend final : public sa::Backend {
   public:
-    // Starts DPDK, takes the interface, makes the TAP (up, with its addresses), starts the workers. On error everything is
-    // undone and `text` is one line with the remedy: denied (which capability), not_found (which interfaces there are),
-    // conflict (TAP exists; a second copy holds the interface), invalid (an option), io (what DPDK said).
-    // `clock` outlives the backend.
-    [[nodiscard]] static Result<std::unique_ptr<DpdkBackend>> create(const DpdkOptions& options, const Clock& clock);
-    // Stops the workers, wipes all keys, removes the TAP, gives the interface back as it was, removes DPDK's runtime files.
+    // Starts DPDK, takes the interface, makes the TAP (up, with its addresses), starts the workers.
+    // On error everything is undone and `text` is one line with the remedy: denied (which
+    // capability), not_found (which interfaces there are), conflict (TAP exists; a second copy
+    // holds the interface), invalid (an option), io (what DPDK said). `clock` outlives the backend.
+    [[nodiscard]] static Result<std::unique_ptr<DpdkBackend>> create(const DpdkOptions& options,
+                                                                     const Clock& clock);
+    // The same on ports that somebody else made, with DPDK running already (tests, benchmarks): no
+    // interface, no TAP. The ports and pools outlive the backend.
+    [[nodiscard]] static Result<std::unique_ptr<DpdkBackend>> create_on(const DpdkOptions& options,
+                                                                        const Clock& clock,
+                                                                        Port& wire, Port& host,
+                                                                        BufferPools& pools);
+    // Stops the workers, wipes all keys, removes the TAP, gives the interface back as it was,
+    // removes DPDK's runtime files.
     ~DpdkBackend() override;
 
     // sa::Backend
@@ -109,13 +130,15 @@ class DpdkBackend final : public sa::Backend {
     [[nodiscard]] std::size_t installed() const override;
 
     [[nodiscard]] unsigned workers() const;
-    // The TAP: bind sockets of the Gm side to it with SO_BINDTODEVICE, so that nothing from elsewhere reaches them.
+    // The TAP: bind sockets of the Gm side to it with SO_BINDTODEVICE, so that nothing from
+    // elsewhere reaches them.
     [[nodiscard]] const std::string& host_device_name() const;
     // "ipsec_mb" or "openssl".
     [[nodiscard]] std::string_view crypto_engine() const;
 
-    // gmgate_dataplane_*: packets, bytes, drops by reason, busy seconds, buffers, table use. The registry's functions read
-    // our counters from the scraper's thread: nothing may scrape after the backend is gone.
+    // gmgate_dataplane_*: packets, bytes, drops by reason, busy seconds, buffers, table use. The
+    // registry's functions read our counters from the scraper's thread: nothing may scrape after
+    // the backend is gone.
     void register_metrics(metrics::Registry& registry) const;
     // Every reason, also those that never happened. Any thread.
     [[nodiscard]] std::vector<DropCount> drops() const;

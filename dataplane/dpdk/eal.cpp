@@ -48,7 +48,9 @@ void redirect_log() {
     rte_openlog_stream(stream);
 }
 
-bool process_lives(pid_t pid) { return ::kill(pid, 0) == 0 || errno != ESRCH; }
+bool process_lives(pid_t pid) {
+    return ::kill(pid, 0) == 0 || errno != ESRCH;
+}
 
 }  // namespace
 
@@ -87,14 +89,16 @@ Result<std::unique_ptr<Eal>> Eal::start(const EalOptions& options) {
     cpu_set_t before;
     CPU_ZERO(&before);
     if (::sched_getaffinity(0, sizeof(before), &before) != 0) {
-        return fail(ErrorKind::io, std::string("cannot read the CPU affinity: ") + std::strerror(errno));
+        return fail(ErrorKind::io,
+                    std::string("cannot read the CPU affinity: ") + std::strerror(errno));
     }
     int cpu = 0;
     while (cpu < CPU_SETSIZE - 1 && !CPU_ISSET(cpu, &before)) ++cpu;
 
     redirect_log();
     remove_stale_runtime_dirs(dpdk_runtime_root(), options.runtime_prefix);
-    // Process ids repeat in other pid namespaces: the prefix is ours, and no file is shared with another process.
+    // Process ids repeat in other pid namespaces: the prefix is ours, and no file is shared with
+    // another process.
     const std::string prefix = options.runtime_prefix + "-" + std::to_string(::getpid());
     std::vector<std::string> arguments{"gmgate",
                                        "--lcores=0@" + std::to_string(cpu),
@@ -130,13 +134,17 @@ Result<std::unique_ptr<Eal>> Eal::start(const EalOptions& options) {
         if (reason == EALREADY) {
             text += ": it runs in this process already";
         } else if (reason == EACCES) {
-            text += ": permission denied; run as root, or give the program CAP_NET_ADMIN, CAP_NET_RAW, CAP_IPC_LOCK";
+            text +=
+                ": permission denied; run as root, or give the program CAP_NET_ADMIN, CAP_NET_RAW, "
+                "CAP_IPC_LOCK";
         } else if (options.hugepages) {
-            text += ": " + (said.empty() ? std::string(rte_strerror(reason)) : said) +
-                    "; are there hugepages (sysctl vm.nr_hugepages)? 'hugepages: false' runs without";
+            text +=
+                ": " + (said.empty() ? std::string(rte_strerror(reason)) : said) +
+                "; are there hugepages (sysctl vm.nr_hugepages)? 'hugepages: false' runs without";
         } else {
-            text += ": " + (said.empty() ? std::string(rte_strerror(reason)) : said) + "; is there memory for " +
-                    std::to_string(options.memory_mb) + " MiB (dpdk.memory_mb)?";
+            text += ": " + (said.empty() ? std::string(rte_strerror(reason)) : said) +
+                    "; is there memory for " + std::to_string(options.memory_mb) +
+                    " MiB (dpdk.memory_mb)?";
         }
         return fail(reason == EACCES ? ErrorKind::denied : ErrorKind::io, text);
     }

@@ -1,5 +1,6 @@
 #pragma once
-// DPDK's environment: started once per process, before any other thread of ours, cleaned up at exit.
+// DPDK's environment: started once per process, before any other thread of ours, cleaned up at
+// exit.
 
 #include <memory>
 #include <string>
@@ -12,15 +13,16 @@ namespace gmgate::dataplane {
 struct EalOptions {
     unsigned memory_mb = 512;  // MiB
     bool hugepages = false;
-    bool pci = false;                   // probe PCI devices
-    std::vector<std::string> devices;   // allowed PCI addresses
+    bool pci = false;                       // probe PCI devices
+    std::vector<std::string> devices;       // allowed PCI addresses
     std::string runtime_prefix = "gmgate";  // its files lie in <runtime dir>/<runtime_prefix>-<pid>
 };
 
 // DPDK's own messages go to our log (area "dpdk"): errors at warn, the rest at debug.
 class Eal {
   public:
-    // The calling thread keeps its CPU affinity. Removes what copies of ours that are dead left behind.
+    // The calling thread keeps its CPU affinity. Removes what copies of ours that are dead left
+    // behind.
     [[nodiscard]] static Result<std::unique_ptr<Eal>> start(const EalOptions& options);
     ~Eal();
     Eal(const Eal&) = delete;
@@ -31,7 +33,8 @@ class Eal {
     std::string runtime_dir_;
 };
 
-// What DPDK said last at level error: the reason behind a failed call, for one line to the operator. Empty: nothing.
+// What DPDK said last at level error: the reason behind a failed call, for one line to the
+// operator. Empty: nothing.
 [[nodiscard]] std::string last_dpdk_error();
 
 // Where DPDK keeps runtime files for this user.

@@ -32,13 +32,16 @@ namespace {
 constexpr const char* need_admin = "run as root, or give the program CAP_NET_ADMIN and CAP_NET_RAW";
 
 std::unexpected<Error> system_error(const std::string& what, int error) {
-    if (error == EPERM || error == EACCES) return fail(ErrorKind::denied, what + ": permission denied; " + need_admin);
+    if (error == EPERM || error == EACCES)
+        return fail(ErrorKind::denied, what + ": permission denied; " + need_admin);
     if (error == ENODEV) return fail(ErrorKind::not_found, what + ": no such interface");
     if (error == EEXIST) return fail(ErrorKind::conflict, what + ": exists already");
     return fail(ErrorKind::io, what + ": " + std::strerror(error));
 }
 
-UniqueFd control_socket() { return UniqueFd(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0)); }
+UniqueFd control_socket() {
+    return UniqueFd(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+}
 
 ifreq request_for(const std::string& name) {
     ifreq r{};
@@ -111,7 +114,8 @@ bool is_link_local_v6(const sockaddr* address) {
 }
 
 // BPF: "r0 = 2 (drop); exit".
-constexpr int bpf_tcx_ingress = 46;  // enum bpf_attach_type of Linux 6.6; Debian 12's headers are older
+constexpr int bpf_tcx_ingress =
+    46;  // enum bpf_attach_type of Linux 6.6; Debian 12's headers are older
 constexpr std::uint32_t filter_priority = 1;
 constexpr const char* filter_name = "gmgate-drop";
 
@@ -156,7 +160,8 @@ tcmsg clsact_qdisc(int index) {
 
 Result<InterfaceInfo> interface_info(const std::string& name) {
     if (name.empty() || name.size() >= IFNAMSIZ) {
-        return fail(ErrorKind::not_found, "'" + name + "' is not an interface name (1 to 15 octets)");
+        return fail(ErrorKind::not_found,
+                    "'" + name + "' is not an interface name (1 to 15 octets)");
     }
     const UniqueFd s = control_socket();
     if (!s.valid()) return system_error("cannot open a socket", errno);
@@ -178,7 +183,8 @@ Result<InterfaceInfo> interface_info(const std::string& name) {
 std::vector<std::string> interface_names() {
     std::vector<std::string> names;
     struct if_nameindex* all = ::if_nameindex();
-    for (struct if_nameindex* i = all; i != nullptr && i->if_index != 0; ++i) names.emplace_back(i->if_name);
+    for (struct if_nameindex* i = all; i != nullptr && i->if_index != 0; ++i)
+        names.emplace_back(i->if_name);
     if (all != nullptr) ::if_freenameindex(all);
     return names;
 }
@@ -217,7 +223,8 @@ Result<void> change_flags(const std::string& name, unsigned on, unsigned off) {
     const unsigned after = (before | on) & ~off;
     if (after == before) return {};
     r.ifr_flags = static_cast<short>(after);
-    if (::ioctl(s.get(), SIOCSIFFLAGS, &r) != 0) return system_error("cannot change flags of " + name, errno);
+    if (::ioctl(s.get(), SIOCSIFFLAGS, &r) != 0)
+        return system_error("cannot change flags of " + name, errno);
     return {};
 }
 
@@ -236,7 +243,8 @@ Result<void> set_mac(const std::string& name, const MacAddress& mac) {
     ifreq r = request_for(name);
     r.ifr_hwaddr.sa_family = ARPHRD_ETHER;
     std::memcpy(r.ifr_hwaddr.sa_data, mac.data(), mac.size());
-    if (::ioctl(s.get(), SIOCSIFHWADDR, &r) != 0) return system_error("cannot set the MAC address of " + name, errno);
+    if (::ioctl(s.get(), SIOCSIFHWADDR, &r) != 0)
+        return system_error("cannot set the MAC address of " + name, errno);
     return {};
 }
 
@@ -257,21 +265,54 @@ Result<void> add_address(const std::string& name, const IpAddress& address, unsi
     }
     const int error = request.execute();
     if (error != 0) {
-        return system_error("cannot set address " + address.to_string() + "/" + std::to_string(prefix) + " on " + name,
+        return system_error("cannot set address " + address.to_string() + "/" +
+                                std::to_string(prefix) + " on " + name,
                             error);
     }
     return {};
 }
 
-Result<std::string> read_sysctl(const std::string& family, const std::string& name, const std::string& key) {
+Result<void> add_route(const std::string& name, const IpAddress& to, unsigned prefix,
+                       const IpAddress& via) {
+    auto info = interface_info(name);
+    if (!info) return std::unexpected(info.error());
+    rtmsg m{};
+    m.rtm_family = to.is_v6() ? AF_INET6 : AF_INET;
+    m.rtm_dst_len = static_cast<std::uint8_t>(prefix);
+    m.rtm_table = RT_TABLE_MAIN;
+    m.rtm_protocol = RTPROT_STATIC;
+    m.rtm_scope = RT_SCOPE_UNIVERSE;
+    m.rtm_type = RTN_UNICAST;
+    NetlinkRequest request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, &m, sizeof(m));
+    const auto index = static_cast<std::uint32_t>(info->index);
+    if (prefix != 0) request.add(RTA_DST, to.octets().data(), to.octets().size());
+    request.add(RTA_GATEWAY, via.octets().data(), via.octets().size());
+    request.add(RTA_OIF, &index, sizeof(index));
+    if (const int error = request.execute(); error != 0) {
+        const std::string what = "cannot set the route to " + to.to_string() + "/" +
+                                 std::to_string(prefix) + " via " + via.to_string() + " on " + name;
+        if (error == ENETUNREACH || error == EINVAL) {
+            return fail(ErrorKind::invalid,
+                        what +
+                            ": is the router inside a network of gm.addresses, and no bit of the "
+                            "destination beyond its length set?");
+        }
+        return system_error(what, error);
+    }
+    return {};
+}
+
+Result<std::string> read_sysctl(const std::string& family, const std::string& name,
+                                const std::string& key) {
     std::ifstream in("/proc/sys/net/" + family + "/conf/" + name + "/" + key);
     std::string value;
-    if (!std::getline(in, value)) return fail(ErrorKind::not_found, "no sysctl net." + family + ".conf." + name + "." + key);
+    if (!std::getline(in, value))
+        return fail(ErrorKind::not_found, "no sysctl net." + family + ".conf." + name + "." + key);
     return value;
 }
 
-Result<void> write_sysctl(const std::string& family, const std::string& name, const std::string& key,
-                          const std::string& value) {
+Result<void> write_sysctl(const std::string& family, const std::string& name,
+                          const std::string& key, const std::string& value) {
     const std::string path = "/proc/sys/net/" + family + "/conf/" + name + "/" + key;
     const UniqueFd f(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
     if (!f.valid() || ::write(f.get(), value.data(), value.size()) < 0) {
@@ -283,7 +324,8 @@ Result<void> write_sysctl(const std::string& family, const std::string& name, co
 Result<IngressDrop> IngressDrop::attach(int interface_index) {
     IngressDrop drop;
     drop.program_ = load_drop_program();
-    if (!drop.program_.valid()) return system_error("cannot load the BPF program that keeps cleartext out", errno);
+    if (!drop.program_.valid())
+        return system_error("cannot load the BPF program that keeps cleartext out", errno);
 
     bpf_attr a{};
     a.link_create.prog_fd = static_cast<std::uint32_t>(drop.program_.get());
@@ -342,7 +384,8 @@ void TakenInterface::set_and_remember(const char* family, const char* key, const
     sysctls_.push_back({family, key, *old});
 }
 
-// Receive merging makes frames longer than the wire's MTU of several packets: ESP must come as it was sent.
+// Receive merging makes frames longer than the wire's MTU of several packets: ESP must come as it
+// was sent.
 void TakenInterface::feature_off(std::uint32_t get, std::uint32_t set, std::uint32_t mask) {
     const UniqueFd s = control_socket();
     ethtool_value v{};
@@ -360,11 +403,13 @@ Result<std::unique_ptr<TakenInterface>> TakenInterface::take(const std::string& 
     auto info = interface_info(name);
     if (!info) {
         if (info.error().kind != ErrorKind::not_found) return std::unexpected(info.error());
-        return fail(ErrorKind::not_found, "there is no interface " + name + "; there are: " + interface_list());
+        return fail(ErrorKind::not_found,
+                    "there is no interface " + name + "; there are: " + interface_list());
     }
     if (!info->ethernet) return fail(ErrorKind::invalid, name + " is not an Ethernet interface");
 
-    // The abstract socket's name belongs to this network namespace and goes with the process, however it ends.
+    // The abstract socket's name belongs to this network namespace and goes with the process,
+    // however it ends.
     std::unique_ptr<TakenInterface> taken(new TakenInterface());
     taken->name_ = name;
     taken->info_ = *info;
@@ -373,11 +418,13 @@ Result<std::unique_ptr<TakenInterface>> TakenInterface::take(const std::string& 
     lock.sun_family = AF_UNIX;
     const std::string lock_name = "gmgate.gm." + name;
     std::memcpy(lock.sun_path + 1, lock_name.data(), lock_name.size());
-    const auto lock_size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + lock_name.size());
+    const auto lock_size =
+        static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + lock_name.size());
     if (::bind(taken->lock_.get(), reinterpret_cast<const sockaddr*>(&lock), lock_size) != 0) {
         if (errno == EADDRINUSE) {
-            return fail(ErrorKind::conflict, "another copy of gmgated has taken interface " + name +
-                                                 "; stop it, or give this one another gm.interface");
+            return fail(ErrorKind::conflict,
+                        "another copy of gmgated has taken interface " + name +
+                            "; stop it, or give this one another gm.interface");
         }
         return system_error("cannot lock interface " + name, errno);
     }
@@ -385,19 +432,22 @@ Result<std::unique_ptr<TakenInterface>> TakenInterface::take(const std::string& 
         std::string list;
         for (const std::string& a : addresses) list += (list.empty() ? "" : ", ") + a;
         return fail(ErrorKind::conflict, "interface " + name + " still has " + list +
-                                             "; gmgated answers there itself: 'ip addr flush dev " + name +
-                                             "' and list the address under gm.addresses");
+                                             "; gmgated answers there itself: 'ip addr flush dev " +
+                                             name + "' and list the address under gm.addresses");
     }
 
     auto drop = IngressDrop::attach(info->index);
     if (drop) {
         taken->drop_ = std::make_unique<IngressDrop>(std::move(*drop));
     } else if (drop.error().kind == ErrorKind::denied) {
-        return fail(ErrorKind::denied, "cannot take interface " + name + " from the host: permission denied; "
-                                           "run as root, or give the program CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF");
+        return fail(ErrorKind::denied,
+                    "cannot take interface " + name +
+                        " from the host: permission denied; "
+                        "run as root, or give the program CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF");
     } else {
-        log::warn("dataplane", "{}: {}; strict rp_filter and disable_ipv6 alone keep cleartext from the host", name,
-                  drop.error().text);
+        log::warn("dataplane",
+                  "{}: {}; strict rp_filter and disable_ipv6 alone keep cleartext from the host",
+                  name, drop.error().text);
     }
     // Second line of defence, and silence: the host has no business on this wire.
     taken->set_and_remember("ipv6", "disable_ipv6", "1");
@@ -407,8 +457,9 @@ Result<std::unique_ptr<TakenInterface>> TakenInterface::take(const std::string& 
     taken->set_and_remember("ipv4", "accept_redirects", "0");
     taken->feature_off(ETHTOOL_GGRO, ETHTOOL_SGRO, 1);
     taken->feature_off(ETHTOOL_GFLAGS, ETHTOOL_SFLAGS, ETH_FLAG_LRO);
-    const unsigned wanted = IFF_UP | IFF_NOARP | IFF_PROMISC | IFF_ALLMULTI;
-    if (const auto done = change_flags(name, wanted, 0); !done) return std::unexpected(done.error());
+    const unsigned wanted = IFF_UP | IFF_NOARP | IFF_ALLMULTI;
+    if (const auto done = change_flags(name, wanted, 0); !done)
+        return std::unexpected(done.error());
     taken->flags_on_ = wanted & ~info->flags;
     return taken;
 }

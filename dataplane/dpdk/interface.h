@@ -1,5 +1,6 @@
 #pragma once
-// What we ask of the host's network interfaces: by ioctl, rtnetlink and /proc/sys, never by running a program.
+// What we ask of the host's network interfaces: by ioctl, rtnetlink and /proc/sys, never by running
+// a program.
 
 #include <array>
 #include <cstdint>
@@ -37,15 +38,20 @@ struct InterfaceInfo {
 [[nodiscard]] Result<void> set_mtu(const std::string& name, unsigned mtu);
 [[nodiscard]] Result<void> set_mac(const std::string& name, const MacAddress& mac);
 // No duplicate address detection: the address is usable when this returns.
-[[nodiscard]] Result<void> add_address(const std::string& name, const IpAddress& address, unsigned prefix);
+[[nodiscard]] Result<void> add_address(const std::string& name, const IpAddress& address,
+                                       unsigned prefix);
+[[nodiscard]] Result<void> add_route(const std::string& name, const IpAddress& to, unsigned prefix,
+                                     const IpAddress& via);
 // One value below /proc/sys/net, e.g. {"ipv4", "eth0", "rp_filter"}.
-[[nodiscard]] Result<std::string> read_sysctl(const std::string& family, const std::string& name, const std::string& key);
-[[nodiscard]] Result<void> write_sysctl(const std::string& family, const std::string& name, const std::string& key,
-                                        const std::string& value);
+[[nodiscard]] Result<std::string> read_sysctl(const std::string& family, const std::string& name,
+                                              const std::string& key);
+[[nodiscard]] Result<void> write_sysctl(const std::string& family, const std::string& name,
+                                        const std::string& key, const std::string& value);
 
-// Drops every frame that comes in on an interface after packet sockets have seen it and before the host's IP stack does: the
-// fast path alone decides what the host gets (A6). By a two-instruction BPF program: as a tcx link (Linux 6.6 and
-// later, gone with the process, however it ends), or on a clsact qdisc (older; stays after kill -9, the next start replaces it).
+// Drops every frame that comes in on an interface after packet sockets have seen it and before the
+// host's IP stack does: the fast path alone decides what the host gets (A6). By a two-instruction
+// BPF program: as a tcx link (Linux 6.6 and later, gone with the process, however it ends), or on a
+// clsact qdisc (older; stays after kill -9, the next start replaces it).
 class IngressDrop {
   public:
     [[nodiscard]] static Result<IngressDrop> attach(int interface_index);
@@ -61,12 +67,13 @@ class IngressDrop {
     IngressDrop() = default;
     UniqueFd program_;
     UniqueFd link_;
-    int clsact_index_ = 0;       // filter to delete; 0: none
+    int clsact_index_ = 0;  // filter to delete; 0: none
     bool own_qdisc_ = false;
 };
 
-// The Gm interface while it is ours: up, promiscuous to multicast, silent (no ARP, no IPv6, no receive merging), and its
-// frames kept from the host's stack. What was changed is put back when this goes.
+// The Gm interface while it is ours: up, taking all multicast (ND), silent (no ARP, no IPv6, no
+// receive merging), and its frames kept from the host's stack. What was changed is put back when
+// this goes.
 class TakenInterface {
   public:
     // not_found, conflict (a second copy, or addresses still on it), denied.
