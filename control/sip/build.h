@@ -22,13 +22,13 @@ struct HeaderField {
 };
 
 struct ResponseOptions {
-    std::string_view reason;             // empty: reason_phrase(code)
-    std::string_view to_tag;             // put on To if it has none and code > 100; empty: none is added
-    std::optional<Endpoint> source;      // where the request came from: received/rport of the top Via (RFC 3581)
+    std::string_view reason{};             // empty: reason_phrase(code)
+    std::string_view to_tag{};             // put on To if it has none and code > 100; empty: none is added
+    std::optional<Endpoint> source{};      // where the request came from: received/rport of the top Via (RFC 3581)
     bool copy_record_route = false;      // for answers that make a dialog (RFC 3261 12.1.1)
-    std::span<const HeaderField> headers;  // behind the copied ones, in order
-    std::string_view content_type;       // with a body only
-    std::string_view body;
+    std::span<const HeaderField> headers{};  // behind the copied ones, in order
+    std::string_view content_type{};       // with a body only
+    std::string_view body{};
 };
 
 // Writes the whole response into `out` (cleared, capacity reused): all Vias in order, From, To, Call-ID, CSeq exactly as they

@@ -22,7 +22,7 @@ bool keeps_framing(ParseStatus s) {
 
 }  // namespace
 
-void StreamFramer::feed(std::span<const char> bytes) {
+void StreamFramer::feed(std::string_view bytes) {
     if (error_ != ParseStatus::ok) return;
     if (read_ != 0) {
         buffer_.erase(0, read_);

@@ -1,6 +1,7 @@
 #pragma once
 // Messages out of a byte stream (RFC 3261 18.3), with the keepalives of RFC 5626 between them.
 
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -35,8 +36,11 @@ class StreamFramer {
 
     // Takes what came, in pieces of any size. Call next() until it says none (or error) before the next feed(), or
     // the buffer grows with what you feed.
-    void feed(std::span<const char> bytes);
-    void feed(std::string_view bytes) { feed(std::span<const char>(bytes.data(), bytes.size())); }
+    void feed(std::string_view bytes);
+    template <std::same_as<std::span<const char>> Span>
+    void feed(Span bytes) {
+        feed(std::string_view(bytes.data(), bytes.size()));
+    }
     [[nodiscard]] Frame next();
     // Octets held.
     [[nodiscard]] std::size_t pending() const { return buffer_.size() - read_; }

@@ -251,7 +251,7 @@ class Indexer {
     bool complete_ = false;
 };
 
-ParseStatus Message::parse(std::span<const char> bytes, Framing framing) {
+ParseStatus Message::parse(std::string_view bytes, Framing framing) {
     const char* begin = bytes.data();
     const char* end = begin + bytes.size();
     while (end - begin >= 2 && begin[0] == '\r' && begin[1] == '\n') begin += 2;

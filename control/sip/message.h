@@ -5,6 +5,7 @@
 // moved nor changed. About 5 KB; reuse one per event loop, or put it on the stack. Not thread-safe, as any value.
 
 #include <array>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
@@ -138,9 +139,11 @@ class Message {
     // that is possible, so that an error response can be built (see answerable()).
     // CRLF is demanded: a lone CR or LF in the head is an error, because two elements that disagree about where a
     // line ends can be made to see different headers, and a P-CSCF strips headers for others' safety.
-    ParseStatus parse(std::span<const char> bytes, Framing framing = Framing::datagram);
-    ParseStatus parse(std::string_view bytes, Framing framing = Framing::datagram) {
-        return parse(std::span<const char>(bytes.data(), bytes.size()), framing);
+    ParseStatus parse(std::string_view bytes, Framing framing = Framing::datagram);
+    // The same from a span; a template, so that strings and literals are not ambiguous.
+    template <std::same_as<std::span<const char>> Span>
+    ParseStatus parse(Span bytes, Framing framing = Framing::datagram) {
+        return parse(std::string_view(bytes.data(), bytes.size()), framing);
     }
 
     [[nodiscard]] ParseStatus status() const { return status_; }
