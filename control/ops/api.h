@@ -30,7 +30,7 @@ struct ServerOptions {
     std::size_t output_octets = 256 * 1024;        // unread answer after which a list pauses
     std::size_t rows_per_turn = 256;               // rows looked at before other work gets its turn
     Duration idle = std::chrono::minutes(10);      // without a request: closed
-    Duration stalled = std::chrono::seconds(30);   // a reader that takes nothing for so long is closed
+    Duration stalled = std::chrono::minutes(5);    // a reader that takes nothing for so long is closed
 };
 
 class OpsServer {

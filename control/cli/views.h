@@ -1,0 +1,29 @@
+#pragma once
+// How each answer of the gateway is shown to a person: JSON in, text out; pure.
+
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+
+#include "control/cli/text.h"
+
+namespace gmgate::cli {
+
+[[nodiscard]] Table sa_table(const Style& style);
+void add_sa(Table& table, const nlohmann::json& row);
+// One SA set with everything known about it.
+[[nodiscard]] std::string sa_card(const nlohmann::json& row, const Style& style);
+
+[[nodiscard]] Table registration_table(const Style& style);
+void add_registration(Table& table, const nlohmann::json& row);
+[[nodiscard]] std::string registration_card(const nlohmann::json& row, const Style& style);
+
+[[nodiscard]] std::string counts_view(const nlohmann::json& result, const Style& style);
+[[nodiscard]] std::string health_view(const nlohmann::json& result, const Style& style);
+[[nodiscard]] std::string drops_view(const nlohmann::json& result, const Style& style);
+// `earlier`: an older reading of the same; then rates are shown. Series that are zero are left out unless `all`.
+[[nodiscard]] std::string stats_view(const nlohmann::json& result, const nlohmann::json* earlier, bool all, const Style& style);
+[[nodiscard]] std::string version_view(const nlohmann::json& result, const std::string& own_version);
+
+}  // namespace gmgate::cli
