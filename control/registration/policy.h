@@ -1,9 +1,11 @@
 #pragma once
 // What an operator decides about registrations and proxied requests, as plain values (control/app fills it).
 
+#include <array>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -33,7 +35,6 @@ struct Limits {
     std::size_t proxied = 100'000;            // proxied requests under way
     std::size_t trace_records = 65'536;
     std::size_t failure_records = 1024;
-    std::size_t message_bytes = 65'535;       // a larger one is refused (513)
 };
 
 struct Policy {
@@ -61,10 +62,10 @@ struct Policy {
     UnprotectedOther unprotected_other = UnprotectedOther::reject;
     ServiceRouteMismatch service_route_mismatch = ServiceRouteMismatch::replace;
 
-    Duration reg_await_auth = std::chrono::seconds(240);  // B2, C5
-    Duration t1 = std::chrono::milliseconds(500);         // RFC 3261 T1
-    Duration lifetime_margin = std::chrono::seconds(30);  // B5
-    Duration drain = std::chrono::seconds(32);            // D2: 64*T1
+    // RFC 3261 T1. The times of SA sets (reg-await-auth, margin, drain) stand in sa::DatabaseConfig.
+    Duration t1 = std::chrono::milliseconds(500);
+    // Keys the flow tokens in Path (E1): give a kept one to restore registrations after a restart; none: drawn at start.
+    std::optional<std::array<std::uint64_t, 4>> flow_token_key;
 
     Limits limits;
 };

@@ -1,0 +1,162 @@
+#include "control/registration/context.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <stdexcept>
+
+#include "base/bytes.h"
+#include "base/log.h"
+
+namespace gmgate::registration {
+namespace {
+
+constexpr std::array<std::string_view, 14> known_methods{"REGISTER", "INVITE",  "ACK",   "BYE",    "CANCEL",
+                                                         "OPTIONS",  "MESSAGE", "SUBSCRIBE", "NOTIFY", "PUBLISH",
+                                                         "PRACK",    "UPDATE",  "INFO",  "REFER"};
+
+constexpr std::size_t tag_octets = 6;
+
+}  // namespace
+
+std::string_view known_method(std::string_view method) {
+    return std::ranges::find(known_methods, method) != known_methods.end() ? method : std::string_view("OTHER");
+}
+
+std::string head_of(const sip::Message& request) {
+    // build_response() copies exactly these lines.
+    std::string head;
+    head.reserve(640);
+    head += request.method();
+    head += " sip:x SIP/2.0\r\n";
+    for (const auto* via = request.first(sip::HeaderId::via); via != nullptr; via = request.next(*via)) {
+        head += request.line(*via);
+    }
+    for (const auto id : {sip::HeaderId::from, sip::HeaderId::to, sip::HeaderId::call_id, sip::HeaderId::cseq}) {
+        if (const auto* h = request.first(id)) head += request.line(*h);
+    }
+    head += "\r\n";
+    return head;
+}
+
+Context::Context(Policy p, sa::SaDatabase& s, TimerWheel& t, Random& r, metrics::Registry& registry)
+    : policy(std::move(p)),
+      sets(s),
+      timers(t),
+      random(r),
+      metrics(registry),
+      trace(policy.limits.trace_records, r.u64()),
+      failures(policy.limits.failure_records),
+      tokens(policy.flow_token_key ? *policy.flow_token_key : FlowTokens::draw(r)) {
+    if (policy.gm_addresses.empty()) throw std::invalid_argument("no address on Gm is given");
+    if (policy.suites.empty()) throw std::invalid_argument("the list of algorithm pairs is empty");
+    for (const sa::Suite suite : policy.suites) {
+        if (!sa::is_valid(suite)) throw std::invalid_argument("an algorithm pair is not valid: " + sa::to_string(suite));
+    }
+    const auto local = std::ranges::find_if(policy.core, [&](const Endpoint& e) {
+        return e.address.is_v6() == policy.next_hop.address.is_v6();
+    });
+    if (local == policy.core.end()) {
+        throw std::invalid_argument("no core address of ours has the family of the next hop " +
+                                    policy.next_hop.to_string());
+    }
+    core_local = *local;
+    const std::string address = core_local.address.to_uri_host() + ":" + std::to_string(core_local.port);
+    core_via = "SIP/2.0/" + std::string(sip::name(policy.next_hop_transport)) + " " + address + ";branch=";
+    core_host = policy.name.empty() ? address : policy.name + ":" + std::to_string(core_local.port);
+    generator = policy.name.empty() ? core_local.address.to_uri_host() : policy.name;
+    if (policy.visited_network.empty()) policy.visited_network = generator;
+    scratch.reserve(4096);
+}
+
+sip::Flow Context::core_flow() const {
+    Endpoint local = core_local;
+    if (policy.next_hop_transport == sip::Transport::tcp) local.port = 0;
+    return sip::Flow{policy.next_hop_transport, local, policy.next_hop, 0};
+}
+
+bool Context::is_our_core_host(const sip::Uri& uri) const {
+    if (!policy.name.empty() && iequals(uri.host, policy.name)) return true;
+    const auto address = IpAddress::parse(uri.host);
+    if (!address) return false;
+    return std::ranges::any_of(policy.core, [&](const Endpoint& e) {
+        return e.address == *address && (uri.port == e.port || (uri.port == 0 && e.port == 5060));
+    });
+}
+
+void Context::refuse(Reason reason, int status, const Endpoint& source, std::string_view impi) {
+    metrics.drop(reason);
+    failures.add(now(), reason, static_cast<std::uint16_t>(status), source, impi);
+    log::debug("registration", "{} from {} impi {}: answered {}", name(reason), source.to_string(), impi, status);
+}
+
+void Context::answer(Side& side, const Arrival& arrival, const sip::Message& request, int code, Reason reason,
+                     std::string_view impi, std::initializer_list<sip::HeaderField> headers) {
+    if (reason != Reason::ok) refuse(reason, code, arrival.flow.remote, impi);
+    if (arrival.transaction == 0) return;
+    const std::string tag = random.token(tag_octets);
+    sip::ResponseOptions options;
+    options.to_tag = tag;
+    options.source = arrival.flow.remote;
+    options.headers = {headers.begin(), headers.size()};
+    if (!sip::build_response(request, code, options, scratch)) {
+        side.transactions->forget(arrival.transaction);
+        return;
+    }
+    side.transactions->respond(arrival.transaction, code, scratch);
+    if (impi.empty()) return;
+    const bool on_gm = &side == &gm;
+    note(trace.user_of(impi), request.method(), code,
+         {Entity::pcscf, on_gm ? Entity::ue : Entity::core, Step::none, arrival.carrier.set,
+          on_gm && arrival.carrier.is_protected() ? outbound_spi(arrival.reply, arrival.carrier.numbers) : 0, reason});
+}
+
+bool Context::answer_later(Side& side, sip::ServerTransactionId id, std::string_view head, const Endpoint& source,
+                           int code, std::initializer_list<sip::HeaderField> headers, const sip::Flow* path) {
+    sip::Message request;
+    if (request.parse(head) != sip::ParseStatus::ok) return false;
+    const std::string tag = random.token(tag_octets);
+    sip::ResponseOptions options;
+    options.to_tag = tag;
+    options.source = source;
+    options.headers = {headers.begin(), headers.size()};
+    if (!sip::build_response(request, code, options, scratch)) return false;
+    if (path != nullptr) return side.transactions->respond_via(id, *path, code, scratch);
+    return side.transactions->respond(id, code, scratch);
+}
+
+void Context::discard(Side& side, const Arrival& arrival, Reason reason, std::string_view impi) {
+    refuse(reason, 0, arrival.flow.remote, impi);
+    if (arrival.transaction != 0) side.transactions->forget(arrival.transaction);
+}
+
+void Context::note(std::uint64_t user, std::string_view method, int status, const Noted& noted) {
+    TraceRecord record;
+    record.time = now();
+    record.user = user;
+    record.set = noted.set;
+    record.spi = noted.spi;
+    record.status = static_cast<std::uint16_t>(status);
+    record.from = noted.from;
+    record.to = noted.to;
+    record.step = noted.step;
+    record.reason = noted.reason;
+    const std::string_view known = known_method(method);
+    std::memcpy(record.method.data(), known.data(), std::min(known.size(), record.method.size()));
+    trace.add(record);
+}
+
+void Context::note_event(std::uint64_t user, Step step, sa::SetId set, sa::Spi spi, Reason reason) {
+    TraceRecord record;
+    record.time = now();
+    record.user = user;
+    record.set = set;
+    record.spi = spi;
+    record.from = Entity::pcscf;
+    record.to = Entity::pcscf;
+    record.step = step;
+    record.reason = reason;
+    trace.add(record);
+}
+
+}  // namespace gmgate::registration

@@ -1,0 +1,111 @@
+#pragma once
+// What the parts of the gateway share: policy, database, both sides with their transactions, and how to answer and to record.
+
+#include <initializer_list>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "base/clock.h"
+#include "base/random.h"
+#include "base/timer_wheel.h"
+#include "control/registration/flow_token.h"
+#include "control/registration/limiter.h"
+#include "control/registration/metrics.h"
+#include "control/registration/paths.h"
+#include "control/registration/policy.h"
+#include "control/registration/reasons.h"
+#include "control/registration/trace.h"
+#include "control/sip/build.h"
+#include "control/sip/edit.h"
+#include "control/sip/message.h"
+#include "control/sip/transaction.h"
+#include "control/sip/transport.h"
+#include "sa/database.h"
+
+namespace gmgate::registration {
+
+// One of the two networks.
+struct Side {
+    sip::TransportLayer* transport = nullptr;
+    std::optional<sip::TransactionLayer> transactions;
+};
+
+// The SA set a message came on, copied: pointers into the database do not outlive a change.
+struct Carrier {
+    sa::SetId set = 0;  // 0: in clear
+    sa::UserId user = 0;
+    sa::State state = sa::State::removed;
+    std::uint64_t tag = 0;
+    sa::SaNumbers numbers;
+
+    [[nodiscard]] bool is_protected() const { return set != 0; }
+    static Carrier of(const sa::SaSet& s) { return Carrier{s.id, s.user, s.state, s.tag, s.numbers}; }
+};
+
+// A fresh request from Gm or the core, with its server transaction (0 for ACK).
+struct Arrival {
+    const sip::Flow& flow;
+    sip::Flow reply;
+    Carrier carrier;
+    sip::ServerTransactionId transaction = 0;
+};
+
+// Enough of a request to answer it when it is long gone: its Vias, From, To, Call-ID and CSeq.
+[[nodiscard]] std::string head_of(const sip::Message& request);
+
+class Context {
+  public:
+    Context(Policy policy, sa::SaDatabase& sets, TimerWheel& timers, Random& random, metrics::Registry& registry);
+
+    Policy policy;
+    sa::SaDatabase& sets;
+    TimerWheel& timers;
+    Random& random;
+    GatewayMetrics metrics;
+    TraceStore trace;
+    FailureLog failures;
+    FlowTokens tokens;
+    Side gm;
+    Side core;
+    std::string scratch;  // the message being built; good until the next one
+
+    // Our core endpoint towards the configured next hop, and its text for Via and our URIs ("192.0.2.1:5060").
+    Endpoint core_local;
+    std::string core_via;    // "SIP/2.0/UDP 192.0.2.1:5060;branch="
+    std::string core_host;   // host[:port] in Path and Record-Route
+    std::string generator;   // icid-generated-at
+    [[nodiscard]] sip::Flow core_flow() const;
+    [[nodiscard]] TimePoint now() const { return timers.now(); }
+    [[nodiscard]] bool is_our_core_host(const sip::Uri& uri) const;
+
+    // Answers the request at hand. `reason` is counted (and listed among the failures with `impi`) unless it is ok.
+    void answer(Side& side, const Arrival& arrival, const sip::Message& request, int code, Reason reason,
+                std::string_view impi = {}, std::initializer_list<sip::HeaderField> headers = {});
+    // Answers a request kept as head_of(). `path`: on another way than it asked for (D6).
+    // `source`: where that request came from. False: nothing was sent.
+    bool answer_later(Side& side, sip::ServerTransactionId id, std::string_view head, const Endpoint& source, int code,
+                      std::initializer_list<sip::HeaderField> headers = {}, const sip::Flow* path = nullptr);
+    // Discards it: counted, listed, never answered (B7).
+    void discard(Side& side, const Arrival& arrival, Reason reason, std::string_view impi = {});
+    // Counts and lists without touching a transaction.
+    void refuse(Reason reason, int status, const Endpoint& source, std::string_view impi);
+
+    // One message of a user on the trace. `user`: trace.user_of(impi).
+    struct Noted {
+        Entity from;
+        Entity to;
+        Step step = Step::none;
+        sa::SetId set = 0;
+        sa::Spi spi = 0;
+        Reason reason = Reason::ok;
+    };
+    void note(std::uint64_t user, std::string_view method, int status, const Noted& noted);
+    void note_event(std::uint64_t user, Step step, sa::SetId set, sa::Spi spi, Reason reason);
+};
+
+// The method as traces print it: one of the known ones, "OTHER" for the rest.
+[[nodiscard]] std::string_view known_method(std::string_view method);
+
+}  // namespace gmgate::registration

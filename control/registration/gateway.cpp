@@ -1,0 +1,329 @@
+#include "control/registration/gateway.h"
+
+#include <algorithm>
+
+#include "base/bytes.h"
+#include "base/log.h"
+#include "control/registration/context.h"
+#include "control/registration/edits.h"
+#include "control/registration/proxy.h"
+#include "control/registration/registrar.h"
+
+namespace gmgate::registration {
+
+using sip::HeaderId;
+
+namespace {
+
+// Option tags a proxy here honours in Proxy-Require.
+bool understood(std::string_view tag) { return iequals(tag, "sec-agree") || iequals(tag, "privacy"); }
+
+std::string unsupported_tags(const sip::Message& request) {
+    std::string tags;
+    for (const sip::Value& value : request.values(HeaderId::proxy_require)) {
+        if (value.text.empty() || understood(value.text)) continue;
+        if (!tags.empty()) tags += ", ";
+        tags += value.text;
+    }
+    return tags;
+}
+
+sip::Framing framing(const sip::Flow& flow) {
+    return flow.transport == sip::Transport::tcp ? sip::Framing::stream : sip::Framing::datagram;
+}
+
+constexpr std::uint64_t procedures_phase = std::uint64_t{1} << 63U;
+
+}  // namespace
+
+struct Gateway::Impl {
+    Impl(Policy policy, sa::SaDatabase& sets, TimerWheel& timers, Random& random, metrics::Registry& registry)
+        : ctx(std::move(policy), sets, timers, random, registry),
+          registrar(ctx),
+          proxy(ctx, registrar.registrations()),
+          gm_sink(*this, true),
+          core_sink(*this, false) {}
+
+    struct Sink final : sip::MessageSink {
+        Sink(Impl& i, bool gm) : impl(i), is_gm(gm) {}
+        void on_message(const sip::Flow& flow, std::span<char> bytes) override {
+            is_gm ? impl.on_gm(flow, bytes) : impl.on_core(flow, bytes);
+        }
+        void on_framing_error(const sip::Flow& flow, std::string_view what) override {
+            impl.ctx.refuse(Reason::malformed, 0, flow.remote, {});
+            log::debug("registration", "stream from {}: {}", flow.remote.to_string(), what);
+        }
+        void on_connection_closed(const sip::Flow& flow, bool /*was_established*/) override {
+            Side& side = is_gm ? impl.ctx.gm : impl.ctx.core;
+            if (side.transactions) side.transactions->connection_closed(flow);
+        }
+        Impl& impl;
+        bool is_gm;
+    };
+
+    void on_gm(const sip::Flow& flow, std::span<char> bytes);
+    void on_core(const sip::Flow& flow, std::span<char> bytes);
+    // Without a transaction: what is not worth one.
+    void answer_stateless(Side& side, const sip::Flow& reply, const Endpoint& source, const sip::Message& request, int code,
+                          std::string_view reason);
+    // A fault of the message itself is answered if it can be; false: nothing was wrong.
+    bool refuse_faulty(Side& side, const sip::Flow& flow, const Carrier& carrier, const sip::Message& message,
+                       sip::ParseStatus status);
+    [[nodiscard]] static sip::Flow path_back(const sip::Flow& flow, const Carrier& carrier, const sip::Message& request);
+    [[nodiscard]] RegistrationView view_of(const Registration& registration, const sa::User& user) const;
+    [[nodiscard]] RegistrationView view_of(const RegistrationProcedure& procedure) const;
+
+    Context ctx;
+    Registrar registrar;
+    Proxy proxy;
+    Sink gm_sink;
+    Sink core_sink;
+};
+
+sip::Flow Gateway::Impl::path_back(const sip::Flow& flow, const Carrier& carrier, const sip::Message& request) {
+    const auto via = sip::top_via(request);
+    if (!via) return flow;
+    return carrier.is_protected() ? reply_path(flow, *via, carrier.numbers) : reply_path(flow, *via);
+}
+
+void Gateway::Impl::answer_stateless(Side& side, const sip::Flow& reply, const Endpoint& source,
+                                     const sip::Message& request, int code, std::string_view reason) {
+    const std::string tag = ctx.random.token(6);
+    sip::ResponseOptions options;
+    options.reason = reason;
+    options.to_tag = tag;
+    options.source = source;
+    if (sip::build_response(request, code, options, ctx.scratch)) side.transport->send(reply, ctx.scratch);
+}
+
+bool Gateway::Impl::refuse_faulty(Side& side, const sip::Flow& flow, const Carrier& carrier, const sip::Message& message,
+                                  sip::ParseStatus status) {
+    int code = 0;
+    std::string_view reason;
+    if (status != sip::ParseStatus::ok) {
+        code = sip::response_code(status);
+        reason = {};
+    } else if (message.is_request()) {
+        const auto rejection = sip::check_request(message);
+        if (!rejection) return false;
+        code = rejection->code;
+        reason = rejection->reason;
+    } else {
+        if (!sip::check_response(message)) return false;
+    }
+    const Reason why = code == 505 ? Reason::unsupported_version : Reason::malformed;
+    const bool answer = code != 0 && message.answerable() && !message.is_method("ACK") && sip::top_via(message) &&
+                        (&side != &ctx.gm || carrier.is_protected() || registrar.admit(flow.remote.address) == Reason::ok);
+    ctx.refuse(why, answer ? code : 0, flow.remote, {});
+    if (answer) answer_stateless(side, path_back(flow, carrier, message), flow.remote, message, code, reason);
+    return true;
+}
+
+void Gateway::Impl::on_gm(const sip::Flow& flow, std::span<char> bytes) {
+    sip::Message message;
+    const auto status = message.parse(std::string_view(bytes.data(), bytes.size()), framing(flow));
+    if (status == sip::ParseStatus::empty) return;  // keep-alive
+
+    Carrier carrier;
+    const auto& ports = ctx.sets.ports();
+    if (ports.is_port_ps(flow.local.port) || ports.is_port_pc(flow.local.port)) {
+        const sa::SaSet* set = ctx.sets.find_by_tuple(flow.remote.address, flow.remote.port, flow.local.port);
+        if (set == nullptr || !sa::in_backend(set->state)) return ctx.refuse(Reason::no_sa, 0, flow.remote, {});
+        carrier = Carrier::of(*set);
+    }
+    if (refuse_faulty(ctx.gm, flow, carrier, message, status)) return;
+    const auto side = carrier.is_protected() ? GatewayMetrics::Side::gm_protected : GatewayMetrics::Side::gm_clear;
+
+    if (!message.is_request()) {
+        ctx.metrics.response(side, message.status_code());
+        // We ask nothing in clear, so nothing is answered in clear (A6).
+        if (!carrier.is_protected() || ctx.gm.transactions->receive_response(flow, message, bytes) ==
+                                           sip::TransactionLayer::Match::unknown) {
+            ctx.refuse(Reason::stray_response, 0, flow.remote, {});
+        }
+        return;
+    }
+    ctx.metrics.request(side, message.method());
+    const bool is_register = message.is_method("REGISTER");
+    if (!carrier.is_protected()) {
+        const Reason admitted = registrar.admit(flow.remote.address);
+        if (admitted != Reason::ok) return ctx.refuse(admitted, 0, flow.remote, {});
+        if (!is_register) {
+            const bool answer =
+                ctx.policy.unprotected_other == UnprotectedOther::reject && !message.is_method("ACK");
+            ctx.refuse(Reason::unprotected_request, answer ? 403 : 0, flow.remote, {});
+            if (answer) {
+                answer_stateless(ctx.gm, path_back(flow, carrier, message), flow.remote, message, 403, {});
+            }
+            return;
+        }
+    }
+
+    Arrival arrival{flow, path_back(flow, carrier, message), carrier, 0};
+    const auto received = ctx.gm.transactions->receive_request(flow, arrival.reply, message);
+    switch (received.arrival) {
+        case sip::TransactionLayer::Arrival::fresh: break;
+        case sip::TransactionLayer::Arrival::retransmission:
+        case sip::TransactionLayer::Arrival::ack: return;
+        case sip::TransactionLayer::Arrival::refused: return ctx.refuse(Reason::transaction_limit, 0, flow.remote, {});
+        case sip::TransactionLayer::Arrival::stateless:
+            if (carrier.is_protected()) proxy.on_ue_request(arrival, message);
+            return;
+    }
+    arrival.transaction = received.id;
+    if (const std::string tags = unsupported_tags(message); !tags.empty()) {
+        return ctx.answer(ctx.gm, arrival, message, 420, Reason::bad_extension, {}, {{"Unsupported", tags}});
+    }
+    if (!is_register) return proxy.on_ue_request(arrival, message);
+    if (const auto rejection = sip::check_routable(message)) {
+        return ctx.answer(ctx.gm, arrival, message, rejection->code,
+                          rejection->code == 483 ? Reason::too_many_hops : Reason::unsupported_uri);
+    }
+    registrar.on_register(arrival, message);
+}
+
+void Gateway::Impl::on_core(const sip::Flow& flow, std::span<char> bytes) {
+    sip::Message message;
+    const auto status = message.parse(std::string_view(bytes.data(), bytes.size()), framing(flow));
+    if (status == sip::ParseStatus::empty) return;
+    const Carrier clear;
+    if (refuse_faulty(ctx.core, flow, clear, message, status)) return;
+
+    if (!message.is_request()) {
+        ctx.metrics.response(GatewayMetrics::Side::core, message.status_code());
+        const auto match = ctx.core.transactions->receive_response(flow, message, bytes);
+        if (match == sip::TransactionLayer::Match::delivered) return;
+        wipe_keys(message, bytes);  // a retransmitted 401 holds them too
+        if (match == sip::TransactionLayer::Match::unknown) ctx.refuse(Reason::unknown_transaction, 0, flow.remote, {});
+        return;
+    }
+    ctx.metrics.request(GatewayMetrics::Side::core, message.method());
+    Arrival arrival{flow, path_back(flow, clear, message), clear, 0};
+    const auto received = ctx.core.transactions->receive_request(flow, arrival.reply, message);
+    switch (received.arrival) {
+        case sip::TransactionLayer::Arrival::fresh: break;
+        case sip::TransactionLayer::Arrival::retransmission:
+        case sip::TransactionLayer::Arrival::ack: return;
+        case sip::TransactionLayer::Arrival::refused: return ctx.refuse(Reason::transaction_limit, 0, flow.remote, {});
+        case sip::TransactionLayer::Arrival::stateless: break;  // an ACK: passed on or dropped
+    }
+    arrival.transaction = received.id;
+    if (const std::string tags = unsupported_tags(message); !tags.empty() && arrival.transaction != 0) {
+        return ctx.answer(ctx.core, arrival, message, 420, Reason::bad_extension, {}, {{"Unsupported", tags}});
+    }
+    proxy.on_core_request(arrival, message);
+}
+
+RegistrationView Gateway::Impl::view_of(const Registration& registration, const sa::User& user) const {
+    RegistrationView v;
+    v.impi = user.impi();
+    for (std::size_t i = 0; i < user.impu_count(); ++i) v.impus.emplace_back(user.impu(i));
+    v.contact = user.contact();
+    if (!user.service_route().empty()) {
+        sip::ValueSplitter routes(user.service_route());
+        while (const auto r = routes.next()) v.service_route.emplace_back(*r);
+    }
+    v.transport = registration.transport;
+    v.age = ctx.now() - registration.since;
+    for (const sa::SetId id : user.sets) {
+        if (id != 0) v.sets.push_back(id);
+    }
+    std::ranges::sort(v.sets);
+    if (const auto* set = ctx.sets.outbound(user)) v.ue = Endpoint{set->ue, set->numbers.port_us};
+    v.state = registration.bindings.empty()                          ? "leaving"
+              : ctx.sets.registration_set(user) != nullptr ? "reauthenticating"
+                                                           : "registered";
+    if (!registration.bindings.empty()) {
+        TimePoint end{};
+        for (const Binding& b : registration.bindings) end = std::max(end, b.expires);
+        v.expires_in = std::max(Duration{}, end - ctx.now());
+    }
+    return v;
+}
+
+RegistrationView Gateway::Impl::view_of(const RegistrationProcedure& procedure) const {
+    RegistrationView v;
+    v.impi = procedure.impi();
+    v.impus.emplace_back(procedure.impu());
+    v.state = "authenticating";
+    v.ue = procedure.ue();
+    v.transport = procedure.transport();
+    v.contact = procedure.contact();
+    if (procedure.set() != 0) v.sets.push_back(procedure.set());
+    v.age = ctx.now() - procedure.started();
+    return v;
+}
+
+Gateway::Gateway(Policy policy, sa::SaDatabase& sets, TimerWheel& timers, Random& random, metrics::Registry& registry)
+    : impl_(std::make_unique<Impl>(std::move(policy), sets, timers, random, registry)) {}
+
+Gateway::~Gateway() = default;
+
+sip::MessageSink& Gateway::gm() { return impl_->gm_sink; }
+sip::MessageSink& Gateway::core() { return impl_->core_sink; }
+
+void Gateway::attach(sip::TransportLayer& gm, sip::TransportLayer& core) {
+    Context& ctx = impl_->ctx;
+    sip::TransactionTimers times;
+    times.t1 = ctx.policy.t1;
+    times.t2 = ctx.policy.t1 * 8;
+    times.t4 = ctx.policy.t1 * 10;
+    const sip::TransactionLayer::Limits limits{ctx.policy.limits.transactions, ctx.policy.limits.transactions};
+    ctx.gm.transport = &gm;
+    ctx.core.transport = &core;
+    ctx.gm.transactions.emplace(gm, ctx.timers, ctx.random, times, limits);
+    ctx.core.transactions.emplace(core, ctx.timers, ctx.random, times, limits);
+}
+
+std::uint64_t Gateway::scan(std::uint64_t cursor, std::size_t budget,
+                            const std::function<void(const RegistrationView&)>& visit) const {
+    const auto& registrations = impl_->registrar.registrations().slots();
+    const auto& procedures = impl_->registrar.procedures();
+    if ((cursor & procedures_phase) == 0) {
+        for (; budget > 0 && cursor < registrations.slots(); ++cursor, --budget) {
+            const Registration* r = registrations.at(cursor);
+            const sa::User* user = r == nullptr ? nullptr : impl_->ctx.sets.find_user(r->user);
+            if (user != nullptr) visit(impl_->view_of(*r, *user));
+        }
+        if (cursor < registrations.slots()) return cursor;
+        cursor = procedures_phase;
+    }
+    std::uint64_t at = cursor & ~procedures_phase;
+    for (; budget > 0 && at < procedures.slots(); ++at, --budget) {
+        const RegistrationProcedure* p = procedures.at(at);
+        if (p == nullptr) continue;
+        const sa::User* user = impl_->ctx.sets.find_by_impi(p->impi());
+        // A registered user is shown once, as "reauthenticating".
+        if (user != nullptr && impl_->registrar.registrations().find(user->id) != nullptr) continue;
+        visit(impl_->view_of(*p));
+    }
+    return at < procedures.slots() ? (at | procedures_phase) : 0;
+}
+
+std::optional<RegistrationView> Gateway::find(std::string_view impi) const {
+    if (const sa::User* user = impl_->ctx.sets.find_by_impi(impi)) {
+        if (const auto* r = impl_->registrar.registrations().find(user->id)) return impl_->view_of(*r, *user);
+    }
+    const auto& procedures = impl_->registrar.procedures();
+    for (std::size_t i = 0; i < procedures.slots(); ++i) {
+        const RegistrationProcedure* p = procedures.at(i);
+        if (p != nullptr && p->impi() == impi) return impl_->view_of(*p);
+    }
+    return std::nullopt;
+}
+
+std::size_t Gateway::registered() const { return impl_->registrar.registrations().size(); }
+std::size_t Gateway::pending() const { return impl_->registrar.procedures().size(); }
+std::size_t Gateway::proxied() const { return impl_->proxy.size(); }
+std::size_t Gateway::transactions() const {
+    std::size_t n = 0;
+    for (const Side* side : {&impl_->ctx.gm, &impl_->ctx.core}) {
+        if (side->transactions) n += side->transactions->server_count() + side->transactions->client_count();
+    }
+    return n;
+}
+const TraceStore& Gateway::trace() const { return impl_->ctx.trace; }
+const FailureLog& Gateway::failures() const { return impl_->ctx.failures; }
+std::uint64_t Gateway::drops(Reason reason) const { return impl_->ctx.metrics.drops(reason); }
+
+}  // namespace gmgate::registration

@@ -1,0 +1,50 @@
+#pragma once
+// The control plane's counters (issue: everything an operator needs to see), by Prometheus conventions.
+
+#include <array>
+#include <cstdint>
+#include <string_view>
+
+#include "base/clock.h"
+#include "base/metrics.h"
+#include "control/registration/reasons.h"
+
+namespace gmgate::registration {
+
+class GatewayMetrics {
+  public:
+    explicit GatewayMetrics(metrics::Registry& registry);
+
+    enum class Side : std::uint8_t { gm_clear, gm_protected, core };
+    void request(Side side, std::string_view method);
+    void response(Side side, int status);
+    // A procedure ended; Reason::ok is success.
+    void procedure_ended(Reason reason);
+    // A message was refused or discarded.
+    void drop(Reason reason);
+    void challenged(Duration sm1_to_sm6);
+    void answered(Duration sm7_to_sm12);
+    void set_pending(std::size_t n) { pending_.set(static_cast<std::int64_t>(n)); }
+    void set_registered(std::size_t n) { registered_.set(static_cast<std::int64_t>(n)); }
+    void set_proxied(std::size_t n) { proxied_.set(static_cast<std::int64_t>(n)); }
+    [[nodiscard]] std::uint64_t drops(Reason reason) const {
+        const auto* c = drops_[static_cast<std::size_t>(reason)];
+        return c == nullptr ? 0 : c->value();
+    }
+
+  private:
+    static constexpr std::size_t methods = 15;
+    metrics::Registry& registry_;
+    std::array<std::array<metrics::Counter*, methods>, 3> requests_{};
+    std::array<std::array<metrics::Counter*, 7>, 3> responses_{};
+    // Made when first needed: most reasons never happen, and a scrape should not carry them.
+    std::array<metrics::Counter*, reason_count> ended_{};
+    std::array<metrics::Counter*, reason_count> drops_{};
+    metrics::Histogram& challenge_seconds_;
+    metrics::Histogram& answer_seconds_;
+    metrics::Gauge& pending_;
+    metrics::Gauge& registered_;
+    metrics::Gauge& proxied_;
+};
+
+}  // namespace gmgate::registration

@@ -1,0 +1,487 @@
+#include "control/registration/procedure.h"
+
+#include <array>
+
+#include "base/bytes.h"
+#include "base/log.h"
+#include "control/registration/edits.h"
+#include "control/registration/identity.h"
+#include "control/registration/registrar.h"
+
+namespace gmgate::registration {
+
+using sip::HeaderId;
+
+namespace {
+
+constexpr std::string_view method_register = "REGISTER";
+
+Reason reason_of_status(int status) {
+    if (status == 408 || status == 480 || status == 504) return Reason::core_timeout;
+    if (status >= 500) return Reason::core_error;
+    return Reason::core_rejected;
+}
+
+// C11: the core could not tell; the phone may try again on the same SAs.
+bool is_core_trouble(int status) { return status == 408 || status == 480 || (status >= 500 && status < 600); }
+
+}  // namespace
+
+RegistrationProcedure::RegistrationProcedure(SlotId id, Context& context, Registrar& owner)
+    : id_(id), ctx_(context), owner_(owner) {
+    linger_timer_.bind<&RegistrationProcedure::on_linger_over>(this);
+}
+
+RegistrationProcedure::~RegistrationProcedure() {
+    if (client_ != 0) ctx_.core.transactions->abandon(client_);
+    if (server_ != 0) ctx_.gm.transactions->forget(server_);
+}
+
+bool RegistrationProcedure::keep_texts(const RegisterFacts& facts, std::string_view offer, const sip::Message& request) {
+    const std::string head = head_of(request);
+    const std::array<std::string_view, 5> texts{facts.impi, facts.impu, facts.contact, offer, head};
+    auto packed = sa::PackedStrings::pack(texts);
+    if (!packed) return false;
+    texts_ = std::move(*packed);
+    return true;
+}
+
+// ---- SM1 → SM2 ----
+
+void RegistrationProcedure::start(const Arrival& sm1, const sip::Message& request, const RegisterFacts& facts,
+                                  const std::optional<secagree::Choice>& choice, bool failure_report) {
+    started_ = ctx_.now();
+    trace_user_ = ctx_.trace.user_of(facts.impi);
+    ue_ = sm1.flow.remote;
+    ours_ = sm1.flow.local.address;
+    sm1_ = sm1.carrier;
+    user_ = sm1.carrier.user;
+    sm1_reply_ = sm1.reply;
+    reply_ = sm1.reply;
+    source_ = sm1.flow.remote;
+    server_ = sm1.transaction;
+    choice_ = choice;
+    expires_ = facts.expires;
+    failure_report_ = failure_report;
+    ctx_.note(trace_user_, method_register, 0,
+              {Entity::ue, Entity::pcscf, Step::sm1, sm1_.set, inbound_spi(sm1.flow, sm1_.numbers), Reason::ok});
+    if (!keep_texts(facts, joined_values(request, HeaderId::security_client), request)) {
+        ctx_.answer(ctx_.gm, sm1, request, 400, Reason::malformed, facts.impi);
+        server_ = 0;
+        return end(Reason::malformed);
+    }
+    forward(sm1, request, owner_.integrity_of(sm1.carrier, facts.credentials), Step::sm2);
+}
+
+void RegistrationProcedure::forward(const Arrival& arrival, const sip::Message& request, bool integrity, Step step) {
+    auto& core = ctx_.core;
+    const auto branch = core.transactions->new_branch();
+    if (branch.id == 0) return forwarding_failed(arrival, request, step, 503, Reason::transaction_limit);
+    const FlowTokens::Text token = ctx_.tokens.make(user_);
+    const std::uint8_t hops = sip::max_forwards(request).value_or(70);
+    const std::uint64_t icid = ctx_.random.u64();
+    const auto icid_text = to_hex({reinterpret_cast<const std::uint8_t*>(&icid), sizeof(icid)});
+
+    sip::Edit edit(request);
+    edit.stamp_top_via(arrival.flow.remote);
+    edit.push_via({ctx_.core_via, branch.view()});
+    edit.set_max_forwards(hops == 0 ? 0U : hops - 1U);
+    strip_from_ue(edit);
+    edit.remove_all(HeaderId::route);
+    edit.remove_all(HeaderId::record_route);
+    edit.set_header(HeaderId::path, {"<sip:", {token.data(), token.size()}, "@", ctx_.core_host, ";lr>"});
+    edit.append_header("Require", {"path"});
+    edit.append_header("P-Visited-Network-ID", {"\"", ctx_.policy.visited_network, "\""});
+    edit.append_header("P-Charging-Vector", {"icid-value=\"", icid_text, "\";icid-generated-at=", ctx_.generator});
+    edit.set_auth_param(HeaderId::authorization, "integrity-protected", integrity ? "yes" : "no");
+    if (ctx_.policy.next_hop_transport == sip::Transport::tcp) edit.ensure_content_length();
+
+    if (!edit.apply(ctx_.scratch)) {
+        core.transactions->abandon(branch.id);
+        return forwarding_failed(arrival, request, step, 400, Reason::malformed);
+    }
+    if (!core.transactions->send_request(branch, ctx_.core_flow(), method_register, ctx_.scratch, owner_, id_)) {
+        return forwarding_failed(arrival, request, step, 504, Reason::core_unreachable);
+    }
+    client_ = branch.id;
+    ctx_.note(trace_user_, method_register, 0, {Entity::pcscf, Entity::core, step});
+}
+
+void RegistrationProcedure::forwarding_failed(const Arrival& arrival, const sip::Message& request, Step step, int status,
+                                              Reason reason) {
+    server_ = 0;
+    ctx_.answer(ctx_.gm, arrival, request, status, reason, impi());
+    if (step == Step::sm2) return end(reason);
+    state_ = State::awaiting_authentication;  // C11: the SAs stay until C5
+}
+
+// ---- SM5, SM11 ----
+
+void RegistrationProcedure::on_response(const sip::Message& response, std::span<char> bytes) {
+    const int status = response.status_code();
+    if (status < 200) return;
+    client_ = 0;
+    const bool second = state_ == State::awaiting_answer;
+    if (!second && state_ != State::awaiting_challenge) return;
+    const bool is_challenge = status == 401;
+    Step step = Step::none;
+    if (is_challenge) {
+        step = Step::sm5;
+    } else if (second || status < 300) {
+        step = Step::sm11;
+    }
+    ctx_.note(trace_user_, method_register, status, {Entity::core, Entity::pcscf, step});
+
+    if (is_challenge && !second) return challenge(response, bytes);
+    wipe_keys(response, bytes);
+    if (!second) {
+        if (status < 300) return unchallenged(response);
+        return refused_by_core(response,
+                               failure_report_ && status == 403 ? Reason::network_authentication_failed
+                                                                : reason_of_status(status));
+    }
+    if (status < 300) return complete(response);
+    if (is_challenge) {
+        // The set's numbers are in use, so a second challenge cannot be carried out on them: the phone begins again.
+        fail_later(504, Reason::challenged_again);
+        record_end(Reason::challenged_again);
+        return linger(sa::Event::aborted);
+    }
+    if (is_core_trouble(status)) {
+        ctx_.refuse(reason_of_status(status), status, source_, impi());
+        if (edit_response(response, {})) send_answer(status, Step::sm12, reason_of_status(status));
+        (void)ctx_.sets.apply(set_, sa::Event::core_failure);
+        state_ = State::awaiting_authentication;
+        return;
+    }
+    refused_by_core(response, status == 403 ? Reason::authentication_failed : reason_of_status(status));
+}
+
+void RegistrationProcedure::on_core_failure(sip::ClientFailure failure) {
+    client_ = 0;
+    const Reason reason = failure == sip::ClientFailure::timeout ? Reason::core_timeout : Reason::core_unreachable;
+    if (state_ == State::awaiting_challenge) {
+        fail_later(504, reason);
+        return end(reason);
+    }
+    if (state_ != State::awaiting_answer) return;
+    fail_later(504, reason);
+    (void)ctx_.sets.apply(set_, sa::Event::core_failure);
+    state_ = State::awaiting_authentication;  // C11, C5: the SAs live until reg-await-auth
+}
+
+void RegistrationProcedure::challenge(const sip::Message& response, std::span<char> bytes) {
+    // B2: the keys leave the message before anything else is done with it.
+    sa::AkaKey ck;
+    sa::AkaKey ik;
+    bool have_keys = false;
+    for (const auto* h = response.first(HeaderId::www_authenticate); h != nullptr && !have_keys; h = response.next(*h)) {
+        const auto c = sip::parse_digest_challenge(response.value(*h));
+        if (!c || !c->ck || !c->ik || !c->nonce || c->nonce->empty()) continue;
+        have_keys = from_hex(*c->ck, ck.writable()) && from_hex(*c->ik, ik.writable());
+        nonce_hash_ = owner_.hash_nonce(*c->nonce);
+    }
+    wipe_keys(response, bytes);
+    if (!have_keys || !choice_) {
+        const Reason why = have_keys ? Reason::sec_agree_missing : Reason::challenge_without_keys;
+        if (!have_keys) log::warn("registration", "{}: the core's 401 carries no usable nonce, ck and ik", impi());
+        fail_later(have_keys ? 421 : 500, why);
+        return end(why);
+    }
+    if (!sm1_path_alive()) return end(Reason::no_sa);
+
+    sa::ReserveRequest request;
+    request.impi = impi();
+    request.ue = ue_.address;
+    request.ours = ours_;
+    request.spi_uc = choice_->mechanism.spi_c;
+    request.spi_us = choice_->mechanism.spi_s;
+    request.port_uc = choice_->mechanism.port_c;
+    request.port_us = choice_->mechanism.port_s;
+    request.suite = choice_->suite;
+    request.ck = &ck;
+    request.ik = &ik;
+    request.sm1_set = sm1_.set;
+    request.tag = id_;
+    const auto reserved = ctx_.sets.reserve(request);
+    if (!reserved) {
+        const sa::User* user = ctx_.sets.find_by_impi(impi());
+        Reason why = Reason::no_spi_or_port;
+        int status = 500;
+        if (reserved.error().kind == ErrorKind::conflict) {
+            why = Reason::port_in_use;
+            status = 403;
+        } else if (user != nullptr && user->set_count() >= sa::max_sets_per_user) {
+            why = Reason::too_many_sas;
+            status = 403;
+        }
+        log::warn("registration", "{}: no SA set: {}", impi(), reserved.error().text);
+        fail_later(status, why);
+        return end(why);
+    }
+    set_ = *reserved;
+    traced_set_ = set_;
+    {
+        const sa::SaSet* set = ctx_.sets.find(set_);
+        numbers_ = set->numbers;
+        user_ = set->user;
+    }
+    if (const auto installed = ctx_.sets.install(set_); !installed) {
+        set_ = 0;  // C12: the database has taken back what there was
+        log::error("registration", "{}: the packet layer did not install the SAs: {}", impi(), installed.error().text);
+        fail_later(500, Reason::install_failed);
+        return end(Reason::install_failed);
+    }
+    ctx_.note_event(trace_user_, Step::set_installed, set_, numbers_.spi_ps, Reason::ok);
+
+    const std::string server = secagree::security_server(secagree::ServerList::of(ctx_.policy.suites, numbers_));
+    if (!edit_response(response, server)) {
+        drop_set(sa::Event::aborted);
+        fail_later(500, Reason::malformed);
+        return end(Reason::malformed);
+    }
+    // A lost connection under SM1 means that SM6 is lost: C5 cleans up.
+    state_ = State::awaiting_authentication;
+    send_answer(401, Step::sm6, Reason::ok);
+    (void)ctx_.sets.apply(set_, sa::Event::sm6_sent);
+    ctx_.metrics.challenged(ctx_.now() - started_);
+}
+
+// 200 to SM1: D3, D4. Only on an SA: what came in clear was not authenticated by anybody.
+void RegistrationProcedure::unchallenged(const sip::Message& response) {
+    if (!sm1_.is_protected()) {
+        log::warn("registration", "{}: the core accepted an unprotected REGISTER without a challenge; refused", impi());
+        fail_later(500, Reason::challenge_without_keys);
+        return end(Reason::challenge_without_keys);
+    }
+    if (!sm1_path_alive()) return end(Reason::no_sa);
+    if (const auto stored = owner_.store(*this, sm1_.set, false, response); !stored) {
+        log::warn("registration", "{}: the registration could not be stored: {}", impi(), stored.error().text);
+        fail_later(500, Reason::registration_limit);
+        return end(Reason::registration_limit);
+    }
+    if (edit_response(response, {})) send_answer(response.status_code(), Step::sm12, Reason::ok);
+    end(Reason::ok);
+}
+
+// 200 to SM8: B5.
+void RegistrationProcedure::complete(const sip::Message& response) {
+    if (const auto stored = owner_.store(*this, set_, true, response); !stored) {
+        log::warn("registration", "{}: the registration could not be stored: {}", impi(), stored.error().text);
+        fail_later(500, Reason::registration_limit);
+        record_end(Reason::registration_limit);
+        return linger(sa::Event::aborted);
+    }
+    set_ = 0;  // the database's from now on
+    ctx_.note_event(trace_user_, Step::set_established, traced_set_, numbers_.spi_ps, Reason::ok);
+    if (edit_response(response, {})) send_answer(response.status_code(), Step::sm12, Reason::ok);
+    ctx_.metrics.answered(ctx_.now() - answered_from_);
+    end(Reason::ok);
+}
+
+// A final refusal. Before the challenge there is nothing to take back; after it: C2, D6.
+void RegistrationProcedure::refused_by_core(const sip::Message& response, Reason reason) {
+    const int status = response.status_code();
+    ctx_.refuse(reason, status, source_, impi());
+    const bool answerable = edit_response(response, {});
+    if (state_ == State::awaiting_challenge) {
+        if (answerable && sm1_path_alive()) send_answer(status, Step::sm6, reason);
+        return end(reason);
+    }
+    record_end(reason);
+    if (sm1_.is_protected() && sm1_path_alive() && answerable &&
+        send_answer(status, Step::sm12, reason, &sm1_reply_)) {
+        drop_set(sa::Event::auth_rejected);
+        return owner_.finish(id_);
+    }
+    if (answerable) send_answer(status, Step::sm12, reason);
+    linger(sa::Event::auth_rejected);
+}
+
+// ---- SM7 ----
+
+Reason RegistrationProcedure::check_second(const Arrival& sm7, const sip::Message& request,
+                                           const RegisterFacts& facts) const {
+    const auto via = sip::top_via(request);
+    if (!via) return Reason::malformed;
+    // A symbolic name is compared by its resolution, which is the source unless a resolver says otherwise (B6).
+    if (check_via(*via, sm7.flow.remote.address) == ViaCheck::different) return Reason::via_mismatch;
+    if (facts.impu != impu()) return Reason::identity_mismatch;
+
+    secagree::MechanismList now;
+    now.parse(request, HeaderId::security_client);
+    if (now.empty()) return Reason::client_missing;
+    secagree::MechanismList before;
+    before.add(texts_[text_offer]);
+    if (now.is_malformed() || !secagree::same_offer(before, now)) return Reason::client_mismatch;
+
+    now.parse(request, HeaderId::security_verify);
+    switch (secagree::check_verify(now, secagree::ServerList::of(ctx_.policy.suites, numbers_))) {
+        case secagree::VerifyResult::equal: return Reason::ok;
+        case secagree::VerifyResult::absent: return Reason::verify_missing;
+        default: return Reason::verify_mismatch;
+    }
+}
+
+void RegistrationProcedure::on_second_register(const Arrival& sm7, const sip::Message& request,
+                                               const RegisterFacts& facts) {
+    const sa::Spi spi = inbound_spi(sm7.flow, numbers_);
+    if (facts.impi != impi()) {
+        (void)ctx_.sets.apply(set_, sa::Event::wrong_user);
+        ctx_.note(trace_user_, method_register, 0, {Entity::ue, Entity::pcscf, Step::sm7, set_, spi, Reason::wrong_sa});
+        return ctx_.discard(ctx_.gm, sm7, Reason::wrong_sa, facts.impi);
+    }
+    if (state_ == State::lingering) return ctx_.discard(ctx_.gm, sm7, Reason::no_sa, impi());
+    if (state_ == State::awaiting_answer) {
+        // One answer is on its way to the core; a second would void it.
+        return ctx_.answer(ctx_.gm, sm7, request, 500, Reason::superseded, impi(), {{"Retry-After", "5"}});
+    }
+    answered_from_ = ctx_.now();
+    reply_ = sm7.reply;
+    source_ = sm7.flow.remote;
+    server_ = sm7.transaction;
+
+    const Reason fault = check_second(sm7, request, facts);
+    ctx_.note(trace_user_, method_register, 0, {Entity::ue, Entity::pcscf, Step::sm7, set_, spi, fault});
+    if (fault != Reason::ok) {
+        const sa::Event event =
+            fault == Reason::via_mismatch ? sa::Event::first_packet_refused : sa::Event::consistency_failure;
+        log::info("registration", "{}: SM7 refused: {}", impi(), name(fault));
+        server_ = 0;
+        record_end(fault);
+        if (event == sa::Event::consistency_failure && ctx_.policy.consistency_failure == ConsistencyFailure::silent) {
+            ctx_.discard(ctx_.gm, sm7, fault, impi());
+            drop_set(event);
+            return owner_.finish(id_);
+        }
+        ctx_.answer(ctx_.gm, sm7, request, fault == Reason::malformed ? 400 : 403, fault, impi(),
+                    {{"Warning", "399 gmgate \"security agreement or address does not match\""}});
+        return linger(event);
+    }
+    const auto& credentials = facts.credentials;
+    if (!credentials.response || credentials.response->empty()) {
+        // Who holds the keys accepted the challenge, so there must be an answer to it; the set waits on (C5).
+        server_ = 0;
+        return ctx_.answer(ctx_.gm, sm7, request, 400, Reason::malformed, impi());
+    }
+    const std::string offer(texts_[text_offer]);
+    if (!keep_texts(facts, offer, request)) {
+        server_ = 0;
+        return ctx_.answer(ctx_.gm, sm7, request, 400, Reason::malformed, impi());
+    }
+    expires_ = facts.expires;
+    (void)ctx_.sets.apply(set_, sa::Event::sm7_ok);
+    state_ = State::awaiting_answer;
+    // A11: "yes" only for the answer to the challenge that made this very set.
+    const bool integrity = credentials.nonce && owner_.hash_nonce(*credentials.nonce) == nonce_hash_;
+    forward(sm7, request, integrity, Step::sm8);
+}
+
+// ---- the ways out ----
+
+void RegistrationProcedure::abandoned_by_ue(sa::Event event, Reason reason) {
+    drop_set(event);
+    end(reason);
+}
+
+void RegistrationProcedure::on_set_removed(sa::Event reason) {
+    set_ = 0;
+    switch (reason) {
+        case sa::Event::superseded: return end(Reason::superseded);
+        case sa::Event::reg_await_timeout: return end(Reason::authentication_timeout);
+        case sa::Event::sequence_near_end: return end(Reason::sequence_near_end);
+        case sa::Event::shutdown: return end(Reason::shutdown);
+        case sa::Event::backend_lost: return end(Reason::install_failed);
+        default: return end(Reason::deregistered_by_network);
+    }
+}
+
+bool RegistrationProcedure::sm1_path_alive() const {
+    return !sm1_.is_protected() || ctx_.sets.find(sm1_.set) != nullptr;
+}
+
+bool RegistrationProcedure::edit_response(const sip::Message& response, std::string_view security_server) {
+    sip::Edit edit(response);
+    edit.remove_first_value(HeaderId::via);
+    strip_to_ue(edit);
+    edit.remove_all(HeaderId::path);
+    if (!security_server.empty()) edit.append_header("Security-Server", {security_server});
+    if (reply_.transport == sip::Transport::tcp) edit.ensure_content_length();
+    if (edit.apply(ctx_.scratch)) return true;
+    log::warn("registration", "{}: the core's {} cannot be passed on", impi(), response.status_code());
+    return false;
+}
+
+bool RegistrationProcedure::send_answer(int status, Step step, Reason reason, const sip::Flow* path) {
+    auto& transactions = *ctx_.gm.transactions;
+    const auto server = server_;
+    if (server == 0) return false;
+    const bool sent = path == nullptr ? transactions.respond(server, status, ctx_.scratch)
+                                      : transactions.respond_via(server, *path, status, ctx_.scratch);
+    if (!sent && path != nullptr) return false;
+    server_ = 0;
+    const sip::Flow& way = path == nullptr ? reply_ : *path;
+    const bool on_new = state_ == State::awaiting_answer && path == nullptr;
+    ctx_.note(trace_user_, method_register, status,
+              {Entity::pcscf, Entity::ue, step, on_new ? traced_set_ : sm1_.set,
+               outbound_spi(way, on_new ? numbers_ : sm1_.numbers), sent ? reason : Reason::ue_unreachable});
+    return sent;
+}
+
+bool RegistrationProcedure::fail_later(int status, Reason reason) {
+    ctx_.refuse(reason, status, source_, impi());
+    if (server_ == 0) return false;
+    const auto server = server_;
+    server_ = 0;
+    const bool second = state_ == State::awaiting_answer;
+    if (!second && !sm1_path_alive()) {
+        ctx_.gm.transactions->forget(server);
+        return false;
+    }
+    bool sent = false;
+    if (status == 421) {
+        sent = ctx_.answer_later(ctx_.gm, server, texts_[text_head], source_, status, {{"Require", "sec-agree"}});
+    } else {
+        sent = ctx_.answer_later(ctx_.gm, server, texts_[text_head], source_, status);
+    }
+    ctx_.note(trace_user_, method_register, status,
+              {Entity::pcscf, Entity::ue, second ? Step::sm12 : Step::sm6, second ? traced_set_ : sm1_.set,
+               outbound_spi(reply_, second ? numbers_ : sm1_.numbers), reason});
+    return sent;
+}
+
+void RegistrationProcedure::drop_set(sa::Event event) {
+    const sa::SetId set = set_;
+    set_ = 0;  // the observer need not tell us
+    if (set != 0) (void)ctx_.sets.apply(set, event);
+}
+
+void RegistrationProcedure::linger(sa::Event event) {
+    state_ = State::lingering;
+    linger_event_ = event;
+    ctx_.timers.start(linger_timer_, ctx_.sets.config().timers.drain);
+}
+
+void RegistrationProcedure::on_linger_over() {
+    drop_set(linger_event_);
+    owner_.finish(id_);
+}
+
+void RegistrationProcedure::record_end(Reason reason) {
+    if (recorded_) return;
+    recorded_ = true;
+    ctx_.metrics.procedure_ended(reason);
+    if (reason == Reason::ok) return;
+    ctx_.note_event(trace_user_, Step::procedure_ended, traced_set_, 0, reason);
+    // Endings that no message told of.
+    if (reason == Reason::authentication_timeout || reason == Reason::superseded) {
+        ctx_.failures.add(ctx_.now(), reason, 0, ue_, impi());
+    }
+}
+
+void RegistrationProcedure::end(Reason reason) {
+    record_end(reason);
+    owner_.finish(id_);
+}
+
+}  // namespace gmgate::registration

@@ -1,0 +1,136 @@
+#pragma once
+// The registration of one UE from SM1 to SM12 as one object: named steps, one time-out, one result.
+//
+//   SM1  start()                   checked by the registrar; SM2 goes to the core           awaiting_challenge
+//   SM5  on_response() 401         keys out, four SAs live, SM6 to the UE                    awaiting_authentication
+//   SM7  on_second_register()      checked against SM1 and SM6; SM8 goes to the core         awaiting_answer
+//   SM11 on_response() 200         set established, SM12 to the UE                           gone
+//
+// The time-out is reg-await-auth of the SA set (C5), and before the set exists that of the transaction to the core (C11). A failure
+// whose answer still has to leave on the new SAs lingers until it has (C2, C8).
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "base/timer_wheel.h"
+#include "control/registration/context.h"
+#include "control/registration/slot_map.h"
+#include "control/secagree/mechanism.h"
+#include "control/sip/values.h"
+#include "sa/packed_strings.h"
+
+namespace gmgate::registration {
+
+class Registrar;
+
+// What a checked REGISTER said. Views into the message.
+struct RegisterFacts {
+    std::string_view impi;
+    std::string impu;          // normalised To
+    std::string_view contact;  // URI of the first Contact; may be empty
+    std::uint32_t expires = 0;  // asked for; 0: deregister
+    sip::DigestCredentials credentials;
+};
+
+class RegistrationProcedure {
+  public:
+    enum class State : std::uint8_t {
+        awaiting_challenge,
+        awaiting_authentication,
+        awaiting_answer,
+        lingering,
+    };
+
+    RegistrationProcedure(SlotId id, Context& context, Registrar& owner);
+    ~RegistrationProcedure();
+    RegistrationProcedure(const RegistrationProcedure&) = delete;
+    RegistrationProcedure& operator=(const RegistrationProcedure&) = delete;
+
+    // Each of these may end the procedure: the object is gone when the call returns.
+    void start(const Arrival& sm1, const sip::Message& request, const RegisterFacts& facts,
+               const std::optional<secagree::Choice>& choice, bool failure_report);
+    void on_second_register(const Arrival& sm7, const sip::Message& request, const RegisterFacts& facts);
+    void on_response(const sip::Message& response, std::span<char> bytes);
+    void on_core_failure(sip::ClientFailure failure);
+    // The UE reports that it did not take the challenge (C3, C4): the new SAs go at once.
+    void abandoned_by_ue(sa::Event event, Reason reason);
+    // The database removed the set: time-out, newer challenge, or from outside.
+    void on_set_removed(sa::Event reason);
+
+    [[nodiscard]] SlotId id() const { return id_; }
+    [[nodiscard]] State state() const { return state_; }
+    [[nodiscard]] sa::SetId set() const { return set_; }
+    [[nodiscard]] std::uint64_t nonce_hash() const { return nonce_hash_; }
+    [[nodiscard]] const Endpoint& ue() const { return ue_; }
+    [[nodiscard]] std::string_view impi() const { return texts_[text_impi]; }
+    [[nodiscard]] std::string_view impu() const { return texts_[text_impu]; }
+    [[nodiscard]] std::string_view contact() const { return texts_[text_contact]; }
+    [[nodiscard]] std::uint32_t requested_expires() const { return expires_; }
+    [[nodiscard]] sip::Transport transport() const { return reply_.transport; }
+    [[nodiscard]] bool sm1_protected() const { return sm1_.is_protected(); }
+    [[nodiscard]] TimePoint started() const { return started_; }
+
+  private:
+    enum Text : std::uint8_t { text_impi, text_impu, text_contact, text_offer, text_head };
+
+    bool keep_texts(const RegisterFacts& facts, std::string_view offer, const sip::Message& request);
+    // SM2, SM8: with our Via, Path, and the integrity indicator; without what the UE may not say. May end the procedure.
+    void forward(const Arrival& arrival, const sip::Message& request, bool integrity, Step step);
+    void forwarding_failed(const Arrival& arrival, const sip::Message& request, Step step, int status, Reason reason);
+    void challenge(const sip::Message& response, std::span<char> bytes);
+    void unchallenged(const sip::Message& response);
+    void complete(const sip::Message& response);
+    void refused_by_core(const sip::Message& response, Reason reason);
+    // Why SM7 does not fit SM1 and SM6 (B4, C8); ok: it does.
+    [[nodiscard]] Reason check_second(const Arrival& sm7, const sip::Message& request, const RegisterFacts& facts) const;
+    // The core's answer, as it goes to the UE. False: it cannot be made.
+    bool edit_response(const sip::Message& response, std::string_view security_server);
+    // Sends what is in the context's scratch; `path`: another way than asked for (D6).
+    bool send_answer(int status, Step step, Reason reason, const sip::Flow* path = nullptr);
+    bool fail_later(int status, Reason reason);  // an error of our own for the request we hold
+    // The set SM1 came on is still there, or SM1 came in clear.
+    [[nodiscard]] bool sm1_path_alive() const;
+    void drop_set(sa::Event event);
+    // Ends now, or when the answer has left on the new SAs.
+    void linger(sa::Event event);
+    void on_linger_over();
+    void record_end(Reason reason);
+    void end(Reason reason);
+
+    SlotId id_;
+    Context& ctx_;
+    Registrar& owner_;
+    State state_ = State::awaiting_challenge;
+    bool failure_report_ = false;  // the REGISTER itself says that an earlier challenge was refused (C3)
+    bool recorded_ = false;
+    bool counted_source_ = false;
+    std::uint64_t trace_user_ = 0;
+
+    Endpoint ue_;       // source of SM1
+    IpAddress ours_;
+    Carrier sm1_;       // the set SM1 came on
+    sip::Flow sm1_reply_;
+    sip::Flow reply_;   // of the request being answered
+    Endpoint source_;
+    sip::ServerTransactionId server_ = 0;
+    sip::ClientTransactionId client_ = 0;
+
+    std::optional<secagree::Choice> choice_;
+    sa::SetId set_ = 0;         // ours to remove; 0 once it is gone or established
+    sa::SetId traced_set_ = 0;  // the same for the trace, for good
+    sa::SaNumbers numbers_;
+    sa::UserId user_ = 0;
+    std::uint64_t nonce_hash_ = 0;
+    std::uint32_t expires_ = 0;
+    TimePoint started_{};
+    TimePoint answered_from_{};  // SM7's arrival
+    sa::Event linger_event_ = sa::Event::aborted;
+    Timer linger_timer_;
+    sa::PackedStrings texts_;
+
+    friend class Registrar;  // keeps the books: source, trace number
+};
+
+}  // namespace gmgate::registration

@@ -1,0 +1,354 @@
+#include "control/registration/registrar.h"
+
+#include <algorithm>
+#include <array>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/log.h"
+#include "control/registration/edits.h"
+#include "control/registration/identity.h"
+
+namespace gmgate::registration {
+
+using sip::HeaderId;
+
+namespace {
+
+constexpr std::uint32_t default_expires = 600'000;  // what 24.229 has a UE ask for
+
+// Longest time a database is asked to hold: about 34 years.
+constexpr std::uint32_t longest_expires = 1U << 30U;
+
+std::optional<RegisterFacts> read_facts(const sip::Message& request) {
+    const auto authorization = request.value(HeaderId::authorization);
+    if (!authorization) return std::nullopt;
+    const auto credentials = sip::parse_digest_credentials(*authorization);
+    if (!credentials || !credentials->username || credentials->username->empty()) return std::nullopt;
+    RegisterFacts facts;
+    facts.credentials = *credentials;
+    facts.impi = *credentials->username;
+    facts.expires = sip::expires(request).value_or(default_expires);
+    if (const auto value = request.first_value(HeaderId::contact)) {
+        if (const auto contact = sip::parse_contact(*value)) {
+            if (contact->star) {
+                facts.expires = 0;
+            } else {
+                facts.contact = contact->address.uri.text;
+                facts.expires = sip::contact_expires(request, *contact, default_expires);
+            }
+        }
+    }
+    return facts;
+}
+
+// What the registrar granted to this contact.
+std::uint32_t granted_expires(const sip::Message& response, std::string_view contact, std::uint32_t asked) {
+    const auto ours = sip::parse_uri(contact);
+    std::optional<std::uint32_t> only;
+    std::size_t contacts = 0;
+    for (const sip::Value& value : response.values(HeaderId::contact)) {
+        const auto c = sip::parse_contact(value.text);
+        if (!c || c->star) continue;
+        const std::uint32_t granted = sip::contact_expires(response, *c, asked);
+        if (ours && sip::same_identity(*ours, c->address.uri)) return granted;
+        only = granted;
+        ++contacts;
+    }
+    // The registrar may spell our only contact in another way.
+    if (contacts == 1) return *only;
+    return sip::expires(response).value_or(asked);
+}
+
+}  // namespace
+
+Registrar::Registrar(Context& context)
+    : ctx_(context),
+      nonce_hash_(context.random),
+      total_(context.policy.limits.register_rate_total, context.policy.limits.register_burst_total),
+      per_source_(context.policy.limits.sources, context.policy.limits.register_rate_per_source,
+                  context.policy.limits.register_burst_per_source, context.random),
+      pending_by_source_(context.random) {
+    ctx_.sets.add_observer(*this);
+}
+
+Registrar::~Registrar() = default;
+
+Reason Registrar::admit(const IpAddress& source) {
+    // The source first: one that floods must not use up what the others share.
+    if (!per_source_.take(source, ctx_.now())) return Reason::rate_source;
+    if (!total_.take(ctx_.now())) return Reason::rate_total;
+    return Reason::ok;
+}
+
+std::uint64_t Registrar::hash_nonce(std::string_view nonce) const {
+    const std::uint64_t h = nonce_hash_(nonce);
+    return h == 0 ? 1 : h;  // 0 means none
+}
+
+bool Registrar::integrity_of(const Carrier& carrier, const sip::DigestCredentials& credentials) const {
+    if (!carrier.is_protected()) return false;
+    const Registration* registration = registrations_.find(carrier.user);
+    if (registration == nullptr) return false;
+    if (!credentials.response || credentials.response->empty()) return registration->latest == carrier.set;
+    return credentials.nonce && registration->nonce_hash(carrier.set) == hash_nonce(*credentials.nonce);
+}
+
+void Registrar::on_register(const Arrival& arrival, const sip::Message& request) {
+    auto facts = read_facts(request);
+    if (!facts) {
+        const bool malformed = request.has(HeaderId::authorization);
+        return ctx_.answer(ctx_.gm, arrival, request, malformed ? 400 : 403,
+                           malformed ? Reason::malformed : Reason::no_authorization);
+    }
+    if (auto impu = identity_of(request, HeaderId::to)) {
+        facts->impu = std::move(*impu);
+    } else {
+        return ctx_.answer(ctx_.gm, arrival, request, 400, Reason::malformed, facts->impi);
+    }
+    if (arrival.carrier.state == sa::State::registration) {
+        if (auto* procedure = procedures_.find(arrival.carrier.tag);
+            procedure != nullptr && procedure->set() == arrival.carrier.set) {
+            return procedure->on_second_register(arrival, request, *facts);
+        }
+        return ctx_.discard(ctx_.gm, arrival, Reason::no_sa, facts->impi);
+    }
+    on_first(arrival, request, *facts);
+}
+
+bool Registrar::take_failure_report(const Arrival& arrival, const RegisterFacts& facts) {
+    const auto& c = facts.credentials;
+    const bool out_of_sync = c.auts && !c.auts->empty();
+    const bool refused = c.response && c.response->empty() && !out_of_sync;
+    if ((!out_of_sync && !refused) || !c.nonce || c.nonce->empty()) return false;
+    const sa::User* user = ctx_.sets.find_by_impi(facts.impi);
+    const sa::SaSet* set = user == nullptr ? nullptr : ctx_.sets.registration_set(*user);
+    auto* procedure = set == nullptr ? nullptr : procedures_.find(set->tag);
+    if (procedure == nullptr || procedure->state() != RegistrationProcedure::State::awaiting_authentication) return false;
+    // Only who knows the challenge may void it: a stranger cannot, not even from the phone's address.
+    if (procedure->ue().address != arrival.flow.remote.address || procedure->nonce_hash() != hash_nonce(*c.nonce)) {
+        return false;
+    }
+    procedure->abandoned_by_ue(out_of_sync ? sa::Event::sync_failure : sa::Event::network_auth_failure,
+                               out_of_sync ? Reason::synchronisation_failure : Reason::network_authentication_failed);
+    return refused;
+}
+
+void Registrar::on_first(const Arrival& arrival, const sip::Message& request, const RegisterFacts& facts) {
+    const Carrier& carrier = arrival.carrier;
+    const auto refuse = [&](int code, Reason reason, std::initializer_list<sip::HeaderField> headers = {}) {
+        ctx_.answer(ctx_.gm, arrival, request, code, reason, facts.impi, headers);
+    };
+    if (carrier.is_protected()) {
+        const sa::User* user = ctx_.sets.find_user(carrier.user);
+        if (user == nullptr || user->impi() != facts.impi) {
+            (void)ctx_.sets.apply(carrier.set, sa::Event::wrong_user);
+            return ctx_.discard(ctx_.gm, arrival, Reason::wrong_sa, facts.impi);
+        }
+        ctx_.sets.note_use(carrier.set);
+    }
+    const auto via = sip::top_via(request);
+    if (!via) return refuse(400, Reason::malformed);
+    if (check_via(*via, arrival.flow.remote.address) == ViaCheck::different) {
+        if (carrier.is_protected()) return refuse(403, Reason::via_mismatch);
+        // N1: something between us rewrites addresses, and ESP would not pass it without UDP encapsulation.
+        return refuse(403, Reason::nat_unsupported, {{"Warning", "399 gmgate \"address translation on the way\""}});
+    }
+
+    const bool failure_report = take_failure_report(arrival, facts);
+
+    std::optional<secagree::Choice> choice;
+    secagree::MechanismList offer;
+    offer.parse(request, HeaderId::security_client);
+    const bool required =
+        request.has_token(HeaderId::require, "sec-agree") || request.has_token(HeaderId::proxy_require, "sec-agree");
+    if (offer.empty() || !required) {
+        if (!failure_report) return refuse(421, Reason::sec_agree_missing, {{"Require", "sec-agree"}});
+    } else {
+        const secagree::ChoicePolicy policy{ctx_.policy.suites, ctx_.policy.missing_ealg == MissingEalg::null, false};
+        const auto chosen = secagree::choose(offer, policy);
+        if (!chosen) {
+            const int code = secagree::response_code(chosen.error());
+            if (chosen.error() == secagree::OfferError::unacceptable) {
+                std::string ours;
+                for (const sa::Suite suite : ctx_.policy.suites) {
+                    if (!ours.empty()) ours += ", ";
+                    ours += "ipsec-3gpp;alg=" + std::string(sa::name(suite.integrity)) +
+                            ";ealg=" + std::string(sa::name(suite.encryption)) + ";prot=esp;mod=trans";
+                }
+                return refuse(code, Reason::no_common_algorithm, {{"Security-Server", ours}, {"Require", "sec-agree"}});
+            }
+            return refuse(code, Reason::security_client_malformed,
+                          {{"Warning", "399 gmgate \"Security-Client cannot be read\""}});
+        }
+        choice = *chosen;
+        const auto& m = chosen->mechanism;
+        if (const auto possible = ctx_.sets.check_ue(facts.impi, arrival.flow.remote.address, m.spi_c, m.spi_s, m.port_c,
+                                                     m.port_s);
+            !possible) {
+            if (possible.error().kind == ErrorKind::conflict) {
+                return refuse(403, Reason::port_in_use, {{"Warning", "399 gmgate \"port-c is in use\""}});
+            }
+            return refuse(400, Reason::security_client_malformed,
+                          {{"Warning", "399 gmgate \"Security-Client has impossible numbers\""}});
+        }
+    }
+
+    if (!carrier.is_protected()) {
+        // S3. Registered users on their SAs are bounded by their number, so strangers cannot keep them from renewing.
+        const auto& limits = ctx_.policy.limits;
+        if (procedures_.size() >= limits.pending) return refuse(503, Reason::pending_limit, {{"Retry-After", "30"}});
+        if (pending_by_source_.of(arrival.flow.remote.address) >= limits.pending_per_source) {
+            return refuse(503, Reason::pending_source_limit, {{"Retry-After", "30"}});
+        }
+        if (registrations_.size() >= limits.registrations) {
+            const sa::User* user = ctx_.sets.find_by_impi(facts.impi);
+            if (user == nullptr || registrations_.find(user->id) == nullptr) {
+                return refuse(503, Reason::registration_limit, {{"Retry-After", "120"}});
+            }
+        }
+    }
+    RegistrationProcedure& procedure = procedures_.emplace(ctx_, *this);
+    if (!carrier.is_protected()) {
+        procedure.counted_source_ = true;
+        procedure.ue_ = arrival.flow.remote;
+        pending_by_source_.add(arrival.flow.remote.address);
+    }
+    ctx_.metrics.set_pending(procedures_.size());
+    procedure.start(arrival, request, facts, choice, failure_report);
+}
+
+Result<void> Registrar::store(const RegistrationProcedure& procedure, sa::SetId set, bool fresh_set,
+                              const sip::Message& response) {
+    const sa::SaSet* sa_set = ctx_.sets.find(set);
+    if (sa_set == nullptr) return fail(ErrorKind::not_found, "the SA set is gone");
+    const sa::UserId user = sa_set->user;
+    const TimePoint now = ctx_.now();
+    const bool leaving = procedure.requested_expires() == 0;
+    const std::uint32_t seconds =
+        leaving ? 0
+                : std::min(granted_expires(response, procedure.contact(), procedure.requested_expires()), longest_expires);
+
+    // The identities this REGISTER brought along; the network's list, whose first is the default, else the To alone.
+    std::vector<std::string> own = associated_uris(response, ctx_.sets.config().limits.max_impus_per_user);
+    if (own.empty()) own.emplace_back(procedure.impu());
+
+    std::vector<Binding> bindings;
+    if (const auto* registration = registrations_.find(user)) {
+        for (const Binding& b : registration->bindings) {
+            if (b.aor == procedure.impu() || b.expires <= now) continue;
+            std::vector<std::string_view> texts;
+            for (std::size_t i = 0; i < b.impus.size(); ++i) texts.push_back(b.impus[i]);
+            // With this identity all those go that the network registered with it.
+            const bool same_set = std::ranges::any_of(
+                own, [&](const std::string& o) { return std::ranges::find(texts, std::string_view(o)) != texts.end(); });
+            if (leaving && same_set) continue;
+            auto packed = sa::PackedStrings::pack(texts);
+            if (!packed) return std::unexpected(packed.error());
+            bindings.push_back(Binding{b.aor, std::move(*packed), b.expires});
+        }
+    }
+    if (seconds > 0) {
+        const std::vector<std::string_view> texts(own.begin(), own.end());
+        auto packed = sa::PackedStrings::pack(texts);
+        if (!packed) return std::unexpected(packed.error());
+        bindings.insert(bindings.begin(),
+                        Binding{std::string(procedure.impu()), std::move(*packed), now + std::chrono::seconds(seconds)});
+    }
+
+    std::vector<std::string_view> impus;
+    Duration granted{};
+    for (const Binding& b : bindings) {
+        granted = std::max(granted, b.expires - now);
+        for (std::size_t i = 0; i < b.impus.size(); ++i) {
+            if (impus.size() < ctx_.sets.config().limits.max_impus_per_user &&
+                std::ranges::find(impus, b.impus[i]) == impus.end()) {
+                impus.push_back(b.impus[i]);
+            }
+        }
+    }
+    const std::string default_impu = impus.empty() ? own.front() : std::string();
+    if (impus.empty()) impus.emplace_back(default_impu);
+
+    const std::string service_route = joined_values(response, HeaderId::service_route);
+    const std::string associated = joined_values(response, HeaderId::p_associated_uri);
+    std::string contact(procedure.contact());
+    const sa::User* known = ctx_.sets.find_user(user);
+    if (contact.empty() && known != nullptr) contact = known->contact();
+    sa::EstablishRequest request;
+    request.granted = granted;
+    request.impus = impus;
+    request.service_route = service_route;
+    request.p_associated_uri = associated;
+    request.contact = contact;
+    const auto done = fresh_set ? ctx_.sets.establish(set, request) : ctx_.sets.refresh(set, request);
+    if (!done) return done;
+
+    const bool gone = bindings.empty();
+    Registration& registration = registrations_.get(user);
+    registration.bindings = std::move(bindings);
+    registration.trace_user = procedure.trace_user_;
+    registration.transport = procedure.transport();
+    if (registration.since == TimePoint{}) registration.since = now;
+    if (fresh_set) registration.remember(set, procedure.nonce_hash());
+    if (gone) {
+        // D4: the 200 still has to leave under them.
+        ctx_.note_event(registration.trace_user, Step::registration_ended, set, 0, Reason::deregistered_by_ue);
+        (void)ctx_.sets.deregister(user, true);
+    }
+    ctx_.metrics.set_registered(registrations_.size());
+    return {};
+}
+
+void Registrar::finish(SlotId id) {
+    const auto* procedure = procedures_.find(id);
+    if (procedure == nullptr) return;
+    if (procedure->counted_source_) pending_by_source_.remove(procedure->ue_.address);
+    procedures_.erase(id);
+    ctx_.metrics.set_pending(procedures_.size());
+}
+
+void Registrar::on_response(sip::ClientTransactionId /*id*/, std::uint64_t context, const sip::Flow& /*flow*/,
+                            const sip::Message& response, std::span<char> bytes) {
+    if (auto* procedure = procedures_.find(context)) return procedure->on_response(response, bytes);
+    wipe_keys(response, bytes);
+}
+
+void Registrar::on_failure(sip::ClientTransactionId /*id*/, std::uint64_t context, sip::ClientFailure failure) {
+    if (auto* procedure = procedures_.find(context)) procedure->on_core_failure(failure);
+}
+
+void Registrar::on_set_state(const sa::SaSet& /*set*/, sa::State /*from*/) {}
+
+void Registrar::on_set_removed(const sa::SaSet& set, const sa::User& user, sa::Event reason) {
+    const std::uint64_t trace_user = ctx_.trace.user_of(user.impi());
+    ctx_.note_event(trace_user, Step::set_removed, set.id, set.numbers.spi_ps, Reason::ok);
+    if (auto* procedure = procedures_.find(set.tag); procedure != nullptr && procedure->set() == set.id) {
+        procedure->on_set_removed(reason);
+    }
+    Registration* registration = registrations_.find(user.id);
+    if (registration == nullptr) return;
+    const bool lives = std::ranges::any_of(user.sets, [&](sa::SetId id) {
+        const sa::SaSet* other = id == set.id ? nullptr : ctx_.sets.find(id);
+        return other != nullptr && (other->state == sa::State::established || other->state == sa::State::draining);
+    });
+    if (lives) return;
+    if (!registration->bindings.empty()) {
+        const Reason why = reason == sa::Event::lifetime_expired ? Reason::expired : Reason::deregistered_by_network;
+        ctx_.note_event(trace_user, Step::registration_ended, set.id, 0, why);
+    }
+    registrations_.erase(user.id);
+    ctx_.metrics.set_registered(registrations_.size());
+}
+
+void Registrar::on_backend_event(const sa::SaSet& set, const sa::BackendEvent& event) {
+    if (event.kind == sa::BackendEventKind::first_authentic_packet) return;
+    const sa::User* user = ctx_.sets.find_user(set.user);
+    if (user == nullptr) return;
+    const bool integrity = event.kind == sa::BackendEventKind::integrity_failure;
+    const Reason reason = integrity ? Reason::integrity_failure : Reason::sequence_near_end;
+    ctx_.note_event(ctx_.trace.user_of(user->impi()), Step::packet_dropped, set.id, event.spi, reason);
+    if (integrity) ctx_.refuse(reason, 0, Endpoint{set.ue, 0}, user->impi());
+}
+
+}  // namespace gmgate::registration

@@ -1,0 +1,63 @@
+#pragma once
+// Takes REGISTER requests apart, finds or starts the procedure they belong to, and keeps the registrations.
+
+#include <cstdint>
+#include <string_view>
+
+#include "base/seeded_hash.h"
+#include "control/registration/context.h"
+#include "control/registration/limiter.h"
+#include "control/registration/procedure.h"
+#include "control/registration/registrations.h"
+#include "control/registration/slot_map.h"
+
+namespace gmgate::registration {
+
+class Registrar final : public sip::TransactionUser, public sa::SetObserver {
+  public:
+    explicit Registrar(Context& context);
+    ~Registrar() override;
+
+    // May this source send an unprotected REGISTER now (S3)? Asked before anything is kept of it.
+    [[nodiscard]] Reason admit(const IpAddress& source);
+    void on_register(const Arrival& arrival, const sip::Message& request);
+
+    // --- for procedures ---
+    [[nodiscard]] std::uint64_t hash_nonce(std::string_view nonce) const;
+    // A11 for a REGISTER that is not SM7.
+    [[nodiscard]] bool integrity_of(const Carrier& carrier, const sip::DigestCredentials& credentials) const;
+    // What the 200 grants is stored with the set (B5, D3, D4).
+    Result<void> store(const RegistrationProcedure& procedure, sa::SetId set, bool fresh_set,
+                       const sip::Message& response);
+    void finish(SlotId id);
+
+    [[nodiscard]] Registrations& registrations() { return registrations_; }
+    [[nodiscard]] const Registrations& registrations() const { return registrations_; }
+    [[nodiscard]] const SlotMap<RegistrationProcedure>& procedures() const { return procedures_; }
+
+    // sip::TransactionUser, core side: `context` is the procedure's id.
+    void on_response(sip::ClientTransactionId id, std::uint64_t context, const sip::Flow& flow,
+                     const sip::Message& response, std::span<char> bytes) override;
+    void on_failure(sip::ClientTransactionId id, std::uint64_t context, sip::ClientFailure failure) override;
+
+    // sa::SetObserver
+    void on_set_state(const sa::SaSet& set, sa::State from) override;
+    void on_set_removed(const sa::SaSet& set, const sa::User& user, sa::Event reason) override;
+    void on_backend_event(const sa::SaSet& set, const sa::BackendEvent& event) override;
+
+  private:
+    // SM1 or a REGISTER of a registered user.
+    void on_first(const Arrival& arrival, const sip::Message& request, const RegisterFacts& facts);
+    // The UE says it refused the challenge of a procedure under way (C3, C4). True: this REGISTER is that report.
+    bool take_failure_report(const Arrival& arrival, const RegisterFacts& facts);
+
+    Context& ctx_;
+    SeededHash nonce_hash_;
+    TokenBucket total_;
+    SourceBuckets per_source_;
+    PendingBySource pending_by_source_;
+    Registrations registrations_;
+    SlotMap<RegistrationProcedure> procedures_;
+};
+
+}  // namespace gmgate::registration

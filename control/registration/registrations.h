@@ -1,0 +1,83 @@
+#pragma once
+// What is kept of a registered user beside the SA database: bindings by public identity, transport, and which challenge made which
+// set.
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "base/clock.h"
+#include "control/registration/slot_map.h"
+#include "control/sip/transport.h"
+#include "sa/packed_strings.h"
+#include "sa/sa_set.h"
+
+namespace gmgate::registration {
+
+// One REGISTER's public identity (the To) with those the network registered along with it.
+struct Binding {
+    std::string aor;          // normalised
+    sa::PackedStrings impus;  // normalised, default first
+    TimePoint expires{};
+};
+
+struct Registration {
+    Registration(SlotId i, sa::UserId u) : id(i), user(u) {}
+
+    SlotId id;
+    sa::UserId user;
+    std::uint64_t trace_user = 0;
+    TimePoint since{};
+    sip::Transport transport = sip::Transport::udp;
+    std::vector<Binding> bindings;  // none: leaving, its last messages are on their way (D4)
+
+    // A11: an authentication response belongs to the set its challenge made.
+    struct Challenge {
+        sa::SetId set = 0;
+        std::uint64_t nonce_hash = 0;
+    };
+    std::array<Challenge, sa::max_sets_per_user> challenges{};
+    sa::SetId latest = 0;  // set of the latest successful authentication
+
+    [[nodiscard]] std::uint64_t nonce_hash(sa::SetId set) const {
+        for (const Challenge& c : challenges) {
+            if (c.set == set) return c.nonce_hash;
+        }
+        return 0;
+    }
+    void remember(sa::SetId set, std::uint64_t hash) {
+        for (std::size_t i = challenges.size() - 1; i > 0; --i) challenges[i] = challenges[i - 1];
+        challenges[0] = Challenge{set, hash};
+        latest = set;
+    }
+};
+
+class Registrations {
+  public:
+    [[nodiscard]] Registration* find(sa::UserId user) const {
+        const auto it = by_user_.find(user);
+        return it == by_user_.end() ? nullptr : slots_.find(it->second);
+    }
+    Registration& get(sa::UserId user) {
+        if (auto* r = find(user)) return *r;
+        Registration& r = slots_.emplace(user);
+        by_user_.emplace(user, r.id);
+        return r;
+    }
+    void erase(sa::UserId user) {
+        const auto it = by_user_.find(user);
+        if (it == by_user_.end()) return;
+        slots_.erase(it->second);
+        by_user_.erase(it);
+    }
+    [[nodiscard]] std::size_t size() const { return slots_.size(); }
+    [[nodiscard]] const SlotMap<Registration>& slots() const { return slots_; }
+
+  private:
+    SlotMap<Registration> slots_;
+    std::unordered_map<sa::UserId, SlotId> by_user_;  // numbers of our own making
+};
+
+}  // namespace gmgate::registration
