@@ -133,7 +133,7 @@ class DpdkBackend final : public sa::Backend {
     // The TAP: bind sockets of the Gm side to it with SO_BINDTODEVICE, so that nothing from
     // elsewhere reaches them.
     [[nodiscard]] const std::string& host_device_name() const;
-    // "ipsec_mb" or "openssl".
+    // "ipsec-mb" or "openssl".
     [[nodiscard]] std::string_view crypto_engine() const;
 
     // gmgate_dataplane_*: packets, bytes, drops by reason, busy seconds, buffers, table use. The

@@ -171,7 +171,13 @@ Result<InterfaceInfo> interface_info(const std::string& name) {
     info.index = r.ifr_ifindex;
     if (::ioctl(s.get(), SIOCGIFFLAGS, &r) != 0) return system_error("interface " + name, errno);
     info.flags = static_cast<std::uint16_t>(r.ifr_flags);
-    info.carrier = (info.flags & IFF_UP) != 0 && (info.flags & IFF_RUNNING) != 0;
+    // Asked of the driver: IFF_RUNNING follows it with up to a second's delay.
+    ethtool_value link{};
+    link.cmd = ETHTOOL_GLINK;
+    ifreq question = request_for(name);
+    question.ifr_data = reinterpret_cast<char*>(&link);
+    const bool linked = ::ioctl(s.get(), SIOCETHTOOL, &question) == 0 ? link.data != 0 : (info.flags & IFF_RUNNING) != 0;
+    info.carrier = (info.flags & IFF_UP) != 0 && linked;
     if (::ioctl(s.get(), SIOCGIFMTU, &r) != 0) return system_error("interface " + name, errno);
     info.mtu = static_cast<unsigned>(r.ifr_mtu);
     if (::ioctl(s.get(), SIOCGIFHWADDR, &r) != 0) return system_error("interface " + name, errno);
