@@ -27,6 +27,7 @@ std::optional<IpAddress> IpAddress::parse(std::string_view text) {
     }
     std::array<char, INET6_ADDRSTRLEN> buffer{};
     if (text.empty() || text.size() >= buffer.size()) return std::nullopt;
+    if (text.find('\0') != std::string_view::npos) return std::nullopt;  // inet_pton would stop there
     std::copy(text.begin(), text.end(), buffer.begin());
     std::array<std::uint8_t, 16> octets{};
     if (inet_pton(AF_INET, buffer.data(), octets.data()) == 1) {

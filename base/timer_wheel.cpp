@@ -64,6 +64,8 @@ void TimerWheel::start(Timer& timer, Duration after) {
 
 void TimerWheel::start_at(Timer& timer, TimePoint when) {
     timer.stop();
+    // An empty wheel is not walked past the time it slept: that could be days of ticks.
+    if (size_ == 0) current_ = std::max(current_, tick_of(clock_.now()));
     timer.wheel_ = this;
     // Rounded up: a timer never fires early.
     const TimePoint up = when > TimePoint::max() - tick_length ? when : when + tick_length - Duration(1);
