@@ -118,8 +118,8 @@ void InboundPath::drop_replay(const Item& item, ReplayVerdict verdict) {
 void InboundPath::admit(Item& item, InboundResult& result) {
     InboundSa& sa = *item.sa;
     const PacketView& view = item.view;
-    // The generation is part of the SPI; only after this match may other fields be read.
-    if (sa.spi.load(std::memory_order_acquire) != item.spi) {
+    // The generation is part of the SPI; only after this match may other fields be read. 0 is the mark of a free slot.
+    if (sa.spi.load(std::memory_order_acquire) != item.spi || item.spi == 0) {
         // Not to us: another host's ESP that passes by (the host decides), not a wrong SPI of ours.
         if (!context_.ours.contains(item.frame + view.destination_at(), view.v6)) {
             context_.counters.in_other.add();
