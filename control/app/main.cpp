@@ -78,6 +78,9 @@ int run(const config::Config& c) {
         return exit_failed;
     };
 
+    // Before anything is touched: a second copy must not disturb the first.
+    auto lock = ops::OpsServer::lock(c.ops.socket);
+    if (!lock) return stopped(lock.error());
     auto backend = dataplane::DpdkBackend::create(dpdk_options(c), clock);
     if (!backend) return stopped(backend.error());
     auto database = sa::SaDatabase::create(database_config(c), **backend, loop.timers(), random);
@@ -105,7 +108,7 @@ int run(const config::Config& c) {
     ops::ServerOptions server_options;
     server_options.socket = c.ops.socket;
     server_options.group = c.ops.group;
-    auto server = ops::OpsServer::listen(loop, registry, views, server_options);
+    auto server = ops::OpsServer::listen(loop, registry, views, server_options, std::move(*lock));
     if (!server) return stopped(server.error());
     std::unique_ptr<ops::MetricsExporter> exporter;
     if (c.ops.metrics) {

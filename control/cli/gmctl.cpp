@@ -142,7 +142,7 @@ class Gmctl {
                 app.exit(e, t_.out, t_.err);
                 return exit_ok;
             }
-            t_.err << "gmctl: " << e.what() << "\ngmctl: try 'gmctl --help', or --help behind a command\n";
+            t_.err << "gmctl: " << usage_mistake(app, e) << "\ngmctl: try 'gmctl --help', or --help behind a command\n";
             return exit_usage;
         } catch (const UsageError& e) {
             t_.err << "gmctl: " << e.text << '\n';
@@ -152,6 +152,27 @@ class Gmctl {
     }
 
   private:
+    // What CLI11 says, but for a missing or mistyped command: there, which ones there are.
+    static std::string usage_mistake(const CLI::App& app, const CLI::ParseError& e) {
+        const CLI::App* at = &app;
+        for (;;) {
+            const auto given = at->get_subcommands();
+            if (given.empty()) break;
+            at = given.front();
+        }
+        if (at->get_require_subcommand_min() == 0) return e.what();
+        std::string names;
+        for (const CLI::App* command : at->get_subcommands([](const CLI::App*) { return true; })) {
+            names += (names.empty() ? "" : ", ") + command->get_name();
+        }
+        std::string typed;
+        for (const std::string& word : app.remaining(true)) {
+            if (typed.empty() && !word.starts_with('-')) typed = word;
+        }
+        return typed.empty() ? fmt::format("{} needs a command: {}", at->get_name(), names)
+                             : fmt::format("'{}' is no command of {}; there are {}", clean(typed), at->get_name(), names);
+    }
+
     // An error ends the command: told once, the exit code set.
     bool failed(const Error& error) {
         const bool gateway = error.kind == ErrorKind::conflict;

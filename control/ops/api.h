@@ -16,6 +16,7 @@
 #include "base/event_loop.h"
 #include "base/metrics.h"
 #include "base/result.h"
+#include "control/ops/lock_file.h"
 #include "control/ops/views.h"
 
 namespace gmgate::ops {
@@ -35,6 +36,13 @@ struct ServerOptions {
 
 class OpsServer {
   public:
+    // One gmgated per socket: take this before anything is touched, so that a second copy is refused before it disturbs the
+    // first. Makes the socket's directory if it is missing. conflict: another gmgated holds it (the text names its pid).
+    [[nodiscard]] static Result<LockFile> lock(const std::string& socket);
+
+    // With the lock taken before; otherwise as below.
+    [[nodiscard]] static Result<std::unique_ptr<OpsServer>> listen(EventLoop& loop, metrics::Registry& registry, Views views,
+                                                                   ServerOptions options, LockFile lock);
     // Takes the lock (`socket` + ".lock", flock), replaces a socket a dead gmgated left behind, listens.
     // conflict: another gmgated holds the lock (the text names its pid); denied: permission or unknown group; invalid: the path;
     // io: anything else. `loop`, `registry` and what `views` points to outlive the server. The loop's thread only.

@@ -57,7 +57,10 @@ Result<gid_t> group_id(const std::string& group_name) {
 Result<UniqueFd> open_socket(const std::string& path, const std::string& group_name) {
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
-    std::memcpy(address.sun_path, path.c_str(), path.size() + 1);  // the length was checked
+    if (path.empty() || path.size() >= sizeof(address.sun_path)) {
+        return fail(ErrorKind::invalid, fmt::format("ops.socket: a path has 1 to {} octets", sizeof(address.sun_path) - 1));
+    }
+    std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
 
     struct stat info {};
     if (::lstat(path.c_str(), &info) == 0) {
@@ -485,21 +488,30 @@ OpsServer::~OpsServer() = default;
 
 std::size_t OpsServer::connections() const { return impl_->connections.size(); }
 
-Result<std::unique_ptr<OpsServer>> OpsServer::listen(EventLoop& loop, metrics::Registry& registry, Views views,
-                                                     ServerOptions options) {
-    if (options.socket.empty() || options.socket.size() >= sizeof(sockaddr_un::sun_path)) {
+Result<LockFile> OpsServer::lock(const std::string& socket) {
+    if (socket.empty() || socket.size() >= sizeof(sockaddr_un::sun_path)) {
         return fail(ErrorKind::invalid, fmt::format("ops.socket: a path has 1 to {} octets", sizeof(sockaddr_un::sun_path) - 1));
     }
     // /run/gmgate is there under systemd; by hand we make it.
-    const std::size_t slash = options.socket.rfind('/');
-    if (slash != std::string::npos && slash > 0) (void)::mkdir(options.socket.substr(0, slash).c_str(), 0755);
-    Result<LockFile> lock = LockFile::take(options.socket + ".lock");
-    if (!lock) return std::unexpected(lock.error());
+    const std::size_t slash = socket.rfind('/');
+    if (slash != std::string::npos && slash > 0) (void)::mkdir(socket.substr(0, slash).c_str(), 0755);
+    return LockFile::take(socket + ".lock");
+}
+
+Result<std::unique_ptr<OpsServer>> OpsServer::listen(EventLoop& loop, metrics::Registry& registry, Views views,
+                                                     ServerOptions options, LockFile lock) {
     Result<UniqueFd> fd = open_socket(options.socket, options.group);
     if (!fd) return std::unexpected(fd.error());
-    auto impl = std::make_unique<Impl>(loop, registry, std::move(views), std::move(options), std::move(*lock));
+    auto impl = std::make_unique<Impl>(loop, registry, std::move(views), std::move(options), std::move(lock));
     impl->start(std::move(*fd));
     return std::unique_ptr<OpsServer>(new OpsServer(std::move(impl)));
+}
+
+Result<std::unique_ptr<OpsServer>> OpsServer::listen(EventLoop& loop, metrics::Registry& registry, Views views,
+                                                     ServerOptions options) {
+    Result<LockFile> held = lock(options.socket);
+    if (!held) return std::unexpected(held.error());
+    return listen(loop, registry, std::move(views), std::move(options), std::move(*held));
 }
 
 }  // namespace gmgate::ops

@@ -109,6 +109,7 @@ gm:
   interface: enp1s0f0
   tap: gm7
   addresses: [10.1.0.1/24, "fd00:20::ffff/64"]
+  routes: [10.64.0.0/10 via 10.1.0.2, "default via fd00:20::1"]
   unprotected_port: 5070
   port_ps: 7000
   port_pc: 7100 - 7199
@@ -135,6 +136,9 @@ log: {level: debug, time: false}
     EXPECT_EQ(c->gateway.visited_network, "visited.example");
     EXPECT_EQ(c->gm.tap, "gm7");
     EXPECT_EQ(c->gm.addresses.at(1).to_string(), "fd00:20::ffff/64");
+    ASSERT_EQ(c->gm.routes.size(), 2U);
+    EXPECT_EQ(c->gm.routes[0].to_string(), "10.64.0.0/10 via 10.1.0.2");
+    EXPECT_EQ(c->gm.routes[1].to_string(), "::/0 via fd00:20::1");
     EXPECT_EQ(c->gm.unprotected_port, 5070);
     EXPECT_EQ(c->gm.port_ps, (PortRange{7000, 7000}));
     EXPECT_EQ(c->gm.port_pc, (PortRange{7100, 7199}));
