@@ -61,7 +61,7 @@ lab_config() {
     cat <<YAML
 # config/gmgated.yaml explains every key.
 gateway:
-  name: pcscf.visited.example
+  name: 10.30.0.1
   visited_network: visited.example
 gm:
   interface: $lab_prefix-nic

@@ -10,6 +10,7 @@ dataplane::DpdkOptions dpdk_options(const config::Config& c) {
     o.gm_device = c.dpdk.device;
     o.tap_name = c.gm.tap;
     for (const auto& a : c.gm.addresses) o.addresses.push_back({a.address, a.length});
+    for (const auto& r : c.gm.routes) o.routes.push_back({r.to.address, r.to.length, r.via});
     o.port_ps = {c.gm.port_ps.first, c.gm.port_ps.last};
     o.port_pc = {c.gm.port_pc.first, c.gm.port_pc.last};
     o.mtu = c.gm.mtu;
