@@ -1,0 +1,662 @@
+#pragma once
+// A registration::Gateway in virtual time: the real SA database over a FakeBackend, a network that carries ESP the way a packet
+// layer does (a set must be installed, and with the phone's keys), scripted phones and a scripted S-CSCF.
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/clock.h"
+#include "base/seeded_hash.h"
+#include "base/timer_wheel.h"
+#include "control/registration/gateway.h"
+#include "control/secagree/mechanism.h"
+#include "control/sip/build.h"
+#include "control/sip/message.h"
+#include "control/sip/values.h"
+#include "sa/database.h"
+#include "tests/support/fake_backend.h"
+
+namespace gmgate::test {
+
+using namespace std::chrono_literals;
+using registration::Reason;
+using sip::HeaderId;
+
+inline IpAddress ip(std::string_view text) { return *IpAddress::parse(text); }
+inline Endpoint ep(std::string_view text) { return *Endpoint::parse(text); }
+
+// What AKA would compute, made from the nonce so that phone and home agree.
+struct Aka {
+    static std::array<std::uint8_t, 16> key(std::string_view nonce, std::uint64_t which) {
+        std::array<std::uint8_t, 16> k{};
+        for (std::uint64_t i = 0; i < 2; ++i) {
+            const std::uint64_t v = SeededHash(which, i)(nonce);
+            std::memcpy(k.data() + 8 * i, &v, 8);
+        }
+        return k;
+    }
+    static std::string ck(std::string_view nonce) { return to_hex(key(nonce, 1)); }
+    static std::string ik(std::string_view nonce) { return to_hex(key(nonce, 2)); }
+    static std::string res(std::string_view nonce) { return to_hex(key(nonce, 3)); }
+};
+
+// A message as text, taken apart on demand.
+struct Sip {
+    std::string text;
+    [[nodiscard]] bool is_request() const { return !text.starts_with("SIP/2.0 "); }
+    [[nodiscard]] int status() const { return is_request() ? 0 : std::stoi(text.substr(8, 3)); }
+    [[nodiscard]] std::string method() const { return text.substr(0, text.find(' ')); }
+    [[nodiscard]] std::string uri() const {
+        const auto a = text.find(' ') + 1;
+        return text.substr(a, text.find(' ', a) - a);
+    }
+    // Values of all lines of that name, joined by ", ".
+    [[nodiscard]] std::string header(std::string_view name) const {
+        sip::Message m;
+        if (m.parse(std::string_view(text)) != sip::ParseStatus::ok) return "unparsable";
+        std::string out;
+        for (const auto& h : m.headers()) {
+            if (!iequals(m.name(h), name)) continue;
+            if (!out.empty()) out += ", ";
+            out += m.value(h);
+        }
+        return out;
+    }
+    [[nodiscard]] bool has(std::string_view name) const {
+        sip::Message m;
+        return m.parse(std::string_view(text)) == sip::ParseStatus::ok && m.find(name) != nullptr;
+    }
+    [[nodiscard]] bool contains(std::string_view what) const { return text.find(what) != std::string::npos; }
+};
+
+struct Wire {
+    enum class To : std::uint8_t { gateway_gm, ue, gateway_core, home } to{};
+    sip::Flow flow;  // as the gateway sees it
+    Sip message;
+    bool esp = false;     // carried by an SA
+    sa::SetId set = 0;    // which
+    bool lost = false;
+};
+
+class World;
+
+// How a REGISTER differs from the ordinary one.
+struct RegisterOptions {
+    bool security_client = true;
+    bool require = true;
+    std::optional<std::string> client;         // other Security-Client
+    std::optional<std::string> verify;         // Security-Verify
+    std::optional<std::string> authorization;  // whole value; empty text: no header
+    std::string impi, impu;                    // others than the phone's own
+    std::string via_host;
+    bool rport = false;
+    unsigned expires = 3600;
+    std::string contact_params;
+    std::string extra;  // header lines with CRLF
+    std::string branch;  // fixed
+};
+
+// The phone: everything it says is said by the test.
+class Phone {
+  public:
+    Phone(World& world, std::string user, IpAddress address, sip::Transport transport = sip::Transport::udp);
+
+    struct Security {
+        sa::SaNumbers numbers;
+        std::array<std::uint8_t, 16> ck{};
+        std::array<std::uint8_t, 16> ik{};
+        std::string server;  // Security-Server as received
+        std::string nonce;
+    };
+    std::string register_text(const RegisterOptions& o, const Security* on);
+    void send_clear(const std::string& text);
+    // Through the SA from port_uc to port_ps.
+    void send_on(const Security& s, const std::string& text);
+
+    void send_sm1(RegisterOptions o = {}) {
+        last_sm1 = register_text(o, nullptr);
+        send_clear(last_sm1);
+    }
+    // A REGISTER with Security-Client for new SAs on the current set.
+    void send_protected_sm1(RegisterOptions o = {}) {
+        next_ports();
+        last_sm1 = register_text(o, &current());
+        send_on(current(), last_sm1);
+    }
+    void send_sm7(RegisterOptions o = {}) {
+        if (!o.authorization) o.authorization = answer_to(pending->nonce, Aka::res(pending->nonce));
+        if (!o.verify) o.verify = pending->server;
+        last_sm7 = register_text(o, &*pending);
+        send_on(*pending, last_sm7);
+    }
+    // The whole procedure from SM1 to SM12; true: 200.
+    bool register_once();
+    bool reregister();
+    bool deregister();
+    // Any other request on the current set.
+    std::string request(std::string_view method, std::string_view uri, std::string_view headers = {},
+                        std::string_view body = {});
+    void answer(const Wire& asked, int status, std::string_view headers = {});
+
+    [[nodiscard]] std::string answer_to(std::string_view nonce, std::string_view response, std::string_view extra = {}) const;
+    [[nodiscard]] std::string security_client() const;
+    void next_ports() {
+        ++port_uc;
+        spi_uc += 2;
+        spi_us += 2;
+    }
+    void take_challenge(const Sip& m);  // 401 → pending
+    void accept() {                     // 200 → the pending set is in use
+        sets.push_back(*pending);
+        pending.reset();
+    }
+    [[nodiscard]] Security& current() { return sets.back(); }
+    [[nodiscard]] const Wire& last() const { return inbox.back(); }
+    [[nodiscard]] int last_status() const { return inbox.empty() ? -1 : inbox.back().message.status(); }
+    [[nodiscard]] std::string contact() const;
+    void receive(const Wire& wire);
+
+    World& world;
+    std::string impi, impu;
+    IpAddress address;
+    sip::Transport transport;
+    std::uint16_t port = 5060;  // unprotected
+    sa::Port port_uc = 7000;
+    sa::Port port_us = 7777;
+    sa::Spi spi_uc = 5001;
+    sa::Spi spi_us = 5002;
+    std::string offer;  // other mechanisms; empty: hmac-sha-1-96 with null and aes-cbc
+    std::optional<Security> pending;
+    std::vector<Security> sets;
+    std::vector<Wire> inbox;
+    std::string last_sm1, last_sm7;
+    unsigned cseq = 0;
+    bool wrong_ik = false;
+    sip::ConnectionId clear_connection = 0;
+    std::map<sa::Port, sip::ConnectionId> connections;  // by port_uc
+};
+
+// The S-CSCF: answers by itself unless told to be silent or otherwise.
+class Home {
+  public:
+    explicit Home(World& w) : world(w) {}
+    void receive(const Wire& wire);
+    void reply(const Wire& asked, int status, std::string_view headers = {}, std::string_view body = {});
+    // To a user, by the Path it registered.
+    std::string request(std::string_view method, const std::string& path, std::string_view uri,
+                        std::string_view headers = {}, std::string_view body = {});
+
+    World& world;
+    bool silent = false;
+    int fixed_status = 0;          // answer everything so
+    int final_status = 0;          // answer SM8 so
+    bool accept_without_challenge = false;
+    bool omit_keys = false;
+    bool challenge_again = false;
+    bool integrity_yes_is_enough = true;  // a REGISTER with it and no answer is accepted (D3)
+    std::string service_route = "<sip:orig@192.0.2.9:6060;lr>";
+    std::string associated = "<sip:%U@home.example>, <tel:+1555%U>";
+    unsigned grant = 3600;
+    std::vector<Wire> inbox;
+    std::map<std::string, std::string> nonces;  // by IMPI: the challenge that counts (C10)
+    std::map<std::string, std::string> paths;   // by IMPI, at 200
+    unsigned counter = 0;
+};
+
+class World {
+  public:
+    struct Options {
+        registration::Policy policy;
+        sa::DatabaseConfig database;
+        std::size_t capacity = 256;
+        Options() {
+            policy.name = "pcscf.visited.example";
+            policy.visited_network = "visited.example";
+            policy.gm_addresses = {ip("10.1.0.1"), ip("2001:db8:1::1")};
+            policy.core = {ep("192.0.2.1:5060")};
+            policy.next_hop = ep("192.0.2.9:5060");
+            database.ports.port_ps = {6100, 6101};
+            database.ports.pc_first = 6200;
+            database.ports.pc_last = 6231;
+        }
+    };
+
+    explicit World(Options o = Options())
+        : timers(clock), backend(o.capacity), home(*this), gm_net(*this, true), core_net(*this, false) {
+        options = o;
+        auto made = sa::SaDatabase::create(o.database, backend, timers, random);
+        EXPECT_TRUE(made) << (made ? "" : made.error().text);
+        sets = std::move(*made);
+        gateway = std::make_unique<registration::Gateway>(o.policy, *sets, timers, random, registry);
+        gateway->attach(gm_net, core_net);
+    }
+
+    Phone& phone(std::string user = "alice", std::string_view address = "10.2.0.1",
+                 sip::Transport transport = sip::Transport::udp) {
+        phones.push_back(std::make_unique<Phone>(*this, std::move(user), ip(address), transport));
+        return *phones.back();
+    }
+    static IpAddress gm_address(const IpAddress& ue) { return ue.is_v6() ? ip("2001:db8:1::1") : ip("10.1.0.1"); }
+
+    // Delivers all that is under way, at this moment.
+    void run() {
+        for (int guard = 0; guard < 10'000 && !queue.empty(); ++guard) {
+            Wire wire = std::move(queue.front());
+            queue.pop_front();
+            deliver(wire);
+        }
+        EXPECT_TRUE(queue.empty()) << "messages go round in circles";
+    }
+    void advance(Duration by) {
+        const TimePoint end = clock.now() + by;
+        run();
+        while (clock.now() < end) {
+            const Duration next = timers.until_next();
+            clock.advance(std::min<Duration>(std::max<Duration>(next, 1ms), end - clock.now()));
+            timers.advance();
+            run();
+        }
+    }
+
+    // Messages that crossed the wire, lost ones too.
+    [[nodiscard]] std::vector<Wire> sent_to(Wire::To to) const {
+        std::vector<Wire> found;
+        for (const Wire& w : log) {
+            if (w.to == to) found.push_back(w);
+        }
+        return found;
+    }
+    [[nodiscard]] std::uint64_t drops(Reason reason) const { return gateway->drops(reason); }
+
+    // After everything has timed out nothing may be left but what is registered (S3, C5, C11).
+    void expect_no_leak(std::size_t live_sets = 0) {
+        advance(600s);
+        EXPECT_EQ(gateway->pending(), 0U);
+        EXPECT_EQ(gateway->proxied(), 0U);
+        EXPECT_EQ(gateway->transactions(), 0U);
+        EXPECT_EQ(backend.installed(), live_sets);
+        EXPECT_EQ(sets->set_count(), live_sets);
+        EXPECT_EQ(sets->spis().held(), 2 * live_sets);
+        EXPECT_EQ(timers.size(), live_sets) << "one life time a set, and nothing else";
+        if (live_sets == 0) {
+            EXPECT_EQ(sets->user_count(), 0U);
+            EXPECT_EQ(gateway->registered(), 0U);
+        }
+        EXPECT_EQ(clear_on_protected, 0U) << "a message left a protected port without an SA (A6)";
+    }
+
+    class Net final : public sip::TransportLayer {
+      public:
+        Net(World& w, bool gm) : world(w), is_gm(gm) {}
+        bool send(const sip::Flow& flow, std::span<const char> bytes) override {
+            if (refuse) return false;
+            Wire wire;
+            wire.to = is_gm ? Wire::To::ue : Wire::To::home;
+            wire.flow = flow;
+            wire.message.text.assign(bytes.data(), bytes.size());
+            if (is_gm && flow.transport == sip::Transport::tcp && flow.connection == 0) {
+                auto& id = opened[{flow.local, flow.remote}];
+                if (id == 0) id = ++world.next_connection;
+                wire.flow.connection = id;
+            }
+            world.queue.push_back(std::move(wire));
+            return true;
+        }
+        void close(sip::ConnectionId /*connection*/) override {}
+        World& world;
+        bool is_gm;
+        bool refuse = false;
+        std::map<std::pair<Endpoint, Endpoint>, sip::ConnectionId> opened;
+    };
+
+    ManualClock clock;
+    TimerWheel timers;
+    SeededRandom random{42};
+    metrics::Registry registry;
+    FakeBackend backend;
+    std::unique_ptr<sa::SaDatabase> sets;
+    std::unique_ptr<registration::Gateway> gateway;
+    Options options;
+    Home home;
+    Net gm_net;
+    Net core_net;
+    std::vector<std::unique_ptr<Phone>> phones;
+    std::deque<Wire> queue;
+    std::vector<Wire> log;
+    std::function<bool(const Wire&)> lose;  // true: this one is lost
+    std::size_t clear_on_protected = 0;
+    std::size_t forged_dropped = 0;
+    sip::ConnectionId next_connection = 0;
+
+  private:
+    // The set that carries packets between these ports, if it is installed.
+    const FakeBackend::Installed* carrying(const sip::Flow& f, sa::SetId& id) const {
+        for (const auto& [set_id, s] : backend.sets()) {
+            if (s.ue != f.remote.address || s.ours != f.local.address) continue;
+            const auto& n = s.numbers;
+            if ((f.local.port == n.port_ps && f.remote.port == n.port_uc) ||
+                (f.local.port == n.port_pc && f.remote.port == n.port_us)) {
+                id = set_id;
+                return &s;
+            }
+        }
+        return nullptr;
+    }
+    [[nodiscard]] bool is_protected(const sip::Flow& f) const {
+        return sets->ports().is_port_ps(f.local.port) || sets->ports().is_port_pc(f.local.port);
+    }
+    void deliver(Wire& wire) {
+        const bool gm = wire.to == Wire::To::ue || wire.to == Wire::To::gateway_gm;
+        bool forged = false;
+        if (gm && is_protected(wire.flow)) {
+            const auto* installed = carrying(wire.flow, wire.set);
+            if (wire.to == Wire::To::ue) {
+                if (installed == nullptr) {
+                    ++clear_on_protected;
+                    return;
+                }
+            } else if (installed == nullptr) {
+                wire.lost = true;  // the packet layer has no SA for it
+            } else {
+                forged = !wire.esp;
+            }
+            wire.esp = installed != nullptr;
+        }
+        if (lose && lose(wire)) wire.lost = true;
+        if (forged) {
+            ++forged_dropped;
+            wire.lost = true;
+            backend.emit({sa::BackendEventKind::integrity_failure, wire.set, 0});
+            sets->poll_backend();
+        }
+        log.push_back(wire);
+        if (wire.lost) return;
+        std::string bytes = wire.message.text;
+        switch (wire.to) {
+            case Wire::To::gateway_gm: gateway->gm().on_message(wire.flow, bytes); break;
+            case Wire::To::gateway_core: {
+                gateway->core().on_message(wire.flow, bytes);
+                // What the gateway leaves in the buffer must hold no key (B2).
+                for (const auto& [impi, nonce] : home.nonces) {
+                    EXPECT_EQ(bytes.find(Aka::ck(nonce)), std::string::npos) << "ck left in the receive buffer";
+                    EXPECT_EQ(bytes.find(Aka::ik(nonce)), std::string::npos) << "ik left in the receive buffer";
+                }
+                break;
+            }
+            case Wire::To::ue: {
+                for (const auto& [impi, nonce] : home.nonces) {
+                    EXPECT_FALSE(wire.message.contains(Aka::ck(nonce))) << "ck reached a phone";
+                    EXPECT_FALSE(wire.message.contains(Aka::ik(nonce))) << "ik reached a phone";
+                }
+                for (auto& p : phones) {
+                    if (p->address == wire.flow.remote.address) p->receive(wire);
+                }
+                break;
+            }
+            case Wire::To::home: home.receive(wire); break;
+        }
+    }
+};
+
+// ---- Phone ----
+
+inline Phone::Phone(World& w, std::string user, IpAddress a, sip::Transport t)
+    : world(w), impi(user + "@home.example"), impu("sip:" + user + "@home.example"), address(a), transport(t) {}
+
+inline std::string Phone::contact() const {
+    return "sip:" + impi.substr(0, impi.find('@')) + "@" + address.to_uri_host() + ":" + std::to_string(port_us) +
+           (transport == sip::Transport::tcp ? ";transport=tcp" : "");
+}
+
+inline std::string Phone::security_client() const {
+    const std::string numbers = ";prot=esp;mod=trans;spi-c=" + std::to_string(spi_uc) + ";spi-s=" + std::to_string(spi_us) +
+                                ";port-c=" + std::to_string(port_uc) + ";port-s=" + std::to_string(port_us);
+    if (!offer.empty()) return offer + numbers;
+    return "ipsec-3gpp;alg=hmac-sha-1-96;ealg=null" + numbers + ", ipsec-3gpp;alg=hmac-sha-1-96;ealg=aes-cbc" + numbers;
+}
+
+inline std::string Phone::answer_to(std::string_view nonce, std::string_view response, std::string_view extra) const {
+    return "Digest username=\"" + impi + "\",realm=\"home.example\",nonce=\"" + std::string(nonce) +
+           "\",uri=\"sip:home.example\",response=\"" + std::string(response) + "\",algorithm=AKAv1-MD5" + std::string(extra);
+}
+
+inline std::string Phone::register_text(const RegisterOptions& o, const Security* on) {
+    const std::string who = o.impu.empty() ? impu : o.impu;
+    const std::string host = o.via_host.empty() ? address.to_uri_host() : o.via_host;
+    const std::uint16_t via_port = on != nullptr ? on->numbers.port_us : port;
+    std::string t = "REGISTER sip:home.example SIP/2.0\r\nVia: SIP/2.0/" + std::string(sip::name(transport)) + " " + host +
+                    ":" + std::to_string(via_port) +
+                    ";branch=" + (o.branch.empty() ? "z9hG4bK" + world.random.token(8) : o.branch) +
+                    (o.rport ? ";rport" : "") + "\r\nMax-Forwards: 70\r\nFrom: <" + who + ">;tag=1\r\nTo: <" + who +
+                    ">\r\nCall-ID: " + impi + "\r\nCSeq: " + std::to_string(++cseq) + " REGISTER\r\nContact: <" + contact() +
+                    ">" + o.contact_params + "\r\nExpires: " + std::to_string(o.expires) + "\r\n";
+    if (!o.authorization) {
+        t += "Authorization: Digest username=\"" + (o.impi.empty() ? impi : o.impi) +
+             "\",realm=\"home.example\",nonce=\"\",uri=\"sip:home.example\",response=\"\"\r\n";
+    } else if (!o.authorization->empty()) {
+        t += "Authorization: " + *o.authorization + "\r\n";
+    }
+    if (o.require) t += "Require: sec-agree\r\nProxy-Require: sec-agree\r\n";
+    t += "Supported: path, sec-agree\r\n";
+    if (o.security_client) t += "Security-Client: " + (o.client ? *o.client : security_client()) + "\r\n";
+    if (o.verify) t += "Security-Verify: " + *o.verify + "\r\n";
+    t += o.extra + "Content-Length: 0\r\n\r\n";
+    return t;
+}
+
+inline void Phone::send_clear(const std::string& text) {
+    Wire w;
+    w.to = Wire::To::gateway_gm;
+    if (transport == sip::Transport::tcp && clear_connection == 0) clear_connection = ++world.next_connection;
+    w.flow = {transport, Endpoint{World::gm_address(address), 5060}, Endpoint{address, port},
+              transport == sip::Transport::tcp ? clear_connection : 0};
+    w.message.text = text;
+    world.queue.push_back(std::move(w));
+}
+
+inline void Phone::send_on(const Security& s, const std::string& text) {
+    Wire w;
+    w.to = Wire::To::gateway_gm;
+    sip::ConnectionId connection = 0;
+    if (transport == sip::Transport::tcp) {
+        auto& id = connections[s.numbers.port_uc];
+        if (id == 0) id = ++world.next_connection;
+        connection = id;
+    }
+    w.flow = {transport, Endpoint{World::gm_address(address), s.numbers.port_ps}, Endpoint{address, s.numbers.port_uc},
+              connection};
+    w.message.text = text;
+    // The packet layer takes it only if the keys are those of the installed set.
+    for (const auto& [id, set] : world.backend.sets()) {
+        if (set.ue == address && set.numbers == s.numbers && !wrong_ik) {
+            w.esp = std::ranges::equal(set.ck.reveal(), s.ck) && std::ranges::equal(set.ik.reveal(), s.ik);
+        }
+    }
+    world.queue.push_back(std::move(w));
+}
+
+inline void Phone::take_challenge(const Sip& m) {
+    Security s;
+    s.server = m.header("Security-Server");
+    const std::string value = m.header("WWW-Authenticate");
+    const auto challenge = sip::parse_digest_challenge(value);
+    ASSERT_TRUE(challenge && challenge->nonce) << m.text;
+    s.nonce = *challenge->nonce;
+    s.ck = Aka::key(s.nonce, 1);
+    s.ik = Aka::key(s.nonce, 2);
+    secagree::MechanismList list;
+    list.add(s.server);
+    ASSERT_FALSE(list.mechanisms().empty()) << m.text;
+    const auto& first = list.mechanisms().front();
+    s.numbers = {spi_uc, spi_us, first.spi_c, first.spi_s, port_uc, port_us, first.port_c, first.port_s};
+    pending = s;
+}
+
+inline void Phone::receive(const Wire& wire) { inbox.push_back(wire); }
+
+inline bool Phone::register_once() {
+    send_sm1();
+    world.run();
+    if (last_status() != 401) return false;
+    take_challenge(last().message);
+    send_sm7();
+    world.run();
+    if (last_status() != 200) return false;
+    accept();
+    return true;
+}
+
+inline bool Phone::reregister() {
+    send_protected_sm1();
+    world.run();
+    if (last_status() != 401) return false;
+    take_challenge(last().message);
+    send_sm7();
+    world.run();
+    if (last_status() != 200) return false;
+    accept();
+    return true;
+}
+
+inline bool Phone::deregister() {
+    RegisterOptions o;
+    o.expires = 0;
+    send_protected_sm1(o);
+    world.run();
+    return last_status() == 200;
+}
+
+inline std::string Phone::request(std::string_view method, std::string_view uri, std::string_view headers,
+                                  std::string_view body) {
+    const auto& s = current();
+    std::string t = std::string(method) + " " + std::string(uri) + " SIP/2.0\r\nVia: SIP/2.0/" +
+                    std::string(sip::name(transport)) + " " + address.to_uri_host() + ":" + std::to_string(port_us) +
+                    ";branch=z9hG4bK" + world.random.token(8) + "\r\nMax-Forwards: 70\r\n";
+    if (headers.find("From:") == std::string_view::npos) t += "From: <" + impu + ">;tag=2\r\n";
+    if (headers.find("To:") == std::string_view::npos) t += "To: <" + std::string(uri) + ">\r\n";
+    if (headers.find("Route:") == std::string_view::npos) {
+        t += "Route: <sip:" + World::gm_address(address).to_uri_host() + ":" + std::to_string(s.numbers.port_ps) +
+             ";lr>, " + world.home.service_route + "\r\n";
+    }
+    ++cseq;
+    t += "Call-ID: c" + std::to_string(cseq) + "@ue\r\nCSeq: " + std::to_string(cseq) + " " + std::string(method) +
+         "\r\n" + std::string(headers) + "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + std::string(body);
+    return t;
+}
+
+inline void Phone::answer(const Wire& asked, int status, std::string_view headers) {
+    sip::Message m;
+    ASSERT_EQ(m.parse(std::string_view(asked.message.text)), sip::ParseStatus::ok);
+    std::string out;
+    sip::ResponseOptions o;
+    o.to_tag = "ue";
+    o.copy_record_route = true;
+    ASSERT_TRUE(sip::build_response(m, status, o, out));
+    out.insert(out.find("Content-Length"), headers);
+    if (asked.flow.transport == sip::Transport::tcp) {
+        Wire w;
+        w.to = Wire::To::gateway_gm;
+        w.flow = asked.flow;
+        w.esp = true;
+        w.message.text = out;
+        world.queue.push_back(std::move(w));
+    } else {
+        send_on(current(), out);
+    }
+}
+
+// ---- Home ----
+
+inline void Home::reply(const Wire& asked, int status, std::string_view headers, std::string_view body) {
+    sip::Message m;
+    ASSERT_EQ(m.parse(std::string_view(asked.message.text)), sip::ParseStatus::ok);
+    std::string out;
+    sip::ResponseOptions o;
+    o.to_tag = "home";
+    o.copy_record_route = true;
+    o.body = body;
+    if (!body.empty()) o.content_type = "text/plain";
+    ASSERT_TRUE(sip::build_response(m, status, o, out));
+    out.insert(out.find("Content-Length"), headers);
+    Wire w;
+    w.to = Wire::To::gateway_core;
+    w.flow = asked.flow;
+    if (w.flow.local.port == 0) w.flow.local.port = 5060;
+    w.message.text = out;
+    world.queue.push_back(std::move(w));
+}
+
+inline void Home::receive(const Wire& wire) {
+    inbox.push_back(wire);
+    const Sip& m = wire.message;
+    if (silent || !m.is_request() || m.method() == "ACK") return;
+    if (fixed_status != 0) return reply(wire, fixed_status);
+    if (m.method() != "REGISTER") return reply(wire, 200, "P-Charging-Vector: icid-value=secret\r\n");
+
+    const std::string value = m.header("Authorization");
+    const auto c = sip::parse_digest_credentials(value);
+    if (!c || !c->username) return reply(wire, 400);
+    const std::string impi(*c->username);
+    const bool integrity = c->integrity_protected && *c->integrity_protected == "yes";
+    const bool answered = c->response && !c->response->empty();
+    const bool resync = c->auts && !c->auts->empty();
+    const bool empty_answer = c->response && c->response->empty() && c->nonce && !c->nonce->empty() && !resync;
+    const auto known = nonces.find(impi);
+    if (empty_answer && known != nonces.end() && known->second == *c->nonce) return reply(wire, 403);  // C3
+    const bool right = answered && integrity && known != nonces.end() && c->nonce && known->second == *c->nonce;
+    if (right && *c->response != Aka::res(known->second)) return reply(wire, final_status != 0 ? final_status : 403);
+    const bool accept = (right && !challenge_again) || accept_without_challenge ||
+                        (!answered && integrity && integrity_yes_is_enough && !resync);
+    if (!accept) {
+        const std::string nonce = to_base64(as_bytes("nonce-" + std::to_string(++counter)));
+        nonces[impi] = nonce;
+        std::string headers = "WWW-Authenticate: Digest realm=\"home.example\",nonce=\"" + nonce +
+                              "\",algorithm=AKAv1-MD5,qop=\"auth\"";
+        if (!omit_keys) headers += ",ck=\"" + Aka::ck(nonce) + "\",ik=\"" + Aka::ik(nonce) + "\"";
+        return reply(wire, 401, headers + "\r\n");
+    }
+    if (final_status != 0) return reply(wire, final_status);
+    paths[impi] = m.header("Path");
+    const std::string user = impi.substr(0, impi.find('@'));
+    std::string associated_now = associated;
+    for (auto at = associated_now.find("%U"); at != std::string::npos; at = associated_now.find("%U")) {
+        associated_now.replace(at, 2, user);
+    }
+    const std::string asked = m.header("Expires");
+    const unsigned seconds = asked == "0" ? 0 : std::min<unsigned>(grant, static_cast<unsigned>(std::stoul(asked)));
+    std::string contact = m.header("Contact");
+    contact = contact.substr(0, contact.find('>') + 1);
+    reply(wire, 200,
+          "Path: " + m.header("Path") + "\r\nService-Route: " + service_route + "\r\nP-Associated-URI: " + associated_now +
+              "\r\nContact: " + contact + ";expires=" + std::to_string(seconds) +
+              "\r\nP-Charging-Vector: icid-value=secret\r\n");
+}
+
+inline std::string Home::request(std::string_view method, const std::string& path, std::string_view uri,
+                                 std::string_view headers, std::string_view body) {
+    std::string t = std::string(method) + " " + std::string(uri) +
+                    " SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.9:5060;branch=z9hG4bK" + world.random.token(8) +
+                    "\r\nMax-Forwards: 60\r\nRoute: " + path + "\r\nFrom: <sip:bob@home.example>;tag=b\r\n";
+    if (headers.find("To:") == std::string_view::npos) t += "To: <" + std::string(uri) + ">\r\n";
+    t += "Call-ID: h" + std::to_string(++counter) + "@home\r\nCSeq: 1 " + std::string(method) +
+         "\r\nP-Asserted-Identity: <sip:bob@home.example>\r\nP-Charging-Vector: icid-value=secret\r\n" +
+         std::string(headers) + "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + std::string(body);
+    Wire w;
+    w.to = Wire::To::gateway_core;
+    w.flow = {sip::Transport::udp, ep("192.0.2.1:5060"), ep("192.0.2.9:5060"), 0};
+    w.message.text = t;
+    world.queue.push_back(std::move(w));
+    return t;
+}
+
+}  // namespace gmgate::test
