@@ -56,6 +56,13 @@ std::string unquote(std::string_view v) {
 
 Result<Mechanism> parse_one(std::string_view text) {
     Mechanism m;
+    // A fold is a blank; other control characters have no business here (and would end up in our Security-Verify).
+    if (std::ranges::any_of(text, [](char c) { return static_cast<unsigned char>(c) < ' ' && c != '\t' && c != '\r' && c != '\n'; })) {
+        return fail(ErrorKind::invalid, "Security-Server: a control character");
+    }
+    std::string unfolded(text);
+    std::ranges::replace_if(unfolded, [](char c) { return c == '\r' || c == '\n' || c == '\t'; }, ' ');
+    text = unfolded;
     std::size_t semicolon = text.find(';');
     m.name = to_lower(trim_all(text.substr(0, semicolon)));
     if (m.name.empty()) return fail(ErrorKind::invalid, "Security-Server: a mechanism without a name");
@@ -215,7 +222,8 @@ std::string security_verify(Style style, std::span<const Mechanism> offered) {
             out += p.first;
             if (p.second.empty()) return;
             out += '=';
-            if (style == Style::google && (p.first == "spi-c" || p.first == "spi-s")) {
+            const bool stand_in = static_cast<unsigned char>(p.second[0]) < ' ';
+            if (style == Style::google && !stand_in && (p.first == "spi-c" || p.first == "spi-s")) {
                 out += fmt::format("{:0>10}", p.second);
             } else {
                 out += p.second;
@@ -232,6 +240,37 @@ std::string security_verify(Style style, std::span<const Mechanism> offered) {
         if (one_line_each) out += "\r\n";
     }
     if (!first && !one_line_each) out += "\r\n";
+    return out;
+}
+
+std::string verify_template(Style style, std::span<const Mechanism> offered, const Mechanism& chosen) {
+    std::vector<Mechanism> list(offered.begin(), offered.end());
+    for (Mechanism& m : list) {
+        for (auto& [key, value] : m.parameters) {
+            if (key == "spi-c" && m.spi_c == chosen.spi_c) value = "\x01";
+            if (key == "spi-s" && m.spi_s == chosen.spi_s) value = "\x02";
+            if (key == "port-c" && m.port_c == chosen.port_c) value = "\x03";
+            if (key == "port-s" && m.port_s == chosen.port_s) value = "\x04";
+        }
+    }
+    return security_verify(style, list);
+}
+
+std::string expand_verify(Style style, std::string_view text, const sa::SaNumbers& numbers) {
+    std::string out;
+    out.reserve(text.size() + text.size() / 4);
+    const auto spi = [&](sa::Spi v) {
+        out += style == Style::google ? fmt::format("{:010}", v) : fmt::format("{}", v);
+    };
+    for (const char c : text) {
+        switch (c) {
+            case 1: spi(numbers.spi_pc); break;
+            case 2: spi(numbers.spi_ps); break;
+            case 3: out += std::to_string(numbers.port_pc); break;
+            case 4: out += std::to_string(numbers.port_ps); break;
+            default: out += c;
+        }
+    }
     return out;
 }
 

@@ -54,4 +54,9 @@ struct Mechanism {
 // What the P-CSCF said, written back in the phone's own hand. The order of mechanisms is kept.
 [[nodiscard]] std::string security_verify(Style style, std::span<const Mechanism> offered);
 
+// The same with the four numbers of `chosen` taken out, so that thousands of phones share one text; expand_verify() puts
+// numbers in: spi_pc, spi_ps, port_pc and port_ps of `numbers`.
+[[nodiscard]] std::string verify_template(Style style, std::span<const Mechanism> offered, const Mechanism& chosen);
+[[nodiscard]] std::string expand_verify(Style style, std::string_view text, const sa::SaNumbers& numbers);
+
 }  // namespace gmgate::ue

@@ -85,6 +85,11 @@ void TcpConnection::abort() {
     timer_.stop();
 }
 
+void TcpConnection::forget() {
+    state_ = State::closed;
+    timer_.stop();
+}
+
 void TcpConnection::pump() {
     const std::uint32_t mss = std::min(options_.mss, peer_mss_);
     const std::uint32_t limit = std::min(peer_window_, window_segments * mss);

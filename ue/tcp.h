@@ -56,7 +56,8 @@ class TcpConnection {
     void receive(const TcpSegment& segment);
     void send(std::string_view data);     // before the handshake is done, too; ignored once closing
     void close();                         // FIN after what is queued
-    void abort();                         // RST, silently gone
+    void abort();                         // RST, and gone without a call to the owner
+    void forget();                        // gone without even an RST
 
     [[nodiscard]] State state() const { return state_; }
     [[nodiscard]] bool open() const {

@@ -1,0 +1,434 @@
+// gmue: phones for a P-CSCF to register. Options, set-up, the loop, the summary.
+
+#include <fmt/format.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/ioctl.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdio>
+#include <fstream>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/event_loop.h"
+#include "ue/key_log.h"
+#include "ue/load.h"
+#include "ue/report.h"
+#include "ue/subscriber_file.h"
+
+extern char** environ;
+
+namespace {
+
+using namespace gmgate;
+using namespace gmgate::ue;
+
+constexpr int exit_failed = 1;  // some phone did not see what it should
+constexpr int exit_usage = 2;   // options, permissions, addresses
+
+struct Options {
+    std::string pcscf, pcscf6, realm, seed, subscribers, imsi, net4, net6;
+    std::string suites = "all", offer = "auto", style = "auto", json, keylog;
+    std::vector<std::string> misbehave;
+    LoadOptions load;
+    double reregister = 0, hold = 0, silence = 4, timeout = 32, message_interval = 0.1;
+    unsigned messages = 2;
+    std::uint32_t expires = 600000;
+    std::uint16_t clear_port = 5060;
+    std::size_t mtu = 0;
+    bool only_register = false, show_messages = false, verbose = false, quiet = false, setup_net = false, strict = false;
+};
+
+int usage_error(const std::string& text) {
+    fmt::print(stderr, "gmue: {}\n", text);
+    return exit_usage;
+}
+
+constexpr const char* footer = R"(
+Examples
+  one phone, every step shown (addresses of 10.20.0.0/16 local to this host: ip route add local 10.20.0.0/16 dev lo):
+    gmue --pcscf 10.21.0.1 --ue-net 10.20.0.0/16 --realm ims.example --seed 00112233445566778899aabbccddeeff
+  two thousand phones, IPv4 and IPv6, UDP and TCP, every ESP suite, 300 a second:
+    gmue --pcscf 10.21.0.1 --pcscf6 fd00:21::1 --ue-net 10.20.0.0/16 --ue-net6 fd00:20::/64 --ipv6-share 0.5
+         --tcp-share 0.5 --phones 2000 --rate 300 --realm ims.example --seed 00112233445566778899aabbccddeeff --json -
+  a phone with a wrong key; succeeds if nobody answers its SM7:
+    gmue … --misbehave wrong-ik
+
+Misbehaviours: wrong-ik wrong-res mac-failure sync-failure silent-after-sm6 altered-verify altered-client
+  no-security-client bad-proposal replay forged-esp unknown-spi clear-on-protected; KIND:3 = three phones, KIND:1% = a share.
+  Each has an outcome a right gateway gives; the summary says what was seen.
+
+Exit code: 0 all phones saw what they should; 1 some did not; 2 wrong options, permissions or addresses.)";
+
+void describe(CLI::App& app, Options& o) {
+    app.description("gmue: IMS phones for a P-CSCF. Registers one phone and shows each step, or many as a load generator.\n"
+                    "IMS AKA, security agreement and ESP are its own, independent of the gateway's.");
+    app.footer(footer);
+    app.set_version_flag("--version", GMGATE_VERSION);
+    app.add_option("--pcscf", o.pcscf, "the P-CSCF's IPv4 address, with :port if not 5060")->group("Network");
+    app.add_option("--pcscf6", o.pcscf6, "its IPv6 address, with [address]:port if not 5060")->group("Network");
+    app.add_option("--ue-net", o.net4, "IPv4 network (or the one address) of the phones; phone n is host n")->group("Network");
+    app.add_option("--ue-net6", o.net6, "IPv6 network (or the one address) of the phones")->group("Network");
+    app.add_flag("--setup-net", o.setup_net, "make these networks local to this host (ip route), undo it at the end")->group("Network");
+    app.add_option("--clear-port", o.clear_port, "UDP port of the phones for SM1 and SM6")->group("Network")->capture_default_str();
+    app.add_option("--mtu", o.mtu, "largest IP packet to send; default: that of the route")->group("Network")->check(CLI::Range(1280, 65535));
+
+    app.add_option("--realm", o.realm, "home network domain: IMPI is <imsi>@<realm>, IMPU sip:<imsi>@<realm>")->group("Subscribers")->required();
+    app.add_option("--seed", o.seed, "hex; K and OPc are generated from it and the IMSI, as gmhome --generate does")->group("Subscribers");
+    app.add_option("--subscribers", o.subscribers, "CSV file with columns imsi, k, opc or op (instead of --seed)")->group("Subscribers");
+    app.add_option("--imsi", o.imsi, "IMSI of phone 1; the others count up from it (default 001010000000001)")->group("Subscribers");
+
+    app.add_option("--phones", o.load.phones, "how many")->group("Load")->capture_default_str()->check(CLI::Range(1, 2000000));
+    app.add_option("--first-phone", o.load.first_phone, "number of the first one: shifts IMSI and address")->group("Load")->capture_default_str()->check(CLI::Range(1, 100000000));
+    app.add_option("--rate", o.load.rate, "registrations started per second; 0: as fast as --in-flight allows")->group("Load")->check(CLI::NonNegativeNumber)->capture_default_str();
+    app.add_option("--in-flight", o.load.max_in_flight, "phones between SM1 and SM12 at most")->group("Load")->capture_default_str()->check(CLI::Range(1, 1000000));
+    app.add_option("--ipv6-share", o.load.ipv6_share, "share of phones over IPv6, 0 to 1")->group("Load")->check(CLI::Range(0.0, 1.0));
+    app.add_option("--tcp-share", o.load.tcp_share, "share of phones over TCP, 0 to 1")->group("Load")->check(CLI::Range(0.0, 1.0));
+    app.add_option("--suites", o.suites, "all, or a list: hmac-sha-1-96/aes-cbc,null/aes-gcm,…")->group("Load")->capture_default_str();
+    app.add_option("--offer", o.offer, "all: each phone offers all these suites; one: each offers one of them in turn; auto: one if --phones > 1")
+        ->group("Load")->check(CLI::IsMember({"auto", "all", "one"}));
+    app.add_option("--style", o.style, "handwriting of the phones' headers: plain samsung qualcomm mediatek google, mix; auto: mix if --phones > 1")->group("Load");
+
+    app.add_flag("--only-register", o.only_register, "no messages and no re-registration: --messages 0 and no --reregister-once")->group("After registration");
+    app.add_option("--messages", o.messages, "requests each phone then sends, MESSAGE and OPTIONS in turn")->group("After registration")->capture_default_str()->check(CLI::Range(0, 255));
+    app.add_option("--message-share", o.load.message_share, "share of phones that send them")->group("After registration")->check(CLI::Range(0.0, 1.0))->capture_default_str();
+    app.add_option("--message-interval", o.message_interval, "seconds between a phone's requests")->group("After registration")->check(CLI::NonNegativeNumber)->capture_default_str();
+    app.add_option("--reregister", o.reregister, "seconds between re-registrations of each phone, while it holds")->group("After registration")->check(CLI::NonNegativeNumber);
+    app.add_option("--hold", o.hold, "seconds to stay registered; -1: until Ctrl-C")->group("After registration")->capture_default_str();
+    app.add_flag("--stay", o.load.stay, "end without de-registering")->group("After registration");
+    app.add_option("--expires", o.expires, "seconds asked for in REGISTER")->group("After registration")->capture_default_str();
+
+    app.add_option("--misbehave", o.misbehave, "KIND[:phones|:share%], may be given several times; kinds below")->group("Misbehaviour");
+    app.add_option("--silence", o.silence, "seconds a misbehaving phone waits before it calls it \"no answer\"")->group("Misbehaviour")->capture_default_str()->check(CLI::PositiveNumber);
+    app.add_option("--timeout", o.timeout, "seconds a phone waits for a final answer")->group("Misbehaviour")->capture_default_str()->check(CLI::PositiveNumber);
+
+    app.add_flag("--verbose", o.verbose, "show each step also of several phones")->group("Output");
+    app.add_flag("--quiet", o.quiet, "no steps, no progress, no summary")->group("Output");
+    app.add_flag("--show-messages", o.show_messages, "show the SIP as well")->group("Output");
+    app.add_option("--json", o.json, "write the summary as JSON to this file; - : standard output")->group("Output");
+    app.add_option("--keylog", o.keylog, "append the keys of all SAs to this file, as Wireshark's esp_sa table (mode 0600)")->group("Output");
+    app.add_flag("--strict", o.strict, "also fail if the gateway broke a rule that did not stop a phone")->group("Output");
+}
+
+Result<std::vector<sa::Suite>> parse_suites(const std::string& text) {
+    if (text == "all") return std::vector<sa::Suite>(sa::all_suites.begin(), sa::all_suites.end());
+    std::vector<sa::Suite> out;
+    std::string_view rest = text;
+    for (;;) {
+        const auto comma = rest.find(',');
+        const auto s = sa::parse_suite(trim(rest.substr(0, comma)));
+        if (!s) {
+            std::string all;
+            for (const auto a : sa::all_suites) all += (all.empty() ? "" : ", ") + sa::to_string(a);
+            return fail(ErrorKind::invalid, fmt::format("--suites: '{}' is none of {}", trim(rest.substr(0, comma)), all));
+        }
+        out.push_back(*s);
+        if (comma == std::string_view::npos) return out;
+        rest.remove_prefix(comma + 1);
+    }
+}
+
+Result<std::vector<Style>> parse_styles(const std::string& text, bool several) {
+    if (text == "mix" || (text == "auto" && several)) return std::vector<Style>(all_styles.begin(), all_styles.end());
+    if (text == "auto") return std::vector<Style>{Style::plain};
+    const auto s = parse_style(text);
+    if (!s) return fail(ErrorKind::invalid, fmt::format("--style: '{}' is none of plain, samsung, qualcomm, mediatek, google, mix", text));
+    return std::vector<Style>{*s};
+}
+
+Duration seconds(double s) { return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(s)); }
+
+int run_command(const std::vector<std::string>& command) {
+    std::vector<char*> argv;
+    for (const auto& a : command) argv.push_back(const_cast<char*>(a.c_str()));
+    argv.push_back(nullptr);
+    pid_t pid = 0;
+    int status = -1;
+    if (posix_spawnp(&pid, argv[0], nullptr, nullptr, argv.data(), environ) != 0) return -1;
+    waitpid(pid, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+// Makes networks local for the life of this object.
+class LocalRoutes {
+  public:
+    ~LocalRoutes() {
+        for (const auto& n : added_) run_command({"ip", "route", "del", "local", n, "dev", "lo"});
+    }
+    Result<void> add(const AddressPlan& net) {
+        if (is_local(net.host(1))) return {};
+        if (run_command({"ip", "route", "add", "local", net.to_string(), "dev", "lo"}) != 0) {
+            return fail(ErrorKind::denied, fmt::format("--setup-net: 'ip route add local {} dev lo' failed; it needs CAP_NET_ADMIN", net.to_string()));
+        }
+        added_.push_back(net.to_string());
+        return {};
+    }
+
+  private:
+    std::vector<std::string> added_;
+};
+
+// Redraws one line on a terminal; elsewhere a line every few seconds.
+class Progress {
+  public:
+    Progress(TimerWheel& timers, const Load& load, std::FILE* out)
+        : timers_(timers), load_(load), out_(out), tty_(isatty(fileno(out)) != 0) {
+        timer_.bind<&Progress::on_timer>(this);
+        timers_.start(timer_, period());
+    }
+    ~Progress() {
+        timer_.stop();
+        if (tty_) fmt::print(out_, "\r\x1b[K");
+        std::fflush(out_);
+    }
+    Progress(const Progress&) = delete;
+    Progress& operator=(const Progress&) = delete;
+
+  private:
+    [[nodiscard]] Duration period() const { return tty_ ? Duration(std::chrono::milliseconds(100)) : Duration(std::chrono::seconds(5)); }
+    void on_timer() {
+        winsize w{};
+        const std::size_t width = tty_ && ioctl(fileno(out_), TIOCGWINSZ, &w) == 0 && w.ws_col > 20 ? w.ws_col - 1U : 100U;
+        const std::string line = progress_line(load_, width);
+        if (tty_) {
+            fmt::print(out_, "\r\x1b[K{}", line);
+        } else {
+            fmt::print(out_, "{}\n", line);
+        }
+        std::fflush(out_);
+        timers_.start(timer_, period());
+    }
+
+    TimerWheel& timers_;
+    const Load& load_;
+    std::FILE* out_;
+    bool tty_;
+    Timer timer_;
+};
+
+int run(Options& o) {
+    // Options to plan.
+    LoadOptions& l = o.load;
+    const bool several = l.phones > 1;
+    std::optional<Endpoint> pcscf4, pcscf6;
+    if (!o.pcscf.empty()) {
+        pcscf4 = Endpoint::parse(o.pcscf, 5060);
+        if (!pcscf4) return usage_error(fmt::format("--pcscf: '{}' is not an address (host names are not resolved)", o.pcscf));
+        if (pcscf4->address.is_v6()) std::swap(pcscf4, pcscf6);
+    }
+    if (!o.pcscf6.empty()) {
+        pcscf6 = Endpoint::parse(o.pcscf6, 5060);
+        if (!pcscf6 || !pcscf6->address.is_v6()) return usage_error(fmt::format("--pcscf6: '{}' is not an IPv6 address", o.pcscf6));
+    }
+    if (!pcscf4 && !pcscf6) return usage_error("where is the P-CSCF? give --pcscf ADDRESS, or --pcscf6");
+    for (auto [text, option] : {std::pair{&o.net4, "--ue-net"}, std::pair{&o.net6, "--ue-net6"}}) {
+        if (text->empty()) continue;
+        auto n = AddressPlan::parse(*text);
+        if (!n) return usage_error(fmt::format("{}: {}", option, n.error().text));
+        (n->is_v6() ? l.net6 : l.net4) = *n;
+    }
+    if (!l.net4 && !l.net6) return usage_error("which addresses are the phones'? give --ue-net NETWORK, or --ue-net6");
+    if (!l.net4) l.ipv6_share = 1;
+    if (l.ipv6_share > 0 && !pcscf6) return usage_error("phones over IPv6 need --pcscf6");
+    if (l.ipv6_share < 1 && !pcscf4) return usage_error("phones over IPv4 need --pcscf (or give --ipv6-share 1)");
+
+    auto suites = parse_suites(o.suites);
+    if (!suites) return usage_error(suites.error().text);
+    l.suites = *suites;
+    l.one_suite_each = o.offer == "one" || (o.offer == "auto" && several);
+    auto styles = parse_styles(o.style, several);
+    if (!styles) return usage_error(styles.error().text);
+    l.styles = *styles;
+    for (const auto& text : o.misbehave) {
+        auto m = parse_misbehaviour_share(text);
+        if (!m) return usage_error(m.error().text);
+        l.misbehave.push_back(*m);
+    }
+    l.hold = o.hold < 0 ? Duration(-1) : seconds(o.hold);
+    l.reregister_once = !o.only_register;
+    if (o.only_register) o.messages = 0;
+
+    // Cards.
+    std::optional<SubscriberFile> file;
+    std::optional<Bytes> seed;
+    if (o.seed.empty() == o.subscribers.empty()) {
+        return usage_error("give the cards: --seed HEX (as gmhome has it), or --subscribers FILE");
+    }
+    if (!o.seed.empty()) {
+        seed = from_hex(o.seed);
+        if (!seed || seed->size() < 8) return usage_error("--seed: an even number of hex digits, at least 16");
+        wipe(std::span(reinterpret_cast<std::uint8_t*>(o.seed.data()), o.seed.size()));
+    } else {
+        auto loaded = SubscriberFile::load(o.subscribers);
+        if (!loaded) return usage_error(loaded.error().text);
+        file = std::move(*loaded);
+        if (o.imsi.empty()) o.imsi = file->first_imsi();
+    }
+    if (!o.imsi.empty()) {
+        if (o.imsi.size() > 15 || !std::ranges::all_of(o.imsi, [](char c) { return c >= '0' && c <= '9'; })) {
+            return usage_error(fmt::format("--imsi: '{}' is not 1 to 15 digits", o.imsi));
+        }
+        l.first_imsi = std::stoull(o.imsi);
+        l.imsi_digits = static_cast<std::uint8_t>(o.imsi.size());
+    }
+    if (file) {
+        for (std::uint32_t i = 0; i < l.phones; ++i) {
+            const std::string imsi = fmt::format("{:0{}}", l.first_imsi + l.first_phone - 1 + i, l.imsi_digits);
+            if (file->find(imsi) == nullptr) return usage_error(fmt::format("{} has no IMSI {}", o.subscribers, imsi));
+        }
+    }
+
+    // The host.
+    LocalRoutes routes;
+    for (const auto* net : {&l.net4, &l.net6}) {
+        if (!*net || ((*net)->is_v6() ? l.ipv6_share <= 0 : l.ipv6_share >= 1)) continue;
+        if (o.setup_net) {
+            if (auto r = routes.add(**net); !r) return usage_error(r.error().text);
+        }
+        const IpAddress first = (*net)->host((*net)->single() ? 0 : l.first_phone);
+        if (!is_local(first)) {
+            return usage_error(fmt::format("{} is not an address of this host: add --setup-net, or 'ip route add local {} dev lo'",
+                                           first.to_string(), (*net)->to_string()));
+        }
+    }
+    std::size_t mtu = o.mtu;
+    for (const auto* p : {&pcscf4, &pcscf6}) {
+        if (!*p || ((*p)->address.is_v6() ? l.ipv6_share <= 0 : l.ipv6_share >= 1)) continue;
+        const std::size_t m = route_mtu((*p)->address);
+        if (m == 0) return usage_error(fmt::format("no route to the P-CSCF at {}", (*p)->address.to_string()));
+        if (o.mtu == 0) mtu = mtu == 0 ? m : std::min(mtu, m);
+    }
+    rlimit files{};
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+        files.rlim_cur = files.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
+
+    std::unique_ptr<FileKeyLog> keys;
+    if (!o.keylog.empty()) {
+        auto k = FileKeyLog::open(o.keylog);
+        if (!k) return usage_error(k.error().text);
+        keys = std::move(*k);
+    }
+
+    SystemClock clock;
+    EventLoop loop(clock);
+    SystemRandom random;
+    EspCrypto crypto;
+    Statistics statistics;
+
+    // Sockets are opened before the phones exist; what arrives until then has nobody to go to.
+    class Relay final : public NetworkReceiver {
+      public:
+        Load* load = nullptr;
+        void on_udp(const Endpoint& from, const IpAddress& to, std::string_view payload) override {
+            if (load != nullptr) load->on_udp(from, to, payload);
+        }
+        void on_esp(const IpAddress& from, const IpAddress& to, std::span<const std::uint8_t> esp) override {
+            if (load != nullptr) load->on_esp(from, to, esp);
+        }
+    } relay;
+    SocketNetwork::Options n;
+    n.v4 = l.ipv6_share < 1;
+    n.v6 = l.ipv6_share > 0;
+    n.clear_port = o.clear_port;
+    n.mtu = mtu;
+    auto network = SocketNetwork::open(loop, relay, n);
+    if (!network) return usage_error(network.error().text);
+
+    const bool to_stdout = o.json == "-";
+    std::FILE* people = to_stdout ? stderr : stdout;
+    std::optional<Narrator> narrator;
+    if (!o.quiet && (!several || o.verbose || o.show_messages)) {
+        narrator.emplace(people, isatty(fileno(people)) != 0, o.show_messages, several);
+    }
+
+    PhoneContext context{.timers = loop.timers(), .random = random, .network = **network, .crypto = crypto, .statistics = statistics};
+    context.observer = narrator ? &*narrator : nullptr;
+    context.key_log = keys.get();
+    context.card = [&](std::string_view imsi) {
+        if (seed) return keys_by_rule(*seed, imsi);
+        return file->find(imsi)->copy();
+    };
+    context.realm = o.realm;
+    if (pcscf4) context.pcscf4 = *pcscf4;
+    if (pcscf6) context.pcscf6 = *pcscf6;
+    context.clear_port = o.clear_port;
+    context.expires = o.expires;
+    context.mtu = mtu;
+    context.reregister = seconds(o.reregister);
+    context.messages = o.messages;
+    context.message_interval = seconds(o.message_interval);
+    context.times.silence = seconds(o.silence);
+    context.times.transaction = seconds(o.timeout);
+
+    auto load = Load::make(context, l);
+    if (!load) return usage_error(load.error().text);
+    relay.load = load->get();
+    loop.on_idle([&] {
+        (*load)->collect();
+        (*network)->flush();
+    });
+    for (const int s : {SIGINT, SIGTERM}) loop.on_signal(s, [&] { (*load)->interrupt(); });
+
+    const TimePoint begin = clock.now();
+    {
+        std::optional<Progress> progress;
+        if (!o.quiet && !narrator) progress.emplace(loop.timers(), **load, people);
+        // The last packets (an answer, a FIN) leave with the flush before the loop looks whether to stop.
+        (*load)->start([&] { loop.stop(); });
+        loop.run();
+    }
+    (*network)->flush();
+    const double took = std::chrono::duration<double>(clock.now() - begin).count();
+    relay.load = nullptr;
+
+    if (!o.quiet) {
+        fmt::print(people, "{}", text_summary(**load, took, (*network)->send_errors()));
+        if ((*network)->send_errors() > 0) fmt::print(people, "  first: {}\n", (*network)->first_send_error());
+        std::fflush(people);
+    }
+    if (!o.json.empty()) {
+        const std::string j = json_summary(**load, took, (*network)->send_errors());
+        if (to_stdout) {
+            fmt::print("{}", j);
+        } else {
+            std::ofstream out(o.json, std::ios::binary | std::ios::trunc);
+            out << j;
+            if (!out.flush()) return usage_error(fmt::format("--json {}: cannot be written", o.json));
+        }
+    }
+    const bool good = (*load)->good() && (!o.strict || statistics.violations.total() == 0);
+    return good ? 0 : exit_failed;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    CLI::App app;
+    Options o;
+    describe(app, o);
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::CallForHelp& e) {
+        return app.exit(e);
+    } catch (const CLI::CallForVersion& e) {
+        return app.exit(e);
+    } catch (const CLI::ParseError& e) {
+        fmt::print(stderr, "gmue: {} (try --help)\n", e.what());
+        return exit_usage;
+    }
+    try {
+        return run(o);
+    } catch (const std::exception& e) {
+        fmt::print(stderr, "gmue: {}\n", e.what());
+        return exit_usage;
+    }
+}

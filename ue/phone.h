@@ -1,0 +1,265 @@
+#pragma once
+// One phone: from SM1 to SM12, re-registration, requests both ways, de-registration, and every way to do it wrong.
+//
+// Phones share what does not differ between them (PhoneContext). A phone never blocks and owns no socket. One thread.
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/ip.h"
+#include "base/random.h"
+#include "base/timer_wheel.h"
+#include "control/sip/framer.h"
+#include "control/sip/message.h"
+#include "control/sip/values.h"
+#include "ue/esp.h"
+#include "ue/misbehaviour.h"
+#include "ue/network.h"
+#include "ue/requests.h"
+#include "ue/sa_set.h"
+#include "ue/security_agreement.h"
+#include "ue/statistics.h"
+#include "ue/text_pool.h"
+#include "ue/usim.h"
+
+namespace gmgate::ue {
+
+class Phone;
+
+// Sees each step of each phone; for people. Absent under load.
+class Observer {
+  public:
+    virtual ~Observer() = default;
+    virtual void step(const Phone& phone, std::string_view line) = 0;
+    virtual void message(const Phone& phone, bool sent, std::string_view where, std::string_view text) = 0;
+};
+
+// Gets the keys of each set; only when the operator asked for a Wireshark key table (S1).
+class KeyLog {
+  public:
+    virtual ~KeyLog() = default;
+    virtual void write(const IpAddress& ue, const IpAddress& pcscf, const SaSet& set) = 0;
+};
+
+enum class PhoneEvent : std::uint8_t {
+    registered,    // SM12 of the first registration (and, told to attack, after the attack)
+    reregistered,  // a re-registration ended, well or not
+    talked,        // its messages are sent and answered, or given up
+    finished,      // nothing more will happen: deregistered, or told to misbehave and done
+    failed,        // gave up
+};
+
+struct PhoneTimes {
+    Duration t1 = std::chrono::milliseconds(500);
+    Duration t2 = std::chrono::seconds(4);
+    Duration transaction = std::chrono::seconds(32);  // 64·T1
+    Duration silence = std::chrono::seconds(4);       // how long "no answer" is waited for
+};
+
+// What all phones have in common. References must outlive the phones.
+struct PhoneContext {
+    TimerWheel& timers;
+    Random& random;
+    Network& network;
+    EspCrypto& crypto;
+    Statistics& statistics;
+    Observer* observer = nullptr;
+    KeyLog* key_log = nullptr;
+    std::function<CardKeys(std::string_view imsi)> card{};
+    std::function<void(Phone&, PhoneEvent)> on_event{};
+
+    std::string realm{};
+    Endpoint pcscf4{};
+    Endpoint pcscf6{};
+    std::uint16_t clear_port = 5060;
+    std::uint32_t expires = 600000;
+    std::size_t mtu = 1500;
+    Duration reregister{0};          // 0: never
+    unsigned messages = 0;           // OPTIONS/MESSAGE each chatty phone sends after registration
+    Duration message_interval = std::chrono::seconds(1);
+    PhoneTimes times{};
+
+    TextPool texts{};
+    // Sets taken out of use while their code may still be running; cleared by the driver between events.
+    std::vector<std::unique_ptr<SaSet>> retired_sets{};
+    std::vector<std::unique_ptr<TcpLink>> retired_links{};
+    std::vector<std::unique_ptr<ClearStream>> retired_streams{};
+    void collect() {
+        retired_sets.clear();
+        retired_links.clear();
+        retired_streams.clear();
+    }
+};
+
+struct PhonePlan {
+    std::uint32_t number = 0;   // position in the fleet
+    std::uint64_t imsi = 0;
+    std::uint8_t imsi_digits = 15;
+    IpAddress address;
+    bool tcp = false;
+    bool chatty = false;
+    Style style = Style::plain;
+    std::vector<sa::Suite> const* suites = nullptr;  // offered and supported; outlives the phone
+    Misbehaviour misbehaviour = Misbehaviour::none;
+};
+
+class Phone final : private ClearStreamHandler {
+  public:
+    Phone(PhoneContext& context, const PhonePlan& plan);
+    ~Phone() override;
+    Phone(const Phone&) = delete;
+    Phone& operator=(const Phone&) = delete;
+
+    void start();
+    void reregister();
+    void deregister();
+    // For one registered phone: sends OPTIONS or MESSAGE now, if nothing else is under way.
+    void send_request(std::string_view method);
+    // Stops timers, closes streams without a word.
+    void stop();
+
+    // From the network; addresses are already matched.
+    void receive_udp(const Endpoint& from, std::string_view payload);
+    void receive_esp(const IpAddress& from, std::span<const std::uint8_t> packet);
+
+    [[nodiscard]] const PhonePlan& plan() const { return plan_; }
+    [[nodiscard]] bool registered() const { return registered_; }
+    [[nodiscard]] bool over() const { return phase_ == Phase::over; }
+    [[nodiscard]] bool busy() const { return transaction_ != nullptr; }
+    [[nodiscard]] Identity identity() const;
+    [[nodiscard]] const SaSet* current_set() const { return current_.get(); }
+    // Why it failed, or what the misbehaving phone saw.
+    [[nodiscard]] const std::string& outcome() const { return outcome_; }
+
+  private:
+    friend class TcpLink;
+    enum class Phase : std::uint8_t { idle, sm1, sm7, registered, watching, over };
+    enum class Purpose : std::uint8_t { initial, reregister, deregister };
+    // How a message came.
+    struct Arrival {
+        SaSet* set = nullptr;  // nullptr: clear
+        TcpLink* link = nullptr;
+        bool tcp = false;
+        Endpoint from;
+        Endpoint to;
+    };
+    // Our request that waits for its final answer.
+    struct Transaction {
+        std::string bytes;
+        std::string branch;
+        std::string method;
+        std::uint32_t cseq = 0;
+        SaSet* set = nullptr;  // nullptr: clear
+        bool tcp = false;
+        Duration interval{0};
+        TimePoint sent{};
+        const char* step = "";  // SM1, SM7, …
+    };
+
+    // registration
+    void begin(Purpose purpose);
+    void send_sm1(const Credentials* credentials, const char* step);
+    void on_register_answer(const sip::Message& message, const Arrival& arrival);
+    void on_challenge(const sip::Message& message);
+    void send_sm7(const AkaSuccess& aka, Credentials credentials);
+    void on_success(const sip::Message& message);
+    void on_refused(const sip::Message& message, const Arrival& arrival);
+    void install(const Mechanism& mechanism, const AkaSuccess& aka);
+    void choose_numbers();
+    void check_challenge(const sip::Message& message);
+
+    // requests and answers
+    void send_transaction(RequestFrame frame, const std::function<std::string(const RequestFrame&)>& build, SaSet* set,
+                          bool tcp, const char* step);
+    void transmit(const Transaction& t);
+    void send_protected(SaSet& set, bool from_client_port, std::uint8_t protocol, std::span<const std::uint8_t> inner);
+    void send_udp_protected(SaSet& set, bool from_client_port, std::string_view payload);
+    TcpLink& client_link(SaSet& set);
+    void on_message(std::string_view bytes, const Arrival& arrival);
+    void on_response(const sip::Message& message, const Arrival& arrival);
+    void on_request(const sip::Message& message, const Arrival& arrival);
+    void on_request_answer(const sip::Message& message);
+    void next_errand();
+    void drain(sip::StreamFramer& framer, const Arrival& arrival);
+    void receive_tcp(SaSet& set, bool at_client_port, const TcpSegment& segment);
+    void link_data(TcpLink& link, SaSet& set, std::string_view data);
+    void link_closed(TcpLink& link, SaSet& set, bool reset);
+
+    // misbehaviour after registration
+    void attack();
+    void send_attack_packets();
+    void after_attack();
+
+    // ends
+    void become_registered();
+    void fail(std::string why);
+    void conclude(bool as_expected, std::string seen);
+    void finish();
+    void discard(std::unique_ptr<SaSet>& set);
+    void end_transaction();
+    void close_clear_stream();
+
+    // timers
+    void on_retransmit();
+    void on_deadline();
+    void on_periodic();
+
+    // stream_* of the clear connection
+    void stream_data(std::string_view data) override;
+    void stream_closed(std::string_view why) override;
+
+    [[nodiscard]] const Endpoint& pcscf() const {
+        return plan_.address.is_v6() ? context_.pcscf6 : context_.pcscf4;
+    }
+    [[nodiscard]] bool misbehaves(Misbehaviour m) const { return plan_.misbehaviour == m; }
+    [[nodiscard]] std::string call_id() const;
+    [[nodiscard]] std::string verify_lines(bool altered) const;
+    [[nodiscard]] std::uint16_t mss() const;
+    [[nodiscard]] std::string route_text(const Arrival& arrival, bool sent) const;
+    void say(std::string_view line) const;
+    void violation(std::string_view what);
+
+    PhoneContext& context_;
+    PhonePlan plan_;
+    Phase phase_ = Phase::idle;
+    Purpose purpose_ = Purpose::initial;
+    bool registered_ = false;
+    bool counted_failed_ = false;
+    std::uint8_t challenges_ = 0;      // in this procedure
+    std::uint8_t messages_left_ = 0;
+    bool attacked_ = false;
+    bool talking_ = false;
+    std::uint32_t cseq_ = 0;
+    std::uint64_t call_token_ = 0;
+    Sqn sqn_ = 0;
+    std::uint32_t granted_ = 0;        // seconds
+
+    std::unique_ptr<SaSet> current_;   // of the last completed authentication
+    std::unique_ptr<SaSet> pending_;   // of the one under way
+    std::unique_ptr<SaSet> old_;       // before current_: late messages still arrive on it
+    SaSet* carrier_ = nullptr;         // what SM1 of this procedure went on; nullptr: clear
+    sa::SaNumbers proposed_;           // our SPIs and ports in this procedure's Security-Client
+
+    TextPool::Text service_route_;
+    TextPool::Text verify_;            // of current_, numbers taken out
+    TextPool::Text pending_verify_;    // of pending_
+
+    std::unique_ptr<Transaction> transaction_;
+    std::unique_ptr<ClearStream> stream_;
+    std::unique_ptr<sip::StreamFramer> stream_framer_;
+    Timer retransmit_;
+    Timer deadline_;
+    Timer periodic_;
+    TimePoint sm1_sent_{};
+    std::uint32_t answers_seen_ = 0;   // while watching for silence
+    std::uint32_t esp_seen_ = 0;       // authentic packets, ever
+    std::uint32_t esp_before_ = 0;
+    std::unique_ptr<Bytes> recorded_;  // replay: an ESP packet that was good
+    std::string outcome_;
+};
+
+}  // namespace gmgate::ue
