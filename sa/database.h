@@ -131,11 +131,11 @@ struct EstablishRequest {
 };
 
 struct SetFilter {
-    std::optional<std::string> impi;
-    std::optional<std::string> impu;
-    std::optional<IpAddress> ue;
-    std::optional<Spi> spi;  // any of the four
-    std::optional<State> state;
+    std::optional<std::string> impi{};
+    std::optional<std::string> impu{};
+    std::optional<IpAddress> ue{};
+    std::optional<Spi> spi{};  // any of the four
+    std::optional<State> state{};
 };
 
 struct PageResult {
