@@ -40,16 +40,28 @@ struct Raw {
 // The slot of a parameter we know; nullptr: unknown.
 std::optional<std::string_view>* slot(Raw& raw, std::string_view name) {
     switch (name.size()) {
-        case 1: return iequals(name, "q") ? &raw.q : nullptr;
-        case 3: return iequals(name, "alg") ? &raw.alg : iequals(name, "mod") ? &raw.mod : nullptr;
-        case 4: return iequals(name, "ealg") ? &raw.ealg : iequals(name, "prot") ? &raw.prot : nullptr;
-        case 5: return iequals(name, "spi-c") ? &raw.spi_c : iequals(name, "spi-s") ? &raw.spi_s : nullptr;
-        case 6: return iequals(name, "port-c") ? &raw.port_c : iequals(name, "port-s") ? &raw.port_s : nullptr;
-        default: return nullptr;
+        case 1:
+            return iequals(name, "q") ? &raw.q : nullptr;
+        case 3:
+            return iequals(name, "alg") ? &raw.alg : iequals(name, "mod") ? &raw.mod : nullptr;
+        case 4:
+            return iequals(name, "ealg") ? &raw.ealg : iequals(name, "prot") ? &raw.prot : nullptr;
+        case 5:
+            return iequals(name, "spi-c")   ? &raw.spi_c
+                   : iequals(name, "spi-s") ? &raw.spi_s
+                                            : nullptr;
+        case 6:
+            return iequals(name, "port-c")   ? &raw.port_c
+                   : iequals(name, "port-s") ? &raw.port_s
+                                             : nullptr;
+        default:
+            return nullptr;
     }
 }
 
-std::uint64_t hash_param(const sip::Param& p) { return Hash().add(p.name).add(plain_number(p.value)).value(); }
+std::uint64_t hash_param(const sip::Param& p) {
+    return Hash().add(p.name).add(plain_number(p.value)).value();
+}
 
 Mechanism& set(Mechanism& m, Verdict verdict, Fault fault) {
     m.verdict = verdict;
@@ -106,8 +118,8 @@ std::string write_list(const ServerList& list, bool with_q) {
 }  // namespace
 
 bool Mechanism::same_meaning(const Mechanism& o) const {
-    return verdict == o.verdict && suite == o.suite && mode == o.mode && spi_c == o.spi_c && spi_s == o.spi_s &&
-           port_c == o.port_c && port_s == o.port_s && rest == o.rest;
+    return verdict == o.verdict && suite == o.suite && mode == o.mode && spi_c == o.spi_c &&
+           spi_s == o.spi_s && port_c == o.port_c && port_s == o.port_s && rest == o.rest;
 }
 
 Mechanism parse_mechanism(std::string_view text) {
@@ -150,7 +162,8 @@ Mechanism parse_mechanism(std::string_view text) {
         return set(m, Verdict::malformed, Fault::bad_spi);
     }
     if (!raw.port_c || !raw.port_s) return set(m, Verdict::malformed, Fault::no_port);
-    if (!good_port(raw.port_c, m.port_c) || !good_port(raw.port_s, m.port_s) || m.port_c == m.port_s) {
+    if (!good_port(raw.port_c, m.port_c) || !good_port(raw.port_s, m.port_s) ||
+        m.port_c == m.port_s) {
         return set(m, Verdict::malformed, Fault::bad_port);
     }
 
@@ -230,8 +243,12 @@ std::expected<Choice, OfferError> choose(const MechanismList& offer, const Choic
     return std::unexpected(OfferError::unacceptable);
 }
 
-std::string security_server(const ServerList& list) { return write_list(list, true); }
-std::string security_client(const ServerList& list, bool with_q) { return write_list(list, with_q); }
+std::string security_server(const ServerList& list) {
+    return write_list(list, true);
+}
+std::string security_client(const ServerList& list, bool with_q) {
+    return write_list(list, with_q);
+}
 
 VerifyResult check_verify(const MechanismList& verify, const ServerList& sent) {
     if (verify.empty()) return VerifyResult::absent;
@@ -252,7 +269,8 @@ VerifyResult check_verify(const MechanismList& verify, const ServerList& sent) {
     bool in_order = true;
     for (std::size_t i = 0; i < n; ++i) {
         const auto& m = got[order[i]];
-        if (m.verdict != Verdict::accept || m.mode != sent.mode) return VerifyResult::different_list;
+        if (m.verdict != Verdict::accept || m.mode != sent.mode)
+            return VerifyResult::different_list;
         const auto wanted = std::ranges::count(sent.order, m.suite);
         const auto found = std::ranges::count_if(got, [&](const Mechanism& g) {
             return g.verdict == Verdict::accept && g.suite == m.suite;
@@ -261,7 +279,8 @@ VerifyResult check_verify(const MechanismList& verify, const ServerList& sent) {
         in_order = in_order && m.suite == sent.order[i];
     }
     for (const auto& m : got) {
-        if (m.spi_c != sent.spi_c || m.spi_s != sent.spi_s || m.port_c != sent.port_c || m.port_s != sent.port_s) {
+        if (m.spi_c != sent.spi_c || m.spi_s != sent.spi_s || m.port_c != sent.port_c ||
+            m.port_s != sent.port_s) {
             return VerifyResult::different_numbers;
         }
     }
@@ -288,49 +307,73 @@ bool same_offer(const MechanismList& a, const MechanismList& b) {
 
 std::string_view text(Fault fault) {
     switch (fault) {
-        case Fault::none: return "none";
-        case Fault::unknown_mechanism: return "mechanism is not ipsec-3gpp";
-        case Fault::unknown_algorithm: return "alg and ealg are no pair we know";
-        case Fault::unknown_protocol: return "prot is not esp";
-        case Fault::unknown_mode: return "mod is neither trans nor UDP-enc-tun";
-        case Fault::syntax: return "not a mechanism with parameters, or a parameter twice";
-        case Fault::no_alg: return "alg is missing";
-        case Fault::no_spi: return "spi-c or spi-s is missing";
-        case Fault::bad_spi: return "spi-c and spi-s must differ and be in 1-4294967295";
-        case Fault::no_port: return "port-c or port-s is missing";
-        case Fault::bad_port: return "port-c and port-s must differ, be in 1-65535, and not be 5060 or 5061";
+        case Fault::none:
+            return "none";
+        case Fault::unknown_mechanism:
+            return "mechanism is not ipsec-3gpp";
+        case Fault::unknown_algorithm:
+            return "alg and ealg are no pair we know";
+        case Fault::unknown_protocol:
+            return "prot is not esp";
+        case Fault::unknown_mode:
+            return "mod is neither trans nor UDP-enc-tun";
+        case Fault::syntax:
+            return "not a mechanism with parameters, or a parameter twice";
+        case Fault::no_alg:
+            return "alg is missing";
+        case Fault::no_spi:
+            return "spi-c or spi-s is missing";
+        case Fault::bad_spi:
+            return "spi-c and spi-s must differ and be in 1-4294967295";
+        case Fault::no_port:
+            return "port-c or port-s is missing";
+        case Fault::bad_port:
+            return "port-c and port-s must differ, be in 1-65535, and not be 5060 or 5061";
     }
     return "unknown";
 }
 
 std::string_view text(OfferError error) {
     switch (error) {
-        case OfferError::absent: return "no Security-Client";
-        case OfferError::malformed: return "Security-Client is malformed";
-        case OfferError::too_many: return "Security-Client holds more than 32 mechanisms";
-        case OfferError::unacceptable: return "no mechanism of Security-Client is acceptable";
+        case OfferError::absent:
+            return "no Security-Client";
+        case OfferError::malformed:
+            return "Security-Client is malformed";
+        case OfferError::too_many:
+            return "Security-Client holds more than 32 mechanisms";
+        case OfferError::unacceptable:
+            return "no mechanism of Security-Client is acceptable";
     }
     return "unknown";
 }
 
 int response_code(OfferError error) {
     switch (error) {
-        case OfferError::absent: return 421;
-        case OfferError::unacceptable: return 494;
+        case OfferError::absent:
+            return 421;
+        case OfferError::unacceptable:
+            return 494;
         case OfferError::malformed:
-        case OfferError::too_many: return 400;
+        case OfferError::too_many:
+            return 400;
     }
     return 400;
 }
 
 std::string_view text(VerifyResult result) {
     switch (result) {
-        case VerifyResult::equal: return "equal";
-        case VerifyResult::absent: return "no Security-Verify";
-        case VerifyResult::malformed: return "Security-Verify is malformed";
-        case VerifyResult::different_list: return "Security-Verify lists other mechanisms than we sent";
-        case VerifyResult::different_order: return "Security-Verify has another order of preference than we sent";
-        case VerifyResult::different_numbers: return "Security-Verify has other SPIs or ports than we sent";
+        case VerifyResult::equal:
+            return "equal";
+        case VerifyResult::absent:
+            return "no Security-Verify";
+        case VerifyResult::malformed:
+            return "Security-Verify is malformed";
+        case VerifyResult::different_list:
+            return "Security-Verify lists other mechanisms than we sent";
+        case VerifyResult::different_order:
+            return "Security-Verify has another order of preference than we sent";
+        case VerifyResult::different_numbers:
+            return "Security-Verify has other SPIs or ports than we sent";
     }
     return "unknown";
 }

@@ -19,7 +19,8 @@ void append_line(std::string& out, std::string_view name, std::string_view value
     out.append(name).append(": ").append(value).append("\r\n");
 }
 
-// The top Via with received and rport as RFC 3261 18.2.1 and RFC 3581 want them; `value` is its line's whole value.
+// The top Via with received and rport as RFC 3261 18.2.1 and RFC 3581 want them; `value` is its
+// line's whole value.
 void append_stamped_via(std::string& out, std::string_view value, const Endpoint& source) {
     ValueSplitter splitter(value);
     const auto top = *splitter.next();
@@ -63,70 +64,129 @@ bool clean(std::string_view text) {
 
 std::string_view reason_phrase(int code) {
     switch (code) {
-        case 100: return "Trying";
-        case 180: return "Ringing";
-        case 181: return "Call Is Being Forwarded";
-        case 182: return "Queued";
-        case 183: return "Session Progress";
-        case 200: return "OK";
-        case 202: return "Accepted";
-        case 300: return "Multiple Choices";
-        case 301: return "Moved Permanently";
-        case 302: return "Moved Temporarily";
-        case 305: return "Use Proxy";
-        case 380: return "Alternative Service";
-        case 400: return "Bad Request";
-        case 401: return "Unauthorized";
-        case 402: return "Payment Required";
-        case 403: return "Forbidden";
-        case 404: return "Not Found";
-        case 405: return "Method Not Allowed";
-        case 406: return "Not Acceptable";
-        case 407: return "Proxy Authentication Required";
-        case 408: return "Request Timeout";
-        case 410: return "Gone";
-        case 412: return "Conditional Request Failed";
-        case 413: return "Request Entity Too Large";
-        case 414: return "Request-URI Too Long";
-        case 415: return "Unsupported Media Type";
-        case 416: return "Unsupported URI Scheme";
-        case 420: return "Bad Extension";
-        case 421: return "Extension Required";
-        case 423: return "Interval Too Brief";
-        case 439: return "First Hop Lacks Outbound Support";
-        case 480: return "Temporarily Unavailable";
-        case 481: return "Call/Transaction Does Not Exist";
-        case 482: return "Loop Detected";
-        case 483: return "Too Many Hops";
-        case 484: return "Address Incomplete";
-        case 485: return "Ambiguous";
-        case 486: return "Busy Here";
-        case 487: return "Request Terminated";
-        case 488: return "Not Acceptable Here";
-        case 489: return "Bad Event";
-        case 491: return "Request Pending";
-        case 493: return "Undecipherable";
-        case 494: return "Security Agreement Required";
-        case 500: return "Server Internal Error";
-        case 501: return "Not Implemented";
-        case 502: return "Bad Gateway";
-        case 503: return "Service Unavailable";
-        case 504: return "Server Time-out";
-        case 505: return "Version Not Supported";
-        case 513: return "Message Too Large";
-        case 580: return "Precondition Failure";
-        case 600: return "Busy Everywhere";
-        case 603: return "Decline";
-        case 604: return "Does Not Exist Anywhere";
-        case 606: return "Not Acceptable";
-        default: return "Unknown";
+        case 100:
+            return "Trying";
+        case 180:
+            return "Ringing";
+        case 181:
+            return "Call Is Being Forwarded";
+        case 182:
+            return "Queued";
+        case 183:
+            return "Session Progress";
+        case 200:
+            return "OK";
+        case 202:
+            return "Accepted";
+        case 300:
+            return "Multiple Choices";
+        case 301:
+            return "Moved Permanently";
+        case 302:
+            return "Moved Temporarily";
+        case 305:
+            return "Use Proxy";
+        case 380:
+            return "Alternative Service";
+        case 400:
+            return "Bad Request";
+        case 401:
+            return "Unauthorized";
+        case 402:
+            return "Payment Required";
+        case 403:
+            return "Forbidden";
+        case 404:
+            return "Not Found";
+        case 405:
+            return "Method Not Allowed";
+        case 406:
+            return "Not Acceptable";
+        case 407:
+            return "Proxy Authentication Required";
+        case 408:
+            return "Request Timeout";
+        case 410:
+            return "Gone";
+        case 412:
+            return "Conditional Request Failed";
+        case 413:
+            return "Request Entity Too Large";
+        case 414:
+            return "Request-URI Too Long";
+        case 415:
+            return "Unsupported Media Type";
+        case 416:
+            return "Unsupported URI Scheme";
+        case 420:
+            return "Bad Extension";
+        case 421:
+            return "Extension Required";
+        case 423:
+            return "Interval Too Brief";
+        case 439:
+            return "First Hop Lacks Outbound Support";
+        case 480:
+            return "Temporarily Unavailable";
+        case 481:
+            return "Call/Transaction Does Not Exist";
+        case 482:
+            return "Loop Detected";
+        case 483:
+            return "Too Many Hops";
+        case 484:
+            return "Address Incomplete";
+        case 485:
+            return "Ambiguous";
+        case 486:
+            return "Busy Here";
+        case 487:
+            return "Request Terminated";
+        case 488:
+            return "Not Acceptable Here";
+        case 489:
+            return "Bad Event";
+        case 491:
+            return "Request Pending";
+        case 493:
+            return "Undecipherable";
+        case 494:
+            return "Security Agreement Required";
+        case 500:
+            return "Server Internal Error";
+        case 501:
+            return "Not Implemented";
+        case 502:
+            return "Bad Gateway";
+        case 503:
+            return "Service Unavailable";
+        case 504:
+            return "Server Time-out";
+        case 505:
+            return "Version Not Supported";
+        case 513:
+            return "Message Too Large";
+        case 580:
+            return "Precondition Failure";
+        case 600:
+            return "Busy Everywhere";
+        case 603:
+            return "Decline";
+        case 604:
+            return "Does Not Exist Anywhere";
+        case 606:
+            return "Not Acceptable";
+        default:
+            return "Unknown";
     }
 }
 
-Result<void> build_response(const Message& request, int code, const ResponseOptions& options, std::string& out) {
+Result<void> build_response(const Message& request, int code, const ResponseOptions& options,
+                            std::string& out) {
     out.clear();
     if (!request.answerable()) {
-        return fail(ErrorKind::invalid, "request lacks Via, From, To, Call-ID or CSeq: no response possible");
+        return fail(ErrorKind::invalid,
+                    "request lacks Via, From, To, Call-ID or CSeq: no response possible");
     }
     if (code < 100 || code > 699) return fail(ErrorKind::invalid, "status code is not in 100-699");
     const auto reason = options.reason.empty() ? reason_phrase(code) : options.reason;
@@ -147,7 +207,8 @@ Result<void> build_response(const Message& request, int code, const ResponseOpti
         top = false;
     }
     if (options.copy_record_route) {
-        for (const auto* r = request.first(HeaderId::record_route); r != nullptr; r = request.next(*r)) {
+        for (const auto* r = request.first(HeaderId::record_route); r != nullptr;
+             r = request.next(*r)) {
             append_line(out, "Record-Route", request.value(*r));
         }
     }
@@ -180,12 +241,14 @@ Result<void> build_response(const Message& request, int code, const ResponseOpti
 
 RequestBuilder::RequestBuilder(std::string_view method, std::string_view uri) {
     out_.reserve(1024);
-    bad_ = method.empty() || uri.empty() || method.find_first_of(" \r\n") != std::string_view::npos ||
+    bad_ = method.empty() || uri.empty() ||
+           method.find_first_of(" \r\n") != std::string_view::npos ||
            uri.find_first_of(" \r\n") != std::string_view::npos;
     out_.append(method).append(" ").append(uri).append(" SIP/2.0\r\n");
 }
 
-RequestBuilder& RequestBuilder::header(std::string_view name, std::initializer_list<std::string_view> value) {
+RequestBuilder& RequestBuilder::header(std::string_view name,
+                                       std::initializer_list<std::string_view> value) {
     out_.append(name).append(": ");
     const auto begin = out_.size();
     for (const auto piece : value) out_.append(piece);
@@ -201,11 +264,13 @@ RequestBuilder& RequestBuilder::body(std::string_view content_type, std::string_
 }
 
 Result<std::string> RequestBuilder::finish() {
-    if (bad_) return fail(ErrorKind::invalid, "blank or line break where a request may not have one");
+    if (bad_)
+        return fail(ErrorKind::invalid, "blank or line break where a request may not have one");
     out_.append("Content-Length: ");
     append_number(out_, body_.size());
     out_.append("\r\n\r\n").append(body_);
-    if (out_.size() > max_message) return fail(ErrorKind::exhausted, "request larger than 65535 octets");
+    if (out_.size() > max_message)
+        return fail(ErrorKind::exhausted, "request larger than 65535 octets");
     return std::move(out_);
 }
 

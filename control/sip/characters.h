@@ -8,11 +8,11 @@
 namespace gmgate::sip {
 
 enum CharClass : std::uint8_t {
-    char_token = 1,    // token: alphanum and -.!%*_+`'~
-    char_uri = 2,      // may stand in a URI at all: printable ASCII but <>" and the like
-    char_user = 4,     // user part, without '%' escapes' own check
-    char_host = 8,     // hostname; '_' too, which real networks use
-    char_lws = 16,     // SP HTAB CR LF
+    char_token = 1,  // token: alphanum and -.!%*_+`'~
+    char_uri = 2,    // may stand in a URI at all: printable ASCII but <>" and the like
+    char_user = 4,   // user part, without '%' escapes' own check
+    char_host = 8,   // hostname; '_' too, which real networks use
+    char_lws = 16,   // SP HTAB CR LF
     char_digit = 32,
     char_hex = 64,
     char_param = 128,  // parameter name: what is neither blank, separator nor quote
@@ -38,7 +38,8 @@ consteval std::array<std::uint8_t, 256> make_char_classes() {
     for (unsigned c = 0x21; c < 0x7F; ++c) {
         const char ch = static_cast<char>(c);
         if (ch != '<' && ch != '>' && ch != '"') t[c] |= char_uri;
-        if (ch != '<' && ch != '>' && ch != '"' && ch != ';' && ch != '=' && ch != ',') t[c] |= char_param;
+        if (ch != '<' && ch != '>' && ch != '"' && ch != ';' && ch != '=' && ch != ',')
+            t[c] |= char_param;
     }
     return t;
 }

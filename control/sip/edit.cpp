@@ -16,8 +16,8 @@ namespace {
 // Decimal without a heap.
 struct Decimal {
     explicit Decimal(std::size_t n) {
-        size = static_cast<std::size_t>(std::to_chars(digits.data(), digits.data() + digits.size(), n).ptr -
-                                        digits.data());
+        size = static_cast<std::size_t>(
+            std::to_chars(digits.data(), digits.data() + digits.size(), n).ptr - digits.data());
     }
     [[nodiscard]] std::string_view view() const { return {digits.data(), size}; }
     std::array<char, 20> digits{};
@@ -27,7 +27,8 @@ struct Decimal {
 struct AddressText {
     explicit AddressText(const IpAddress& address) {
         const int family = address.is_v6() ? AF_INET6 : AF_INET;
-        if (inet_ntop(family, address.octets().data(), text.data(), socklen_t{INET6_ADDRSTRLEN}) != nullptr) {
+        if (inet_ntop(family, address.octets().data(), text.data(), socklen_t{INET6_ADDRSTRLEN}) !=
+            nullptr) {
             size = std::strlen(text.data());
         }
     }
@@ -41,7 +42,8 @@ bool clean(std::string_view t) {
     if (std::memchr(t.data(), '\0', t.size()) != nullptr) return false;
     std::size_t folds = 0;
     for (auto at = t.find('\r'); at != std::string_view::npos; at = t.find('\r', at + 1)) {
-        if (at + 2 >= t.size() || t[at + 1] != '\n' || (t[at + 2] != ' ' && t[at + 2] != '\t')) return false;
+        if (at + 2 >= t.size() || t[at + 1] != '\n' || (t[at + 2] != ' ' && t[at + 2] != '\t'))
+            return false;
         ++folds;
     }
     return static_cast<std::size_t>(std::count(t.begin(), t.end(), '\n')) == folds;
@@ -59,7 +61,8 @@ void Edit::put(std::string_view piece) {
 void Edit::put_value(Pieces value) {
     const auto begin = text_used_;
     for (const auto piece : value) put(piece);
-    if (text_used_ != begin && !clean({text_.data() + begin, static_cast<std::size_t>(text_used_ - begin)})) {
+    if (text_used_ != begin &&
+        !clean({text_.data() + begin, static_cast<std::size_t>(text_used_ - begin)})) {
         fault("line break in inserted text");
     }
 }
@@ -73,7 +76,8 @@ void Edit::put_line(std::string_view name, Pieces value) {
 
 void Edit::splice(std::size_t begin, std::size_t end, std::uint16_t text_begin) {
     if (count_ == max_splices) return fault("more changes than an edit holds");
-    splices_[count_++] = {static_cast<std::uint16_t>(begin), static_cast<std::uint16_t>(end), text_begin, text_used_};
+    splices_[count_++] = {static_cast<std::uint16_t>(begin), static_cast<std::uint16_t>(end),
+                          text_begin, text_used_};
 }
 
 std::size_t Edit::offset(std::string_view part) const {
@@ -87,7 +91,8 @@ std::size_t Edit::end_of_headers() const {
 
 std::size_t Edit::behind_vias() const {
     std::size_t at = message_->start_line_size();
-    for (const auto* v = message_->first(HeaderId::via); v != nullptr; v = message_->next(*v)) at = v->line_end;
+    for (const auto* v = message_->first(HeaderId::via); v != nullptr; v = message_->next(*v))
+        at = v->line_end;
     return at;
 }
 
@@ -107,11 +112,14 @@ void Edit::push_header(HeaderId id, Pieces value) {
 
 void Edit::add_header(HeaderId id, Pieces value) {
     std::size_t at = end_of_headers();
-    for (const auto* h = message_->first(id); h != nullptr; h = message_->next(*h)) at = h->line_end;
+    for (const auto* h = message_->first(id); h != nullptr; h = message_->next(*h))
+        at = h->line_end;
     insert(at, header_name(id), value);
 }
 
-void Edit::append_header(std::string_view name, Pieces value) { insert(end_of_headers(), name, value); }
+void Edit::append_header(std::string_view name, Pieces value) {
+    insert(end_of_headers(), name, value);
+}
 void Edit::insert_before(const Header& where, std::string_view name, Pieces value) {
     insert(where.line_begin, name, value);
 }
@@ -119,7 +127,9 @@ void Edit::insert_after(const Header& where, std::string_view name, Pieces value
     insert(where.line_end, name, value);
 }
 
-void Edit::remove(const Header& line) { splice(line.line_begin, line.line_end, mark()); }
+void Edit::remove(const Header& line) {
+    splice(line.line_begin, line.line_end, mark());
+}
 
 void Edit::remove_all(HeaderId id) {
     for (const auto* h = message_->first(id); h != nullptr; h = message_->next(*h)) remove(*h);
@@ -135,7 +145,8 @@ void Edit::remove_all(std::string_view name) {
 
 void Edit::replace(const Header& line, Pieces value) {
     const auto begin = mark();
-    // An empty value may follow the colon directly; the blank keeps "Name:value" apart for the eye only.
+    // An empty value may follow the colon directly; the blank keeps "Name:value" apart for the eye
+    // only.
     if (line.value_begin == line.value_end) put(" ");
     put_value(value);
     splice(line.value_begin, line.value_end, begin);
@@ -155,7 +166,8 @@ void Edit::remove_values_of(HeaderId id, const Doomed& doomed) {
         v.header = static_cast<std::uint8_t>(h - message_->headers().data());
         std::size_t kept = 0;
         std::size_t gone = 0;
-        // First look: a line that loses everything goes whole, one that loses nothing is left alone.
+        // First look: a line that loses everything goes whole, one that loses nothing is left
+        // alone.
         const auto each = [&](auto&& what) {
             ValueSplitter splitter(value);
             v.ordinal = 0;
@@ -175,7 +187,8 @@ void Edit::remove_values_of(HeaderId id, const Doomed& doomed) {
             remove(*h);
             continue;
         }
-        // A run of doomed values goes up to the next kept one, a run at the end from the last kept one.
+        // A run of doomed values goes up to the next kept one, a run at the end from the last kept
+        // one.
         std::size_t run = 0;
         bool running = false;
         std::size_t kept_end = 0;
@@ -221,7 +234,8 @@ void Edit::replace_request_uri(Pieces uri) {
 
 void Edit::set_max_forwards(unsigned value) {
     const Decimal digits(value);
-    if (const auto* h = message_->first(HeaderId::max_forwards)) return replace(*h, {digits.view()});
+    if (const auto* h = message_->first(HeaderId::max_forwards))
+        return replace(*h, {digits.view()});
     insert(behind_vias(), header_name(HeaderId::max_forwards), {digits.view()});
 }
 
@@ -301,7 +315,8 @@ void Edit::remove_auth_params(HeaderId id, std::initializer_list<std::string_vie
 }
 
 void Edit::set_auth_param(HeaderId id, std::string_view name, std::string_view value) {
-    if (value.find_first_of("\"\\\r\n") != std::string_view::npos) return fault("quote in a parameter to be set");
+    if (value.find_first_of("\"\\\r\n") != std::string_view::npos)
+        return fault("quote in a parameter to be set");
     for (const auto* h = message_->first(id); h != nullptr; h = message_->next(*h)) {
         const auto text = message_->value(*h);
         if (!iequals(auth_scheme(text), "Digest")) continue;
@@ -344,7 +359,8 @@ void Edit::put_param(std::string_view name, std::string_view value) {
 
 Result<std::size_t> Edit::prepare() {
     if (fault_ != nullptr) return fail(ErrorKind::invalid, fault_);
-    // Few, and nearly in order already. Pure insertions go before what begins at the same octet, and keep their order.
+    // Few, and nearly in order already. Pure insertions go before what begins at the same octet,
+    // and keep their order.
     const auto before = [](const Splice& a, const Splice& b) {
         if (a.begin != b.begin) return a.begin < b.begin;
         const bool a_inserts = a.begin == a.end;
@@ -363,8 +379,10 @@ Result<std::size_t> Edit::prepare() {
         const Splice s = splices_[i];
         if (kept != 0 && s.begin < splices_[kept - 1].end) {
             Splice& last = splices_[kept - 1];
-            // What is cut out twice is cut out once; text must not land in, nor be replaced within, what goes.
-            const bool pure = s.begin < s.end && s.text_begin == s.text_end && last.text_begin == last.text_end;
+            // What is cut out twice is cut out once; text must not land in, nor be replaced within,
+            // what goes.
+            const bool pure =
+                s.begin < s.end && s.text_begin == s.text_end && last.text_begin == last.text_end;
             if (!pure) {
                 fault("two changes overlap");
                 return fail(ErrorKind::invalid, fault_);
@@ -380,7 +398,8 @@ Result<std::size_t> Edit::prepare() {
         splices_[kept++] = s;
     }
     count_ = static_cast<std::uint16_t>(kept);
-    if (size > max_message) return fail(ErrorKind::exhausted, "edited message larger than 65535 octets");
+    if (size > max_message)
+        return fail(ErrorKind::exhausted, "edited message larger than 65535 octets");
     return size;
 }
 
@@ -410,7 +429,8 @@ Result<void> Edit::apply(std::string& out) {
 Result<std::size_t> Edit::apply(std::span<char> out) {
     const auto size = prepare();
     if (!size) return std::unexpected(size.error());
-    if (*size > out.size()) return fail(ErrorKind::exhausted, "edited message does not fit the buffer");
+    if (*size > out.size())
+        return fail(ErrorKind::exhausted, "edited message does not fit the buffer");
     write(out.data());
     return *size;
 }

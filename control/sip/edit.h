@@ -1,6 +1,7 @@
 #pragma once
-// A proxy's changes to a message, as splices on its original bytes: what we do not understand passes unchanged, and nothing
-// is serialised anew (DESIGN rule 4). Collect the changes, then apply() copies the message once.
+// A proxy's changes to a message, as splices on its original bytes: what we do not understand
+// passes unchanged, and nothing is serialised anew (DESIGN rule 4). Collect the changes, then
+// apply() copies the message once.
 //
 //   Edit edit(request);
 //   edit.push_via({"SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bK", branch});
@@ -9,10 +10,11 @@
 //   edit.remove_option_tag("sec-agree");
 //   if (auto done = edit.apply(out); !done) …
 //
-// Texts handed in are copied (8 KiB in all); the Message and its bytes must live until apply(). A fault (no room, changes that
-// overlap, a header that cannot be taken apart) sticks: the first one is what apply() returns, and nothing is written.
-// A message whose edit failed must not be forwarded. No allocation but for an error's text and the caller's string.
-// About 11 KB, on the stack; one per message. One thread.
+// Texts handed in are copied (8 KiB in all); the Message and its bytes must live until apply(). A
+// fault (no room, changes that overlap, a header that cannot be taken apart) sticks: the first one
+// is what apply() returns, and nothing is written. A message whose edit failed must not be
+// forwarded. No allocation but for an error's text and the caller's string. About 11 KB, on the
+// stack; one per message. One thread.
 
 #include <array>
 #include <cstddef>
@@ -41,8 +43,9 @@ class Edit {
     Edit& operator=(const Edit&) = delete;
 
     // ---- whole header lines; a value is given without name and CRLF ----
-    // Before the first line of the same id, so that it is the topmost value (Via, Record-Route, Route, Path); if there
-    // is none, a Via right behind the start line, others behind the Vias. Of two pushes the first stays on top.
+    // Before the first line of the same id, so that it is the topmost value (Via, Record-Route,
+    // Route, Path); if there is none, a Via right behind the start line, others behind the Vias. Of
+    // two pushes the first stays on top.
     void push_header(HeaderId id, Pieces value);
     void push_via(Pieces value) { push_header(HeaderId::via, value); }
     // Behind the last line of the same id; behind the last header if there is none.
@@ -58,12 +61,13 @@ class Edit {
     void remove_all(std::string_view name);
     // Replaces the value of a line, keeps the name as it came.
     void replace(const Header& line, Pieces value);
-    // Replaces the first line's value and removes the other lines of that id; adds the header if it is not there.
+    // Replaces the first line's value and removes the other lines of that id; adds the header if it
+    // is not there.
     void set_header(HeaderId id, Pieces value);
 
     // ---- values of comma-separated headers ----
-    // Removes each value `doomed` says true for; a line that loses all its values goes. One call per header id.
-    // `doomed` may be asked twice about the same value.
+    // Removes each value `doomed` says true for; a line that loses all its values goes. One call
+    // per header id. `doomed` may be asked twice about the same value.
     template <class Predicate>
     void remove_values(HeaderId id, Predicate&& doomed) {
         remove_values_of(id, {&doomed, [](void* p, const Value& v) -> bool {
@@ -83,14 +87,17 @@ class Edit {
     // Adds Content-Length if there is none (a datagram that goes on over a stream).
     void ensure_content_length();
 
-    // RFC 3261 18.2.1, RFC 3581: received on the top Via when its sent-by is not the source address or when it
-    // has rport; the value of rport when it asks for one. What the sender wrote there itself is replaced.
+    // RFC 3261 18.2.1, RFC 3581: received on the top Via when its sent-by is not the source address
+    // or when it has rport; the value of rport when it asks for one. What the sender wrote there
+    // itself is replaced.
     void stamp_top_via(const Endpoint& source);
 
-    // ---- Authorization, WWW-Authenticate and their kin: comma-separated parameters behind a scheme ----
-    // In every line of that id. Any case, quoted or not, also when a parameter stands there twice.
+    // ---- Authorization, WWW-Authenticate and their kin: comma-separated parameters behind a
+    // scheme ---- In every line of that id. Any case, quoted or not, also when a parameter stands
+    // there twice.
     void remove_auth_params(HeaderId id, std::initializer_list<std::string_view> names);
-    // integrity-protected (A11): name="value", in every Digest line of that id; what stood there under that name goes.
+    // integrity-protected (A11): name="value", in every Digest line of that id; what stood there
+    // under that name goes.
     void set_auth_param(HeaderId id, std::string_view name, std::string_view value);
 
     // ---- out ----

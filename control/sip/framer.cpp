@@ -7,7 +7,8 @@
 namespace gmgate::sip {
 namespace {
 
-// Faults of the start line alone: the message can be cut out of the stream, its reader will see them again.
+// Faults of the start line alone: the message can be cut out of the stream, its reader will see
+// them again.
 bool keeps_framing(ParseStatus s) {
     switch (s) {
         case ParseStatus::ok:
@@ -15,8 +16,10 @@ bool keeps_framing(ParseStatus s) {
         case ParseStatus::bad_request_uri:
         case ParseStatus::uri_too_long:
         case ParseStatus::bad_version:
-        case ParseStatus::bad_status_code: return true;
-        default: return false;
+        case ParseStatus::bad_status_code:
+            return true;
+        default:
+            return false;
     }
 }
 
@@ -31,7 +34,9 @@ void StreamFramer::feed(std::string_view bytes) {
     buffer_.append(bytes.data(), bytes.size());
 }
 
-void StreamFramer::clear() { *this = StreamFramer(side_); }
+void StreamFramer::clear() {
+    *this = StreamFramer(side_);
+}
 
 Frame StreamFramer::close(ParseStatus status) {
     error_ = status;
@@ -63,7 +68,8 @@ Frame StreamFramer::next() {
             read_ += 2;
             return {FrameKind::pong, held.substr(0, 2), ParseStatus::ok};
         }
-        // A start line begins with a token; whatever else speaks here (TLS, say) will not turn into SIP.
+        // A start line begins with a token; whatever else speaks here (TLS, say) will not turn into
+        // SIP.
         if (!is_class(held[0], char_token)) return close(ParseStatus::bad_start_line);
 
         const std::size_t from = scanned_ > 3 ? scanned_ - 3 : 0;
@@ -71,13 +77,16 @@ Frame StreamFramer::next() {
         if (found == nullptr) {
             scanned_ = held.size();
             if (held.size() > max_message) return close(ParseStatus::message_too_large);
-            if (held.size() > max_start_line && std::memchr(held.data(), '\n', max_start_line + 1) == nullptr) {
+            if (held.size() > max_start_line &&
+                std::memchr(held.data(), '\n', max_start_line + 1) == nullptr) {
                 return close(ParseStatus::uri_too_long);
             }
             return {};
         }
-        const auto head = static_cast<std::size_t>(static_cast<const char*>(found) - held.data()) + 4;
-        // The reader's own parser says where the body ends: two opinions about that would let a peer smuggle.
+        const auto head =
+            static_cast<std::size_t>(static_cast<const char*>(found) - held.data()) + 4;
+        // The reader's own parser says where the body ends: two opinions about that would let a
+        // peer smuggle.
         Message message;
         const auto status = message.parse(held.substr(0, head), Framing::stream_head);
         if (!keeps_framing(status)) return close(status);

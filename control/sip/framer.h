@@ -17,25 +17,29 @@ enum class FrameKind : std::uint8_t {
     message,  // Frame::bytes is one whole message, start line to end of body
     ping,     // double CRLF: answer it with one CRLF (server side only)
     pong,     // a CRLF between messages
-    error,    // the stream cannot be read on: answer with response_code(status) if it is a request, then close
+    error,    // the stream cannot be read on: answer with response_code(status) if it is a request,
+              // then close
 };
 
 struct Frame {
     FrameKind kind = FrameKind::none;
-    std::string_view bytes;               // valid until the next feed(), next() or clear()
-    ParseStatus status = ParseStatus::ok;  // with error: why; `bytes` then is the head as far as it came
+    std::string_view bytes;  // valid until the next feed(), next() or clear()
+    ParseStatus status =
+        ParseStatus::ok;  // with error: why; `bytes` then is the head as far as it came
 };
 
-// One per connection and direction. Holds one unfinished message (at most max_message octets) and the piece fed last, and
-// nothing between messages (an idle connection costs no buffer). After `error` every further next() gives the same error.
+// One per connection and direction. Holds one unfinished message (at most max_message octets) and
+// the piece fed last, and nothing between messages (an idle connection costs no buffer). After
+// `error` every further next() gives the same error.
 class StreamFramer {
   public:
-    // The client (who opened the connection) sees each CRLF as a pong; the server waits for the second one of a ping.
+    // The client (who opened the connection) sees each CRLF as a pong; the server waits for the
+    // second one of a ping.
     enum class Side : std::uint8_t { server, client };
     explicit StreamFramer(Side side = Side::server) : side_(side) {}
 
-    // Takes what came, in pieces of any size. Call next() until it says none (or error) before the next feed(), or
-    // the buffer grows with what you feed.
+    // Takes what came, in pieces of any size. Call next() until it says none (or error) before the
+    // next feed(), or the buffer grows with what you feed.
     void feed(std::string_view bytes);
     template <std::same_as<std::span<const char>> Span>
     void feed(Span bytes) {

@@ -111,15 +111,19 @@ constexpr std::size_t longest_name() {
     return most;
 }
 
-constexpr std::uint8_t fold(char c) { return static_cast<std::uint8_t>(static_cast<std::uint8_t>(c) | 0x20U); }
+constexpr std::uint8_t fold(char c) {
+    return static_cast<std::uint8_t>(static_cast<std::uint8_t>(c) | 0x20U);
+}
 
-// Length, first, middle and last letter tell all names apart; a multiplier found by the compiler spreads
-// them over the table without a collision, so that a lookup is one probe and one comparison.
+// Length, first, middle and last letter tell all names apart; a multiplier found by the compiler
+// spreads them over the table without a collision, so that a lookup is one probe and one
+// comparison.
 constexpr unsigned table_bits = 10;
 
 constexpr std::uint32_t key_of(std::string_view n) {
     return std::uint32_t{fold(n.front())} | std::uint32_t{fold(n.back())} << 8U |
-           std::uint32_t{fold(n[n.size() / 2])} << 16U | static_cast<std::uint32_t>(n.size()) << 24U;
+           std::uint32_t{fold(n[n.size() / 2])} << 16U |
+           static_cast<std::uint32_t>(n.size()) << 24U;
 }
 constexpr std::size_t slot_of(std::uint32_t key, std::uint32_t multiplier) {
     return static_cast<std::uint32_t>(key * multiplier) >> (32U - table_bits);
@@ -171,8 +175,8 @@ consteval std::array<Folded, header_id_count> make_folded() {
 
 constexpr auto folded_names = make_folded();
 
-// Or-ing 0x20 folds letters and leaves '-' alone; the only other octet it would take for '-' is CR, and for
-// letters none, so a name of token characters cannot be mistaken.
+// Or-ing 0x20 folds letters and leaves '-' alone; the only other octet it would take for '-' is CR,
+// and for letters none, so a name of token characters cannot be mistaken.
 bool equal_folded(const char* text, const char* folded, std::size_t size) {
     constexpr std::uint64_t bits = 0x2020202020202020ULL;
     if (size >= 8) {
@@ -195,26 +199,46 @@ bool equal_folded(const char* text, const char* folded, std::size_t size) {
 
 HeaderId compact(char letter) {
     switch (fold(letter)) {
-        case 'a': return HeaderId::accept_contact;
-        case 'b': return HeaderId::referred_by;
-        case 'c': return HeaderId::content_type;
-        case 'd': return HeaderId::request_disposition;
-        case 'e': return HeaderId::content_encoding;
-        case 'f': return HeaderId::from;
-        case 'i': return HeaderId::call_id;
-        case 'j': return HeaderId::reject_contact;
-        case 'k': return HeaderId::supported;
-        case 'l': return HeaderId::content_length;
-        case 'm': return HeaderId::contact;
-        case 'o': return HeaderId::event;
-        case 'r': return HeaderId::refer_to;
-        case 's': return HeaderId::subject;
-        case 't': return HeaderId::to;
-        case 'u': return HeaderId::allow_events;
-        case 'v': return HeaderId::via;
-        case 'x': return HeaderId::session_expires;
-        case 'y': return HeaderId::identity;
-        default: return HeaderId::unknown;
+        case 'a':
+            return HeaderId::accept_contact;
+        case 'b':
+            return HeaderId::referred_by;
+        case 'c':
+            return HeaderId::content_type;
+        case 'd':
+            return HeaderId::request_disposition;
+        case 'e':
+            return HeaderId::content_encoding;
+        case 'f':
+            return HeaderId::from;
+        case 'i':
+            return HeaderId::call_id;
+        case 'j':
+            return HeaderId::reject_contact;
+        case 'k':
+            return HeaderId::supported;
+        case 'l':
+            return HeaderId::content_length;
+        case 'm':
+            return HeaderId::contact;
+        case 'o':
+            return HeaderId::event;
+        case 'r':
+            return HeaderId::refer_to;
+        case 's':
+            return HeaderId::subject;
+        case 't':
+            return HeaderId::to;
+        case 'u':
+            return HeaderId::allow_events;
+        case 'v':
+            return HeaderId::via;
+        case 'x':
+            return HeaderId::session_expires;
+        case 'y':
+            return HeaderId::identity;
+        default:
+            return HeaderId::unknown;
     }
 }
 
@@ -223,16 +247,21 @@ HeaderId compact(char letter) {
 HeaderId header_id(std::string_view name) {
     const auto size = name.size();
     if (size < 2) {
-        const bool letter = size == 1 && fold(name[0]) >= 'a' && fold(name[0]) <= 'z' && name[0] >= 'A';
+        const bool letter =
+            size == 1 && fold(name[0]) >= 'a' && fold(name[0]) <= 'z' && name[0] >= 'A';
         return letter ? compact(name[0]) : HeaderId::unknown;
     }
     if (size > longest_name()) return HeaderId::unknown;
     const auto id = table[slot_of(key_of(name), multiplier)];
-    if (id == 0 || names[id].size() != size || name.find('\r') != std::string_view::npos) return HeaderId::unknown;
-    return equal_folded(name.data(), folded_names[id].text, size) ? static_cast<HeaderId>(id) : HeaderId::unknown;
+    if (id == 0 || names[id].size() != size || name.find('\r') != std::string_view::npos)
+        return HeaderId::unknown;
+    return equal_folded(name.data(), folded_names[id].text, size) ? static_cast<HeaderId>(id)
+                                                                  : HeaderId::unknown;
 }
 
-std::string_view header_name(HeaderId id) { return names[static_cast<std::size_t>(id)]; }
+std::string_view header_name(HeaderId id) {
+    return names[static_cast<std::size_t>(id)];
+}
 
 bool is_comma_list(HeaderId id) {
     switch (id) {
@@ -275,8 +304,10 @@ bool is_comma_list(HeaderId id) {
         case HeaderId::supported:
         case HeaderId::unsupported:
         case HeaderId::via:
-        case HeaderId::warning: return true;
-        default: return false;
+        case HeaderId::warning:
+            return true;
+        default:
+            return false;
     }
 }
 
@@ -300,8 +331,10 @@ bool is_single(HeaderId id) {
         case HeaderId::session_expires:
         case HeaderId::subscription_state:
         case HeaderId::timestamp:
-        case HeaderId::to: return true;
-        default: return false;
+        case HeaderId::to:
+            return true;
+        default:
+            return false;
     }
 }
 

@@ -110,11 +110,12 @@ inline constexpr std::size_t header_id_count = static_cast<std::size_t>(HeaderId
 // The full name as the RFC writes it ("P-Charging-Vector"); empty for unknown.
 [[nodiscard]] std::string_view header_name(HeaderId id);
 
-// True if the grammar of the header is a comma-separated list that may also be spread over several lines
-// (RFC 3261 7.3.1), so that Message::values may take it apart. Not so for Authorization and its kin, Date,
-// Subject, User-Agent…, whose commas mean something else.
+// True if the grammar of the header is a comma-separated list that may also be spread over several
+// lines (RFC 3261 7.3.1), so that Message::values may take it apart. Not so for Authorization and
+// its kin, Date, Subject, User-Agent…, whose commas mean something else.
 [[nodiscard]] bool is_comma_list(HeaderId id);
-// True if more than one line of it in a message is an error (To, From, Call-ID, CSeq, Max-Forwards…).
+// True if more than one line of it in a message is an error (To, From, Call-ID, CSeq,
+// Max-Forwards…).
 [[nodiscard]] bool is_single(HeaderId id);
 
 }  // namespace gmgate::sip

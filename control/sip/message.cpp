@@ -13,7 +13,9 @@
 namespace gmgate::sip {
 namespace {
 
-constexpr bool is_wsp(char c) { return c == ' ' || c == '\t'; }
+constexpr bool is_wsp(char c) {
+    return c == ' ' || c == '\t';
+}
 
 // First CR, LF or NUL in [p, end), or end. The one place that reads every octet of a head.
 const char* find_special(const char* p, const char* end) {
@@ -23,8 +25,9 @@ const char* find_special(const char* p, const char* end) {
     const __m128i nul = _mm_setzero_si128();
     while (end - p >= 16) {
         const __m128i block = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-        const __m128i hit = _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(block, cr), _mm_cmpeq_epi8(block, lf)),
-                                         _mm_cmpeq_epi8(block, nul));
+        const __m128i hit =
+            _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(block, cr), _mm_cmpeq_epi8(block, lf)),
+                         _mm_cmpeq_epi8(block, nul));
         const auto mask = static_cast<unsigned>(_mm_movemask_epi8(hit));
         if (mask != 0) return p + std::countr_zero(mask);
         p += 16;
@@ -34,8 +37,8 @@ const char* find_special(const char* p, const char* end) {
     return p;
 }
 
-// Faults of the start line leave the framing known; any fault behind it outranks them, because whoever reads a
-// stream must hear of it.
+// Faults of the start line leave the framing known; any fault behind it outranks them, because
+// whoever reads a stream must hear of it.
 bool is_soft(ParseStatus s) {
     switch (s) {
         case ParseStatus::ok:
@@ -43,8 +46,10 @@ bool is_soft(ParseStatus s) {
         case ParseStatus::bad_request_uri:
         case ParseStatus::uri_too_long:
         case ParseStatus::bad_version:
-        case ParseStatus::bad_status_code: return true;
-        default: return false;
+        case ParseStatus::bad_status_code:
+            return true;
+        default:
+            return false;
     }
 }
 
@@ -54,7 +59,8 @@ bool is_version(std::string_view v) {  // SIP/digits.digits, any case
     if (dot == std::string_view::npos) return false;
     const auto major = v.substr(4, dot - 4);
     const auto minor = v.substr(dot + 1);
-    return !major.empty() && !minor.empty() && all_of_class(major, char_digit) && all_of_class(minor, char_digit);
+    return !major.empty() && !minor.empty() && all_of_class(major, char_digit) &&
+           all_of_class(minor, char_digit);
 }
 
 }  // namespace
@@ -62,7 +68,8 @@ bool is_version(std::string_view v) {  // SIP/digits.digits, any case
 // The single pass; a class of its own so that message.h shows no more than a reader needs.
 class Indexer {
   public:
-    Indexer(Message& m, const char* begin, const char* end) : m_(m), begin_(begin), p_(begin), end_(end) {}
+    Indexer(Message& m, const char* begin, const char* end)
+        : m_(m), begin_(begin), p_(begin), end_(end) {}
 
     // Leaves p_ behind the head.
     void run() {
@@ -84,19 +91,23 @@ class Indexer {
     [[nodiscard]] bool complete() const { return complete_; }
 
     void fault(ParseStatus status) {
-        if (m_.status_ == ParseStatus::ok || (is_soft(m_.status_) && !is_soft(status))) m_.status_ = status;
+        if (m_.status_ == ParseStatus::ok || (is_soft(m_.status_) && !is_soft(status)))
+            m_.status_ = status;
     }
 
   private:
-    [[nodiscard]] std::uint16_t offset(const char* p) const { return static_cast<std::uint16_t>(p - begin_); }
+    [[nodiscard]] std::uint16_t offset(const char* p) const {
+        return static_cast<std::uint16_t>(p - begin_);
+    }
 
     // Moves p_ behind the line; its end without CRLF in line_end_. False: nothing more can be read.
     bool start_line() {
         const char* s = find_special(p_, end_);
         if (s == end_) {
             // A start line without an end: long ones are a URI too long, all others no SIP at all.
-            fault(s - p_ > static_cast<std::ptrdiff_t>(max_start_line) ? ParseStatus::uri_too_long
-                                                                        : ParseStatus::bad_start_line);
+            fault(s - p_ > static_cast<std::ptrdiff_t>(max_start_line)
+                      ? ParseStatus::uri_too_long
+                      : ParseStatus::bad_start_line);
             return false;
         }
         if (*s != '\r' || end_ - s < 2 || s[1] != '\n') {
@@ -144,16 +155,18 @@ class Indexer {
         m_.is_request_ = false;
         const auto first = line.find(' ');
         const auto version = line.substr(0, first);
-        if (!is_version(version) || first == std::string_view::npos) return fault(ParseStatus::bad_start_line);
+        if (!is_version(version) || first == std::string_view::npos)
+            return fault(ParseStatus::bad_start_line);
         if (version.substr(4) != "2.0") fault(ParseStatus::bad_version);
         const auto rest = line.substr(first + 1);
         // The blank behind the code may be missing when there is no reason.
         const bool code_ends = rest.size() == 3 || (rest.size() > 3 && rest[3] == ' ');
-        if (!code_ends || !all_of_class(rest.substr(0, 3), char_digit) || rest[0] < '1' || rest[0] > '6') {
+        if (!code_ends || !all_of_class(rest.substr(0, 3), char_digit) || rest[0] < '1' ||
+            rest[0] > '6') {
             return fault(ParseStatus::bad_status_code);
         }
-        m_.status_code_ =
-            static_cast<std::uint16_t>((rest[0] - '0') * 100 + (rest[1] - '0') * 10 + (rest[2] - '0'));
+        m_.status_code_ = static_cast<std::uint16_t>((rest[0] - '0') * 100 + (rest[1] - '0') * 10 +
+                                                     (rest[2] - '0'));
         const auto reason = first + 1 + (rest.size() == 3 ? 3 : 4);
         m_.uri_begin_ = static_cast<std::uint16_t>(reason);
         m_.uri_end_ = static_cast<std::uint16_t>(line.size());
@@ -186,7 +199,8 @@ class Indexer {
                 s += 3;
                 continue;
             }
-            // LF alone, or NUL: only a quoted pair may hold the latter (RFC 3261 25.1, RFC 4475 3.1.1.2).
+            // LF alone, or NUL: only a quoted pair may hold the latter (RFC 3261 25.1, RFC
+            // 4475 3.1.1.2).
             if (*s == '\n') {
                 fault(ParseStatus::bad_line_end);
             } else if (s[-1] != '\\') {
@@ -195,7 +209,8 @@ class Indexer {
             ++s;
         }
         p_ = s + 2;
-        if (p_ - line > static_cast<std::ptrdiff_t>(max_header_line)) fault(ParseStatus::header_too_long);
+        if (p_ - line > static_cast<std::ptrdiff_t>(max_header_line))
+            fault(ParseStatus::header_too_long);
         if (!named) return true;
         if (m_.header_count_ == max_headers) return fault(ParseStatus::too_many_headers), false;
 
@@ -223,13 +238,15 @@ class Indexer {
                 m_.headers_[m_.last_[id]].next = index;
             }
             m_.last_[id] = index;
-            if (h.id == HeaderId::content_length) content_length({value, static_cast<std::size_t>(value_end - value)});
+            if (h.id == HeaderId::content_length)
+                content_length({value, static_cast<std::size_t>(value_end - value)});
         }
         return true;
     }
 
     void content_length(std::string_view digits) {
-        if (digits.empty() || !all_of_class(digits, char_digit)) return fault(ParseStatus::bad_content_length);
+        if (digits.empty() || !all_of_class(digits, char_digit))
+            return fault(ParseStatus::bad_content_length);
         std::uint32_t n = 0;
         for (const char c : digits) {
             n = n * 10 + static_cast<std::uint32_t>(c - '0');
@@ -238,7 +255,8 @@ class Indexer {
                 break;
             }
         }
-        if (m_.has_content_length_ && n != m_.content_length_) return fault(ParseStatus::content_length_twice);
+        if (m_.has_content_length_ && n != m_.content_length_)
+            return fault(ParseStatus::content_length_twice);
         m_.has_content_length_ = true;
         m_.content_length_ = n;
         if (n > max_message) fault(ParseStatus::body_too_large);
@@ -377,7 +395,9 @@ std::optional<std::string_view> ValueSplitter::next() {
     return trimmed({begin, static_cast<std::size_t>(end - begin)});
 }
 
-ValueRange::Iterator::Iterator(const Message* message, std::uint8_t header) : message_(message) { open(header); }
+ValueRange::Iterator::Iterator(const Message* message, std::uint8_t header) : message_(message) {
+    open(header);
+}
 
 void ValueRange::Iterator::open(std::uint8_t header) {
     if (header == Message::none) {
@@ -407,26 +427,46 @@ ValueRange::Iterator ValueRange::begin() const {
 
 std::string_view text(ParseStatus status) {
     switch (status) {
-        case ParseStatus::ok: return "ok";
-        case ParseStatus::empty: return "no message, only line ends";
-        case ParseStatus::message_too_large: return "message larger than 65535 octets";
-        case ParseStatus::bad_start_line: return "start line is neither a request line nor a status line";
-        case ParseStatus::bad_method: return "method is not a token";
-        case ParseStatus::bad_request_uri: return "Request-URI holds characters no URI may have";
-        case ParseStatus::uri_too_long: return "start line longer than 8192 octets";
-        case ParseStatus::bad_version: return "SIP version is not 2.0";
-        case ParseStatus::bad_status_code: return "status code is not in 100-699";
-        case ParseStatus::bad_line_end: return "CR without LF, or LF without CR, in the headers";
-        case ParseStatus::bad_character: return "NUL in the headers";
-        case ParseStatus::bad_header_name: return "header line without a valid name and colon";
-        case ParseStatus::header_too_long: return "header longer than 16384 octets";
-        case ParseStatus::too_many_headers: return "more than 250 header lines";
-        case ParseStatus::head_not_ended: return "no empty line behind the headers";
-        case ParseStatus::bad_content_length: return "Content-Length is not a number";
-        case ParseStatus::content_length_twice: return "two Content-Length headers that differ";
-        case ParseStatus::content_length_missing: return "Content-Length missing on a stream";
-        case ParseStatus::body_too_short: return "datagram shorter than Content-Length says";
-        case ParseStatus::body_too_large: return "Content-Length beyond what is taken";
+        case ParseStatus::ok:
+            return "ok";
+        case ParseStatus::empty:
+            return "no message, only line ends";
+        case ParseStatus::message_too_large:
+            return "message larger than 65535 octets";
+        case ParseStatus::bad_start_line:
+            return "start line is neither a request line nor a status line";
+        case ParseStatus::bad_method:
+            return "method is not a token";
+        case ParseStatus::bad_request_uri:
+            return "Request-URI holds characters no URI may have";
+        case ParseStatus::uri_too_long:
+            return "start line longer than 8192 octets";
+        case ParseStatus::bad_version:
+            return "SIP version is not 2.0";
+        case ParseStatus::bad_status_code:
+            return "status code is not in 100-699";
+        case ParseStatus::bad_line_end:
+            return "CR without LF, or LF without CR, in the headers";
+        case ParseStatus::bad_character:
+            return "NUL in the headers";
+        case ParseStatus::bad_header_name:
+            return "header line without a valid name and colon";
+        case ParseStatus::header_too_long:
+            return "header longer than 16384 octets";
+        case ParseStatus::too_many_headers:
+            return "more than 250 header lines";
+        case ParseStatus::head_not_ended:
+            return "no empty line behind the headers";
+        case ParseStatus::bad_content_length:
+            return "Content-Length is not a number";
+        case ParseStatus::content_length_twice:
+            return "two Content-Length headers that differ";
+        case ParseStatus::content_length_missing:
+            return "Content-Length missing on a stream";
+        case ParseStatus::body_too_short:
+            return "datagram shorter than Content-Length says";
+        case ParseStatus::body_too_large:
+            return "Content-Length beyond what is taken";
     }
     return "unknown";
 }
@@ -435,12 +475,18 @@ int response_code(ParseStatus status) {
     switch (status) {
         case ParseStatus::ok:
         case ParseStatus::empty:
-        case ParseStatus::bad_status_code: return 0;
-        case ParseStatus::message_too_large: return 513;
-        case ParseStatus::uri_too_long: return 414;
-        case ParseStatus::bad_version: return 505;
-        case ParseStatus::body_too_large: return 413;
-        default: return 400;
+        case ParseStatus::bad_status_code:
+            return 0;
+        case ParseStatus::message_too_large:
+            return 513;
+        case ParseStatus::uri_too_long:
+            return 414;
+        case ParseStatus::bad_version:
+            return 505;
+        case ParseStatus::body_too_large:
+            return 413;
+        default:
+            return 400;
     }
 }
 

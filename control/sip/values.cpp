@@ -53,7 +53,9 @@ bool take_param(std::string_view& rest, char separator, Param& out) {
             rest.remove_prefix(end);
         } else {
             std::size_t n = 0;
-            while (n < rest.size() && rest[n] != separator && rest[n] != '"' && !is_class(rest[n], char_lws)) ++n;
+            while (n < rest.size() && rest[n] != separator && rest[n] != '"' &&
+                   !is_class(rest[n], char_lws))
+                ++n;
             out.value = rest.substr(0, n);
             rest.remove_prefix(n);
         }
@@ -72,7 +74,8 @@ int hex_digit(char c) {
 
 bool good_escapes(std::string_view t) {
     for (auto at = t.find('%'); at != std::string_view::npos; at = t.find('%', at + 1)) {
-        if (at + 2 >= t.size() || hex_digit(t[at + 1]) < 0 || hex_digit(t[at + 2]) < 0) return false;
+        if (at + 2 >= t.size() || hex_digit(t[at + 1]) < 0 || hex_digit(t[at + 2]) < 0)
+            return false;
     }
     return true;
 }
@@ -98,7 +101,8 @@ bool same_user(std::string_view a, std::string_view b) {
 
 bool same_number(std::string_view a, std::string_view b) {
     const auto skip = [](std::string_view& t) {
-        while (!t.empty() && (t.front() == '-' || t.front() == '.' || t.front() == '(' || t.front() == ')')) {
+        while (!t.empty() &&
+               (t.front() == '-' || t.front() == '.' || t.front() == '(' || t.front() == ')')) {
             t.remove_prefix(1);
         }
     };
@@ -112,8 +116,10 @@ bool same_number(std::string_view a, std::string_view b) {
     }
 }
 
-// host [":" port]; what stands behind it stays in `rest`. Blanks around the colon only where `blanks` says so (Via).
-bool take_host_port(std::string_view& rest, bool blanks, std::string_view& host, std::uint16_t& port) {
+// host [":" port]; what stands behind it stays in `rest`. Blanks around the colon only where
+// `blanks` says so (Via).
+bool take_host_port(std::string_view& rest, bool blanks, std::string_view& host,
+                    std::uint16_t& port) {
     if (!rest.empty() && rest.front() == '[') {
         const auto close = rest.find(']');
         if (close == std::string_view::npos || close < 3) return false;
@@ -205,7 +211,8 @@ std::optional<Param> find_param(std::string_view params, std::string_view name) 
 
 std::optional<Uri> parse_uri(std::string_view text) {
     const auto colon = text.find(':');
-    if (colon == std::string_view::npos || colon == 0 || colon + 1 >= text.size()) return std::nullopt;
+    if (colon == std::string_view::npos || colon == 0 || colon + 1 >= text.size())
+        return std::nullopt;
     if (!all_of_class(text, char_uri)) return std::nullopt;
     Uri uri;
     uri.text = text;
@@ -227,7 +234,8 @@ std::optional<Uri> parse_uri(std::string_view text) {
         if (semicolon != std::string_view::npos) uri.params = rest.substr(semicolon);
         if (uri.user.empty()) return std::nullopt;
         for (const char c : uri.user) {
-            if (!is_class(c, char_hex) && std::string_view("+*#-.()").find(c) == std::string_view::npos) {
+            if (!is_class(c, char_hex) &&
+                std::string_view("+*#-.()").find(c) == std::string_view::npos) {
                 return std::nullopt;
             }
         }
@@ -279,10 +287,14 @@ bool same_identity(const Uri& a, const Uri& b) {
     if (a.scheme != b.scheme) return false;
     switch (a.scheme) {
         case Scheme::sip:
-        case Scheme::sips: return a.port == b.port && iequals(a.host, b.host) && same_user(a.user, b.user);
-        case Scheme::tel: return same_number(a.user, b.user);
-        case Scheme::urn: return iequals(a.user, b.user);
-        case Scheme::other: return iequals(a.scheme_text, b.scheme_text) && a.user == b.user;
+        case Scheme::sips:
+            return a.port == b.port && iequals(a.host, b.host) && same_user(a.user, b.user);
+        case Scheme::tel:
+            return same_number(a.user, b.user);
+        case Scheme::urn:
+            return iequals(a.user, b.user);
+        case Scheme::other:
+            return iequals(a.scheme_text, b.scheme_text) && a.user == b.user;
     }
     return false;
 }
@@ -312,8 +324,10 @@ std::optional<NameAddr> parse_name_addr(std::string_view value) {
         if (mark != 0) {
             out.display = trim_lws(rest.substr(0, mark));
             for (const char c : out.display) {
-                // token *(LWS token); octets beyond ASCII, which many phones write unquoted, do no harm.
-                if (!is_class(c, char_token | char_lws) && static_cast<unsigned char>(c) < 0x80) return std::nullopt;
+                // token *(LWS token); octets beyond ASCII, which many phones write unquoted, do no
+                // harm.
+                if (!is_class(c, char_token | char_lws) && static_cast<unsigned char>(c) < 0x80)
+                    return std::nullopt;
             }
         }
         const auto close = rest.find('>', mark);
@@ -339,8 +353,12 @@ std::optional<NameAddr> parse_name_addr(std::string_view value) {
 
 // ---- Via ----
 
-bool Via::has_rfc3261_branch() const { return branch.size() > 7 && iequals(branch.substr(0, 7), "z9hG4bK"); }
-bool Via::is_transport(std::string_view t) const { return iequals(transport, t); }
+bool Via::has_rfc3261_branch() const {
+    return branch.size() > 7 && iequals(branch.substr(0, 7), "z9hG4bK");
+}
+bool Via::is_transport(std::string_view t) const {
+    return iequals(transport, t);
+}
 
 std::optional<Via> parse_via(std::string_view value) {
     auto rest = trim_lws(value);
@@ -363,7 +381,8 @@ std::optional<Via> parse_via(std::string_view value) {
         skip_lws(rest);
     }
     via.transport = take(rest, char_token);
-    if (via.transport.empty() || rest.empty() || !is_class(rest.front(), char_lws)) return std::nullopt;
+    if (via.transport.empty() || rest.empty() || !is_class(rest.front(), char_lws))
+        return std::nullopt;
     skip_lws(rest);
     if (!take_host_port(rest, true, via.host, via.port)) return std::nullopt;
     skip_lws(rest);
@@ -396,7 +415,8 @@ std::optional<Via> parse_via(std::string_view value) {
             case 8:
                 if (iequals(p->name, "received")) via.received = p->value;
                 break;
-            default: break;
+            default:
+                break;
         }
     }
     if (reader.bad()) return std::nullopt;
@@ -433,8 +453,12 @@ std::string_view call_id(const Message& message) {
     return *v;
 }
 
-std::optional<NameAddr> from(const Message& message) { return name_addr_of(message, HeaderId::from); }
-std::optional<NameAddr> to(const Message& message) { return name_addr_of(message, HeaderId::to); }
+std::optional<NameAddr> from(const Message& message) {
+    return name_addr_of(message, HeaderId::from);
+}
+std::optional<NameAddr> to(const Message& message) {
+    return name_addr_of(message, HeaderId::to);
+}
 
 std::optional<std::uint8_t> max_forwards(const Message& message) {
     const auto v = message.value(HeaderId::max_forwards);
@@ -477,8 +501,10 @@ std::optional<std::uint16_t> parse_q(std::string_view text) {
     const auto dot = text.find('.');
     const auto whole = text.substr(0, dot);
     const auto fraction = dot == std::string_view::npos ? std::string_view{} : text.substr(dot + 1);
-    if (whole.size() > 1 || fraction.size() > 3 || (whole.empty() && fraction.empty())) return std::nullopt;
-    if (!all_of_class(whole, char_digit) || !all_of_class(fraction, char_digit)) return std::nullopt;
+    if (whole.size() > 1 || fraction.size() > 3 || (whole.empty() && fraction.empty()))
+        return std::nullopt;
+    if (!all_of_class(whole, char_digit) || !all_of_class(fraction, char_digit))
+        return std::nullopt;
     unsigned q = whole.empty() ? 0 : static_cast<unsigned>(whole[0] - '0');
     for (std::size_t i = 0; i < 3; ++i) {
         q = q * 10 + (i < fraction.size() ? static_cast<unsigned>(fraction[i] - '0') : 0);
@@ -486,7 +512,8 @@ std::optional<std::uint16_t> parse_q(std::string_view text) {
     return q > 1000 ? std::nullopt : std::optional(static_cast<std::uint16_t>(q));
 }
 
-std::uint32_t contact_expires(const Message& message, const Contact& contact, std::uint32_t fallback) {
+std::uint32_t contact_expires(const Message& message, const Contact& contact,
+                              std::uint32_t fallback) {
     if (contact.expires) return *contact.expires;
     return expires(message).value_or(fallback);
 }
@@ -498,7 +525,9 @@ std::string_view auth_scheme(std::string_view value) {
     return take(rest, char_token);
 }
 
-AuthParamReader::AuthParamReader(std::string_view value) : rest_(trim_lws(value)) { take(rest_, char_token); }
+AuthParamReader::AuthParamReader(std::string_view value) : rest_(trim_lws(value)) {
+    take(rest_, char_token);
+}
 
 std::optional<Param> AuthParamReader::next() {
     if (bad_) return std::nullopt;
@@ -574,9 +603,16 @@ std::optional<DigestChallenge> parse_digest_challenge(std::string_view value) {
 
 namespace {
 
-constexpr std::array single_headers{
-    HeaderId::to,       HeaderId::from,        HeaderId::call_id,      HeaderId::cseq,    HeaderId::max_forwards,
-    HeaderId::expires,  HeaderId::content_length, HeaderId::content_type, HeaderId::event, HeaderId::subscription_state};
+constexpr std::array single_headers{HeaderId::to,
+                                    HeaderId::from,
+                                    HeaderId::call_id,
+                                    HeaderId::cseq,
+                                    HeaderId::max_forwards,
+                                    HeaderId::expires,
+                                    HeaderId::content_length,
+                                    HeaderId::content_type,
+                                    HeaderId::event,
+                                    HeaderId::subscription_state};
 
 // What requests and responses have in common; `sequence` is filled on the way.
 std::optional<Rejection> check_common(const Message& m, std::optional<CSeq>& sequence) {
@@ -611,7 +647,8 @@ std::optional<Rejection> check_request(const Message& m) {
     if (const auto r = check_common(m, sequence)) return r;
     if (!m.is_request()) return Rejection{400, "Not A Request"};
     if (sequence->method != m.method()) return Rejection{400, "CSeq Method Is Not The Request's"};
-    if (m.has(HeaderId::max_forwards) && !max_forwards(m)) return Rejection{400, "Malformed Max-Forwards"};
+    if (m.has(HeaderId::max_forwards) && !max_forwards(m))
+        return Rejection{400, "Malformed Max-Forwards"};
     const auto uri = parse_uri(m.request_uri());
     if (!uri) return Rejection{400, "Malformed Request-URI"};
     if (!uri->headers.empty()) return Rejection{400, "Request-URI With Headers"};
@@ -623,7 +660,8 @@ std::optional<Rejection> check_request(const Message& m) {
         star = star || contact->star;
         ++contacts;
     }
-    if (star && (contacts != 1 || m.method() != "REGISTER")) return Rejection{400, "Contact * Beside Another"};
+    if (star && (contacts != 1 || m.method() != "REGISTER"))
+        return Rejection{400, "Contact * Beside Another"};
     return std::nullopt;
 }
 

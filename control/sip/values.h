@@ -1,10 +1,11 @@
 #pragma once
-// Typed header values. Everything is a view into the message's bytes; nothing allocates; malformed input gives
-// nullopt. Pure functions, any thread.
+// Typed header values. Everything is a view into the message's bytes; nothing allocates; malformed
+// input gives nullopt. Pure functions, any thread.
 //
-// These are parsers of our own: libosip2's give each string its own heap cell and lowercase as they go; even with an
-// arena behind its allocator hooks its Via, From, To, Contact and Authorization of one REGISTER cost more than our
-// whole budget for the message (docs/decisions, tests/bench/sip.cpp shows both). libosip2 is the judge in the tests.
+// These are parsers of our own: libosip2's give each string its own heap cell and lowercase as they
+// go; even with an arena behind its allocator hooks its Via, From, To, Contact and Authorization of
+// one REGISTER cost more than our whole budget for the message (docs/decisions, tests/bench/sip.cpp
+// shows both). libosip2 is the judge in the tests.
 
 #include <cstdint>
 #include <optional>
@@ -16,7 +17,9 @@
 namespace gmgate::sip {
 
 // Blanks of a value: SP, HTAB and the CR LF of a fold.
-[[nodiscard]] constexpr bool is_lws(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
+[[nodiscard]] constexpr bool is_lws(char c) {
+    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
 [[nodiscard]] std::string_view trim_lws(std::string_view text);
 
 // Decimal digits only, leading zeros allowed; nullopt: anything else, or more than `max`.
@@ -32,7 +35,8 @@ namespace gmgate::sip {
 // ---- parameters: ";a=b;c;d=\"e\"" ----
 struct Param {
     std::string_view name;
-    std::string_view value;  // empty without '='; content of a quoted string without its quotes, escapes kept
+    std::string_view
+        value;  // empty without '='; content of a quoted string without its quotes, escapes kept
     std::string_view whole;  // as it stands, from name to end of value (quotes included)
     bool has_value = false;
     bool quoted = false;
@@ -56,36 +60,43 @@ class ParamReader {
 enum class Scheme : std::uint8_t { sip, sips, tel, urn, other };
 struct Uri {
     Scheme scheme = Scheme::other;
-    std::string_view text;      // all of it
+    std::string_view text;  // all of it
     std::string_view scheme_text;
-    std::string_view user;      // sip/sips: before the '@', without password; tel: the number; else all behind ':'
+    std::string_view
+        user;  // sip/sips: before the '@', without password; tel: the number; else all behind ':'
     std::string_view password;
-    std::string_view host;      // IPv6 references with their brackets; empty unless sip/sips
-    std::uint16_t port = 0;     // 0: none written
-    std::string_view params;    // ";lr;transport=tcp" from the first ';', or empty
-    std::string_view headers;   // behind '?', or empty
+    std::string_view host;     // IPv6 references with their brackets; empty unless sip/sips
+    std::uint16_t port = 0;    // 0: none written
+    std::string_view params;   // ";lr;transport=tcp" from the first ';', or empty
+    std::string_view headers;  // behind '?', or empty
 
-    [[nodiscard]] std::optional<Param> param(std::string_view name) const { return find_param(params, name); }
+    [[nodiscard]] std::optional<Param> param(std::string_view name) const {
+        return find_param(params, name);
+    }
     // "user@host" as it stands (no scheme, port, parameters); host alone without user.
     [[nodiscard]] std::string address_of_record() const;
 };
 [[nodiscard]] std::optional<Uri> parse_uri(std::string_view text);
-// Equality of the parts that name someone or something: scheme, user (escapes resolved, case kept), host (any case),
-// port; tel: digits without separators. Parameters are not looked at.
+// Equality of the parts that name someone or something: scheme, user (escapes resolved, case kept),
+// host (any case), port; tel: digits without separators. Parameters are not looked at.
 [[nodiscard]] bool same_identity(const Uri& a, const Uri& b);
 
-// ---- name-addr / addr-spec with parameters (From, To, Contact, Route, Path, P-Asserted-Identity …) ----
+// ---- name-addr / addr-spec with parameters (From, To, Contact, Route, Path, P-Asserted-Identity
+// …) ----
 struct NameAddr {
     std::string_view display;  // unquoted (escapes kept) or the tokens; may be empty
     Uri uri;
-    std::string_view params;   // header parameters from the first ';' behind the URI
+    std::string_view params;  // header parameters from the first ';' behind the URI
     bool bracketed = false;
 
-    [[nodiscard]] std::optional<Param> param(std::string_view name) const { return find_param(params, name); }
+    [[nodiscard]] std::optional<Param> param(std::string_view name) const {
+        return find_param(params, name);
+    }
     // Empty: no tag.
     [[nodiscard]] std::string_view tag() const;
 };
-// One value, not a list. Without angle brackets a ';' begins header parameters and '?' is an error (RFC 3261 20.10).
+// One value, not a list. Without angle brackets a ';' begins header parameters and '?' is an error
+// (RFC 3261 20.10).
 [[nodiscard]] std::optional<NameAddr> parse_name_addr(std::string_view value);
 
 // ---- Via (one value) ----
@@ -94,11 +105,11 @@ struct Via {
     std::string_view host;       // IPv6 with brackets
     std::uint16_t port = 0;      // 0: none written
     std::string_view params;
-    std::string_view branch;     // empty: none
-    std::string_view received;   // empty: none
-    std::string_view maddr;      // empty: none
+    std::string_view branch;    // empty: none
+    std::string_view received;  // empty: none
+    std::string_view maddr;     // empty: none
     bool rport_present = false;
-    std::uint16_t rport = 0;     // 0: without value
+    std::uint16_t rport = 0;  // 0: without value
 
     // The branch names a transaction by RFC 3261 17 (cookie and something behind it).
     [[nodiscard]] bool has_rfc3261_branch() const;
@@ -120,7 +131,8 @@ struct CSeq {
 [[nodiscard]] std::optional<NameAddr> to(const Message& message);
 // 0–255; nullopt: absent or malformed (tell by Message::has).
 [[nodiscard]] std::optional<std::uint8_t> max_forwards(const Message& message);
-// Seconds. Absent, malformed or beyond 2^32-1: nullopt, which the RFC wants treated as the default (RFC 4475 3.1.2.4).
+// Seconds. Absent, malformed or beyond 2^32-1: nullopt, which the RFC wants treated as the default
+// (RFC 4475 3.1.2.4).
 [[nodiscard]] std::optional<std::uint32_t> expires(const Message& message);
 // First value of Route, Service-Route, Path, Record-Route.
 [[nodiscard]] std::optional<NameAddr> first_route(const Message& message, HeaderId id);
@@ -134,16 +146,18 @@ struct Contact {
 };
 [[nodiscard]] std::optional<Contact> parse_contact(std::string_view value);
 // What a REGISTER asks for this contact: its own expires, else the Expires header, else `fallback`.
-[[nodiscard]] std::uint32_t contact_expires(const Message& message, const Contact& contact, std::uint32_t fallback);
+[[nodiscard]] std::uint32_t contact_expires(const Message& message, const Contact& contact,
+                                            std::uint32_t fallback);
 
 // ---- Digest (RFC 3310, 3261 22) ----
-// Values are contents of quoted strings without quotes, escapes kept (unescape() them where that matters); nullopt:
-// not there, which is not the same as there and empty (C3, C4).
+// Values are contents of quoted strings without quotes, escapes kept (unescape() them where that
+// matters); nullopt: not there, which is not the same as there and empty (C3, C4).
 struct DigestCredentials {
-    std::optional<std::string_view> username, realm, nonce, uri, response, algorithm, auts, qop, nc, cnonce, opaque,
-        integrity_protected;
+    std::optional<std::string_view> username, realm, nonce, uri, response, algorithm, auts, qop, nc,
+        cnonce, opaque, integrity_protected;
 };
-// Walks 'Digest a="b", c=d' behind the scheme. Empty elements (",,") are passed over, as HTTP wants of readers.
+// Walks 'Digest a="b", c=d' behind the scheme. Empty elements (",,") are passed over, as HTTP wants
+// of readers.
 class AuthParamReader {
   public:
     // `value`: the whole header value, scheme included.
@@ -172,8 +186,9 @@ struct Rejection {
     int code = 400;
     std::string_view reason;  // static text, good as Reason-Phrase
 };
-// RFC 3261 8.1.1, 16.3 step 1, RFC 4475: the mandatory headers are there, once, and well-formed; the CSeq method is the
-// method. nullopt: fine. Call it after a parse() that returned ok; also tells the fault of one that did not.
+// RFC 3261 8.1.1, 16.3 step 1, RFC 4475: the mandatory headers are there, once, and well-formed;
+// the CSeq method is the method. nullopt: fine. Call it after a parse() that returned ok; also
+// tells the fault of one that did not.
 [[nodiscard]] std::optional<Rejection> check_request(const Message& message);
 // The same for a response; a response with a fault is dropped.
 [[nodiscard]] std::optional<Rejection> check_response(const Message& message);

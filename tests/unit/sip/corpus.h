@@ -21,7 +21,8 @@ inline std::string read_file(const std::filesystem::path& path) {
 }
 
 // All files of a folder with that ending, by name.
-inline std::vector<CorpusFile> corpus(const std::filesystem::path& folder, const std::string& ending) {
+inline std::vector<CorpusFile> corpus(const std::filesystem::path& folder,
+                                      const std::string& ending) {
     std::vector<CorpusFile> files;
     std::error_code ignored;
     for (const auto& entry : std::filesystem::directory_iterator(folder, ignored)) {

@@ -56,7 +56,8 @@ const std::map<std::string, Verdict> verdicts{
     {"mismatch02.dat", {400, "3.1.2.18 the same with an unknown method: 400 allowed beside 501"}},
     {"bigcode.dat", {400, "3.1.2.19 status code beyond 699: dropped"}},
     // 3.2, 3.3, 3.4: sound messages with something wrong in them for somebody
-    {"badbranch.dat", {0, "3.2.1 branch is the cookie alone: no RFC 3261 branch, matched the old way"}},
+    {"badbranch.dat",
+     {0, "3.2.1 branch is the cookie alone: no RFC 3261 branch, matched the old way"}},
     {"insuf.dat", {400, "3.3.1 no Call-ID, From, To"}},
     {"unkscm.dat", {0, "3.3.2 unknown scheme: 416 when routed"}},
     {"novelsc.dat", {0, "3.3.3 known scheme, not ours: 416 when routed"}},
@@ -75,7 +76,9 @@ const std::map<std::string, Verdict> verdicts{
     {"inv2543.dat", {0, "3.4.1 RFC 2543: no branch, no tag, no Max-Forwards"}},
 };
 
-std::optional<Rejection> check(const Message& m) { return m.is_request() ? check_request(m) : check_response(m); }
+std::optional<Rejection> check(const Message& m) {
+    return m.is_request() ? check_request(m) : check_response(m);
+}
 
 // What a P-CSCF does to every request, more or less (E1, E2).
 Result<void> proxy_edit(const Message& m, std::string& out) {
@@ -116,7 +119,8 @@ TEST(Torture, VerdictOfEachMessage) {
 }
 
 TEST(Torture, RoutingVerdicts) {
-    const std::map<std::string, int> routed{{"unkscm.dat", 416}, {"novelsc.dat", 416}, {"zeromf.dat", 483}};
+    const std::map<std::string, int> routed{
+        {"unkscm.dat", 416}, {"novelsc.dat", 416}, {"zeromf.dat", 483}};
     for (const auto& f : corpus(GMGATE_TEST_DATA "/torture", ".dat")) {
         Message m;
         if (m.parse(f.bytes) != ParseStatus::ok || !m.is_request() || check_request(m)) continue;
@@ -160,7 +164,8 @@ TEST(Torture, InvalidRequestsGetAnAnswerWhereTheyCan) {
         const auto said = check(m);
         if (!said || !m.is_request() || !m.answerable()) continue;
         std::string out;
-        const auto built = build_response(m, said->code, {.reason = said->reason, .to_tag = "t4475"}, out);
+        const auto built =
+            build_response(m, said->code, {.reason = said->reason, .to_tag = "t4475"}, out);
         ASSERT_TRUE(built) << f.name << ": " << built.error().text;
         Message response;
         EXPECT_EQ(response.parse(out), ParseStatus::ok) << f.name;
