@@ -53,7 +53,7 @@ class Canvas {
 
     void title() {
         const std::string head = std::string(time_width - 1, ' ') + centred("UE", 3) + centred("", gap_ - 3) +
-                                 centred("P-CSCF", 7) + centred("", gap_ - 4) + "core";
+                                 centred("P-CSCF", 7) + centred("", gap_ - 5) + "core";
         out_ += paint(style_, Colour::bold, head) + '\n';
     }
     void blank_row(const std::string& note) {

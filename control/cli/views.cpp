@@ -109,10 +109,10 @@ std::string quantile(const json& sample, double q) {
 }  // namespace
 
 Table sa_table(const Style& style) {
-    return Table({{"IMPI", false, 14, 0},
+    return Table({{"IMPI", false, 24, 0},
                   {"UE", false, 0, 0},
                   {"STATE", false, 0, 1},
-                  {"SUITE", false, 12, 2},
+                  {"SUITE", false, 17, 2},
                   {"SPI-PS", false, 0, 0},
                   {"SPI-PC", false, 0, 5},
                   {"SPI-UC", false, 0, 6},

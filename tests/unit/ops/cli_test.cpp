@@ -1,0 +1,252 @@
+// gmctl against a server of fakes: what people see, what scripts get, exit codes.
+#include <gmock/gmock.h>
+
+#include <algorithm>
+#include <sstream>
+
+#include "control/cli/gmctl.h"
+#include "tests/unit/ops/server_fixture.h"
+
+namespace gmgate::ops {
+namespace {
+
+using nlohmann::json;
+using testing::HasSubstr;
+using testing::StartsWith;
+
+class CliTest : public ServerTest {
+  protected:
+    CliTest() : ServerTest(1000) {}
+    int run(std::vector<std::string> arguments) {
+        out.str("");
+        err.str("");
+        return cli::gmctl(arguments, options.socket, "1.0", {out, err, style});
+    }
+    std::size_t lines() const {
+        const std::string text = out.str();
+        return static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n'));
+    }
+    std::ostringstream out;
+    std::ostringstream err;
+    cli::Style style{100, false, false};
+};
+
+TEST_F(CliTest, SaListIsATable) {
+    start();
+    EXPECT_EQ(run({"sa", "list", "--limit", "3"}), 0);
+    EXPECT_EQ(out.str(),
+              "IMPI                         UE         STATE        SUITE                  SPI-PS      AGE   LEFT\n"
+              "001011000000001@ims.example  10.20.0.1  established  hmac-sha-1-96/aes-cbc  0x04000003   1s  6d22h\n"
+              "001011000000002@ims.example  10.20.0.2  established  hmac-sha-1-96/aes-cbc  0x04000005   2s  6d22h\n"
+              "001011000000003@ims.example  10.20.0.3  established  hmac-sha-1-96/aes-cbc  0x04000007   3s  6d22h\n");
+    EXPECT_EQ(err.str(), "There is more: go on with --cursor 4\n");
+}
+
+TEST_F(CliTest, NoLineIsWiderThanTheTerminal) {
+    start();
+    for (const std::size_t width : {64U, 72U, 80U, 100U, 132U, 200U}) {
+        style.width = width;
+        ASSERT_EQ(run({"sa", "list", "--limit", "50"}), 0);
+        std::istringstream in(out.str());
+        for (std::string line; std::getline(in, line);) EXPECT_LE(cli::columns_of(line), width) << line;
+    }
+}
+
+TEST_F(CliTest, WithoutATerminalNothingIsCut) {
+    start();
+    style.width = 0;
+    EXPECT_EQ(run({"sa", "list"}), 0);
+    EXPECT_EQ(lines(), 1001U);
+    // Widths fit the first page: a wider cell on a later one shifts its line, and is whole.
+    EXPECT_NE(out.str().find("001011000000001@ims.example  10.20.0.1    established   hmac-sha-1-96/aes-cbc  0x04000003  0x04000002  "
+                             "0x00001002  0x00001003     1s  6d22h\n"),
+              std::string::npos);
+}
+
+TEST_F(CliTest, JsonIsOneObjectALine) {
+    start();
+    EXPECT_EQ(run({"-j", "sa", "list"}), 0);
+    EXPECT_EQ(lines(), 1000U);
+    std::istringstream in(out.str());
+    for (std::string line; std::getline(in, line);) EXPECT_TRUE(json::parse(line, nullptr, false).is_object());
+    // The flag may also stand at the end.
+    EXPECT_EQ(run({"sa", "list", "--limit", "1", "--counters", "-j"}), 0);
+    EXPECT_EQ(json::parse(out.str())["in_packets"], 3);
+}
+
+TEST_F(CliTest, Filters) {
+    start();
+    EXPECT_EQ(run({"-j", "sa", "list", "--state", "registration"}), 0);
+    EXPECT_EQ(lines(), 100U);
+    EXPECT_EQ(run({"-j", "sa", "list", "--ip", "10.20.0.9"}), 0);
+    EXPECT_EQ(lines(), 1U);
+    EXPECT_EQ(run({"sa", "list", "--impi", "nobody"}), 0);
+    EXPECT_EQ(out.str(), "No SA set is like that.\n");
+}
+
+TEST_F(CliTest, SaShow) {
+    start();
+    EXPECT_EQ(run({"sa", "show", "--spi", "0x04000003"}), 0);
+    EXPECT_EQ(out.str(),
+              "SA set 1: established\n"
+              "  IMPI            001011000000001@ims.example\n"
+              "  IMPUs           sip:001011000000001@ims.example, tel:+491\n"
+              "  suite           hmac-sha-1-96/aes-cbc\n"
+              "  UE / ours       10.20.0.1 / 10.20.255.1\n"
+              "  in, requests    UE 5062 -> ours 6100 SPI 0x04000003 (ps)\n"
+              "  in, answers     UE 5063 -> ours 6200 SPI 0x04000002 (pc)\n"
+              "  out, requests   ours 6200 -> UE 5063 SPI 0x00001003 (us)\n"
+              "  out, answers    ours 6100 -> UE 5062 SPI 0x00001002 (uc)\n"
+              "  age / left      1s / 6d22h\n"
+              "  received        3 packets, 0 B\n"
+              "  sent            0 packets, 0 B; highest sequence number 0\n"
+              "  refused         0 integrity failures, 0 replays\n");
+    EXPECT_EQ(run({"sa", "show", "--impi", "nobody"}), 1);
+    EXPECT_EQ(err.str(), "gmctl: the gateway says: no SA set is like that\n");
+}
+
+TEST_F(CliTest, SaCount) {
+    start();
+    EXPECT_EQ(run({"sa", "count"}), 0);
+    EXPECT_EQ(out.str(), "STATE         COUNT\nregistration    100\nestablished     900\ntotal         1,000\n");
+}
+
+TEST_F(CliTest, Registrations) {
+    start();
+    style.width = 120;
+    EXPECT_EQ(run({"reg", "list"}), 0);
+    EXPECT_EQ(out.str(),
+              "IMPI                         STATE           UE         VIA  SETS    AGE   LEFT  IMPU\n"
+              "001011000000001@ims.example  registered      10.20.0.1  udp     1  2m13s  6d22h  sip:001011000000001@ims.example (+1)\n"
+              "001011000000002@ims.example  registered      10.20.0.2  tcp     1  2m13s  6d22h  sip:001011000000002@ims.example (+1)\n"
+              "001011000000003@ims.example  authenticating  10.20.0.3  udp     1  2m13s      -  sip:001011000000003@ims.example (+1)\n");
+    EXPECT_EQ(run({"reg", "show", "001011000000002@ims.example"}), 0);
+    EXPECT_EQ(out.str(),
+              "001011000000002@ims.example: registered\n"
+              "  IMPU            sip:001011000000002@ims.example\n"
+              "  IMPU            tel:+492\n"
+              "  UE              10.20.0.2 over tcp\n"
+              "  contact         sip:10.20.0.2:5063\n"
+              "  service route   <sip:orig@scscf.ims.example;lr>\n"
+              "  SA sets         2\n"
+              "  age / left      2m13s / 6d22h\n");
+    EXPECT_EQ(run({"reg", "count"}), 0);
+    EXPECT_THAT(out.str(), HasSubstr("authenticating now      1\n"));
+}
+
+TEST_F(CliTest, DropsLargestFirst) {
+    start();
+    EXPECT_EQ(run({"drops"}), 0);
+    EXPECT_EQ(out.str(),
+              "    COUNT  LAYER      REASON       MEANING\n"
+              "1,234,567  sip        rate_source  Too many REGISTERs of one address. [S3]\n"
+              "       12  dataplane  bad_icv      The integrity check failed.\n"
+              "1 other reasons have never occurred.\n");
+}
+
+TEST_F(CliTest, HealthSetsTheExitCode) {
+    start();
+    EXPECT_EQ(run({"health"}), 0);
+    EXPECT_EQ(out.str(), "ok        dataplane  1 worker, 0.1% busy\nok        core       answers\ngmgated is in good health\n");
+    healthy = false;
+    EXPECT_EQ(run({"health"}), 1);
+    EXPECT_THAT(out.str(), HasSubstr("degraded  core       no answer; is 10.30.0.2 up?\n"));
+    EXPECT_EQ(run({"-j", "health"}), 1);
+    EXPECT_EQ(json::parse(out.str())["ok"], false);
+}
+
+TEST_F(CliTest, Stats) {
+    registry.counter("gmgate_test_packets_total", "Packets.", {{"worker", "0"}}).add(1234567);
+    registry.counter("gmgate_test_never_total", "Never.");
+    auto& h = registry.histogram("gmgate_test_seconds", "Time.", {0.001, 0.01});
+    for (int i = 0; i < 99; ++i) h.observe(0.0005);
+    h.observe(0.5);
+    start();
+    style.width = 0;
+    EXPECT_EQ(run({"stats"}), 0);
+    EXPECT_THAT(out.str(), HasSubstr("gmgate_test_packets_total{worker=\"0\"}"));
+    EXPECT_THAT(out.str(), HasSubstr("1,234,567"));
+    EXPECT_THAT(out.str(), HasSubstr("100x mean 5.5ms p50 <1.0ms p99 <1.0ms"));
+    EXPECT_THAT(out.str(), Not(HasSubstr("gmgate_test_never_total")));
+    EXPECT_EQ(run({"stats", "--all"}), 0);
+    EXPECT_THAT(out.str(), HasSubstr("gmgate_test_never_total"));
+    EXPECT_EQ(run({"stats", "--rate", "0.1"}), 0);
+    EXPECT_THAT(out.str(), HasSubstr("RATE"));
+    EXPECT_THAT(out.str(), HasSubstr("0/s"));
+}
+
+TEST_F(CliTest, Trace) {
+    start();
+    EXPECT_EQ(run({"trace", fake_sa(1).impi}), 0);
+    EXPECT_THAT(out.str(), HasSubstr("SM12 200 REGISTER"));
+    EXPECT_EQ(run({"-j", "trace", fake_sa(1).impi}), 0);
+    EXPECT_EQ(json::parse(out.str())["steps"].size(), 10U);
+    EXPECT_EQ(run({"trace", "who"}), 1);
+    EXPECT_THAT(err.str(), StartsWith("gmctl: the gateway says: nothing is remembered about who"));
+}
+
+TEST_F(CliTest, Version) {
+    start();
+    EXPECT_EQ(run({"version"}), 0);
+    EXPECT_THAT(out.str(), StartsWith("gmctl    1.0\ngmgated  9.9.9, API 1, backend dpdk, process "));
+}
+
+TEST_F(CliTest, NotRunning) {
+    EXPECT_EQ(run({"sa", "list"}), 3);
+    EXPECT_EQ(out.str(), "");
+    EXPECT_EQ(err.str(), "gmctl: " + options.socket + " does not exist; is gmgated running? if its ops.socket is elsewhere, give --socket\n");
+    EXPECT_EQ(run({"--socket", std::string(300, 'x'), "health"}), 3);
+}
+
+TEST_F(CliTest, StoppedGatewayLeavesNobodyListening) {
+    {
+        const UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM, 0));
+        sockaddr_un address{};
+        address.sun_family = AF_UNIX;
+        std::memcpy(address.sun_path, options.socket.c_str(), options.socket.size() + 1);
+        ASSERT_EQ(::bind(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+    }
+    EXPECT_EQ(run({"health"}), 3);
+    EXPECT_THAT(err.str(), HasSubstr("nobody listens on"));
+}
+
+TEST_F(CliTest, Usage) {
+    EXPECT_EQ(run({}), 2);
+    EXPECT_EQ(err.str(), "gmctl: gmctl needs a command: sa, reg, stats, drops, health, trace, version\n"
+                         "gmctl: try 'gmctl --help', or --help behind a command\n");
+    EXPECT_EQ(run({"sa", "lst"}), 2);
+    EXPECT_THAT(err.str(), StartsWith("gmctl: 'lst' is no command of sa; there are list, show, count\n"));
+    EXPECT_EQ(run({"sa", "list", "--limit", "0"}), 2);
+    EXPECT_EQ(run({"sa", "list", "--ip", "10.0.0"}), 2);
+    EXPECT_EQ(err.str(), "gmctl: --ip: '10.0.0' is not an address\n");
+    EXPECT_EQ(run({"trace"}), 2);
+    EXPECT_EQ(run({"sa", "show"}), 2);
+    EXPECT_EQ(run({"--help"}), 0);
+    EXPECT_THAT(out.str(), HasSubstr("Examples:"));
+    EXPECT_EQ(run({"sa", "list", "--help"}), 0);
+    EXPECT_THAT(out.str(), HasSubstr("gmctl sa list --state established --limit 20"));
+}
+
+// Something else listens there.
+TEST_F(CliTest, WrongServer) {
+    const UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM, 0));
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    std::memcpy(address.sun_path, options.socket.c_str(), options.socket.size() + 1);
+    ASSERT_EQ(::bind(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+    ASSERT_EQ(::listen(fd.get(), 1), 0);
+    std::thread rude([&] {
+        const UniqueFd peer(::accept(fd.get(), nullptr, nullptr));
+        const std::string text = "220 mail.example ESMTP\n";
+        (void)::send(peer.get(), text.data(), text.size(), MSG_NOSIGNAL);
+        char buffer[4096];
+        while (::recv(peer.get(), buffer, sizeof(buffer), 0) > 0) {
+        }
+    });
+    EXPECT_EQ(run({"health"}), 3);
+    EXPECT_THAT(err.str(), HasSubstr("does not speak the protocol of gmgated"));
+    rude.join();
+}
+
+}  // namespace
+}  // namespace gmgate::ops
