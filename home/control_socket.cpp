@@ -47,7 +47,8 @@ struct ControlSocket::Impl : std::enable_shared_from_this<ControlSocket::Impl> {
         std::string line;
         std::string answer;
         bool answered = false;
-        bool busy = false;  // the handler has the line
+        bool busy = false;      // the handler has the line
+        bool too_long = false;  // discarding the rest of it: closing before it is read would lose our answer
     };
 
     Impl(EventLoop& l, std::string p, CommandHandler h) : loop(l), path(std::move(p)), handler(std::move(h)) {}
@@ -98,9 +99,13 @@ struct ControlSocket::Impl : std::enable_shared_from_this<ControlSocket::Impl> {
         c.line.append(chunk.data(), static_cast<std::size_t>(n));
         const auto end = c.line.find('\n');
         if (end == std::string::npos) {
-            if (c.line.size() > max_line) answer(id, "error: the line is too long");
+            if (c.line.size() > max_line) {
+                c.too_long = true;
+                c.line.clear();
+            }
             return;
         }
+        if (c.too_long || end > max_line) return answer(id, "error: the line is too long");
         c.line.resize(end);
         c.busy = true;
         const std::string line = std::move(c.line);
