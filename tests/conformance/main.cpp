@@ -111,9 +111,10 @@ class Table : public testing::EmptyTestEventListener {
     void write_markdown(std::ostream& out) const {
         out << "# Conformance\n\n"
                "Written by `conformance --table FILE`; do not edit. `pass`: every test of the rule "
-               "passes; `part`: some were\n"
-               "pass, but show only the named components' share of it, or some were skipped; "
-               "`open`: no test claims the rule yet.\n\n"
+               "passes. `part`: the\n"
+               "tests pass, but show only the share of the component named in brackets, or some "
+               "were skipped. `open`: no\n"
+               "test claims the rule yet.\n\n"
                "| rule | what it asks | result | tests |\n|---|---|---|---|\n";
         for (const auto& rule : catalogue) {
             out << "| " << rule.id << " | " << rule.text << " | " << verdict(rule.id) << " | ";
