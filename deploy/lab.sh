@@ -38,6 +38,8 @@ lab_up() {
     mkdir -p "$lab_state" "$lab_out"
     for n in "$lab_ue" "$lab_gw" "$lab_home"; do
         ip netns add "$n"
+        # Addresses are usable at once: nobody else is on these cables.
+        ip netns exec "$n" sysctl -qw net.ipv6.conf.default.accept_dad=0 net.ipv6.conf.all.accept_dad=0
         ip -n "$n" link set lo up
     done
     ip link add "$lab_prefix-ue" netns "$lab_ue" type veth peer name "$lab_prefix-nic" netns "$lab_gw"
