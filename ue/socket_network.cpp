@@ -1,5 +1,7 @@
 #include "ue/socket_network.h"
 
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -461,11 +463,34 @@ std::size_t route_mtu(const IpAddress& to) {
 }
 
 bool is_local(const IpAddress& address) {
-    // Without FREEBIND the kernel lets a socket have only what its routing table calls local.
-    const UniqueFd fd(::socket(address.is_v6() ? AF_INET6 : AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-    sockaddr_storage s{};
-    const socklen_t n = Endpoint{address, 0}.to_sockaddr(s);
-    return fd.valid() && ::bind(fd.get(), reinterpret_cast<sockaddr*>(&s), n) == 0;
+    // Asked of the routing table: bind() would refuse the IPv6 addresses of a "local" route that stand on no interface.
+    const UniqueFd fd(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
+    if (!fd.valid()) return false;
+    struct Request {
+        nlmsghdr header;
+        rtmsg route;
+        rtattr attribute;
+        std::array<std::uint8_t, 16> address;
+    } request{};
+    const auto octets = address.octets();
+    request.header.nlmsg_type = RTM_GETROUTE;
+    request.header.nlmsg_flags = NLM_F_REQUEST;
+    request.route.rtm_family = static_cast<unsigned char>(address.is_v6() ? AF_INET6 : AF_INET);
+    request.route.rtm_dst_len = static_cast<unsigned char>(octets.size() * 8);
+    request.attribute.rta_type = RTA_DST;
+    request.attribute.rta_len = static_cast<unsigned short>(RTA_LENGTH(octets.size()));
+    std::copy(octets.begin(), octets.end(), request.address.begin());
+    request.header.nlmsg_len = static_cast<std::uint32_t>(NLMSG_LENGTH(sizeof(rtmsg)) + request.attribute.rta_len);
+    if (::send(fd.get(), &request, request.header.nlmsg_len, 0) < 0) return false;
+    alignas(nlmsghdr) std::array<std::uint8_t, 2048> answer{};
+    const ssize_t n = ::recv(fd.get(), answer.data(), answer.size(), 0);
+    if (n < static_cast<ssize_t>(NLMSG_LENGTH(sizeof(rtmsg)))) return false;
+    nlmsghdr header{};
+    std::memcpy(&header, answer.data(), sizeof header);
+    if (header.nlmsg_type != RTM_NEWROUTE) return false;
+    rtmsg route{};
+    std::memcpy(&route, answer.data() + NLMSG_HDRLEN, sizeof route);
+    return route.rtm_type == RTN_LOCAL;
 }
 
 }  // namespace gmgate::ue
