@@ -43,10 +43,6 @@ void TcpConnection::accept(const TcpSegment& syn) {
     arm();
 }
 
-std::uint16_t TcpConnection::window() const {
-    return static_cast<std::uint16_t>(max_reorder - std::min(reorder_size_, max_reorder));
-}
-
 void TcpConnection::output(std::uint8_t flags, std::uint32_t sequence, std::span<const std::uint8_t> payload) {
     TcpSegment s;
     s.from_port = options_.local_port;
@@ -54,7 +50,7 @@ void TcpConnection::output(std::uint8_t flags, std::uint32_t sequence, std::span
     s.sequence = sequence;
     s.acknowledgment = (flags & tcp_flag::ack) != 0 ? expected_ : 0;
     s.flags = flags;
-    s.window = window();
+    s.window = max_reorder;  // data in order is taken at once; what waits out of order lies inside the window
     s.mss = (flags & tcp_flag::syn) != 0 ? options_.mss : std::uint16_t{0};
     s.payload = payload;
     owner_.tcp_output(*this, s);

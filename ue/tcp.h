@@ -45,7 +45,7 @@ class TcpConnection {
     };
     static constexpr Duration initial_rto = std::chrono::milliseconds(500);
     static constexpr unsigned max_retransmissions = 7;  // 0.5 + 1 + … + 32 s: about the life of a SIP transaction
-    static constexpr std::size_t max_reorder = 65535;   // octets kept out of order; also our window
+    static constexpr std::uint16_t max_reorder = 65535;   // octets kept out of order; also our window
 
     TcpConnection(TimerWheel& timers, TcpOwner& owner, const Options& options);
     TcpConnection(const TcpConnection&) = delete;
@@ -82,7 +82,6 @@ class TcpConnection {
     void take_data(const TcpSegment& segment);
     void peer_finished();
     void finish(bool reset);
-    [[nodiscard]] std::uint16_t window() const;
 
     TcpOwner& owner_;
     TimerWheel& timers_;
