@@ -3,6 +3,8 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <limits>
+#include <utility>
 
 namespace gmgate::config {
 
@@ -36,13 +38,11 @@ void Problems::add(int line, std::string_view key, std::string_view what) {
 }
 
 std::string Problems::text() const {
-    std::vector<const Item*> order;
+    // By line, in the order found within one. What has no line comes last: it is usually the consequence of what has one.
+    std::vector<std::pair<int, const Item*>> order;
     order.reserve(items_.size());
-    for (const Item& i : items_) order.push_back(&i);
-    // What has no line comes last: it is usually the consequence of what has one.
-    std::stable_sort(order.begin(), order.end(), [](const Item* a, const Item* b) {
-        return (a->line == 0 ? 1 << 30 : a->line) < (b->line == 0 ? 1 << 30 : b->line);
-    });
+    for (const Item& i : items_) order.emplace_back(i.line == 0 ? std::numeric_limits<int>::max() : i.line, &i);
+    std::sort(order.begin(), order.end());
     std::string out;
     for (std::size_t i = 0; i < order.size(); ++i) {
         if (i == most_shown) {
@@ -51,7 +51,7 @@ std::string Problems::text() const {
             break;
         }
         if (i > 0) out += '\n';
-        out += order[i]->text;
+        out += order[i].second->text;
     }
     return out;
 }

@@ -117,8 +117,7 @@ Section::Section(const YamlNode* node, std::string name, Problems& problems, Sou
         node_ = nullptr;
         return;
     }
-    for (std::size_t i = 0; i < node_->fields.size(); ++i) {
-        const YamlNode& key = node_->fields[i].first;
+    for (const YamlNode& key : node_->keys) {
         if (key.kind != YamlNode::Kind::scalar) continue;
         // Linear over the earlier keys would be quadratic in a hostile file: the map of lines knows them.
         const auto [at, fresh] = source_.lines.emplace(path(key.text), key.line);
@@ -136,8 +135,9 @@ std::string Section::path(std::string_view key) const {
 const YamlNode* Section::find(std::string_view key) {
     known_.emplace(key);
     if (node_ == nullptr) return nullptr;
-    for (const auto& [k, value] : node_->fields) {
-        if (k.kind == YamlNode::Kind::scalar && k.text == key) return &value;
+    for (std::size_t i = 0; i < node_->keys.size(); ++i) {
+        const YamlNode& k = node_->keys[i];
+        if (k.kind == YamlNode::Kind::scalar && k.text == key) return &node_->items[i];
     }
     return nullptr;
 }
@@ -316,7 +316,7 @@ Section Section::section(std::string_view key) { return {find(key), path(key), p
 void Section::finish() {
     if (node_ == nullptr) return;
     std::vector<std::string_view> names(known_.begin(), known_.end());
-    for (const auto& [key, value] : node_->fields) {
+    for (const YamlNode& key : node_->keys) {
         if (key.kind != YamlNode::Kind::scalar) {
             problems_.add(key.line, name_, "a key must be a word");
             continue;

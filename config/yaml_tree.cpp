@@ -78,7 +78,8 @@ class TreeBuilder final : public YAML::EventHandler {
         } else if (!top.key) {
             top.key = std::move(node);
         } else {
-            top.node.fields.emplace_back(std::move(*top.key), std::move(node));
+            top.node.keys.push_back(std::move(*top.key));
+            top.node.items.push_back(std::move(node));
             top.key.reset();
         }
     }

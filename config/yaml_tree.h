@@ -7,7 +7,6 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "config/problems.h"
@@ -18,9 +17,9 @@ struct YamlNode {
     enum class Kind : std::uint8_t { null, scalar, list, map };
     Kind kind = Kind::null;
     int line = 0;  // from 1
-    std::string text;                                   // scalar
-    std::vector<YamlNode> items;                        // list
-    std::vector<std::pair<YamlNode, YamlNode>> fields;  // map, in order, duplicates included
+    std::string text;             // scalar
+    std::vector<YamlNode> keys;   // map, in order, duplicates included; keys[i] belongs to items[i]
+    std::vector<YamlNode> items;  // list, or the values of a map
 };
 
 inline constexpr std::size_t longest_document = 1U << 20U;  // octets

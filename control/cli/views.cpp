@@ -220,7 +220,9 @@ std::string health_view(const json& result, const Style& style) {
 
 std::string drops_view(const json& result, const Style& style) {
     std::vector<json> rows(list(result, "drops").begin(), list(result, "drops").end());
-    std::stable_sort(rows.begin(), rows.end(), [](const json& a, const json& b) { return whole(a, "count") > whole(b, "count"); });
+    std::sort(rows.begin(), rows.end(), [](const json& a, const json& b) {
+        return whole(a, "count") != whole(b, "count") ? whole(a, "count") > whole(b, "count") : text(a, "reason") < text(b, "reason");
+    });
     Table table({{"COUNT", true, 0, 0}, {"LAYER", false, 0, 2}, {"REASON", false, 0, 0}, {"MEANING", false, 20, 1}}, style);
     std::size_t zeros = 0;
     for (const json& r : rows) {
@@ -251,7 +253,7 @@ std::string stats_view(const json& result, const json* earlier, bool all, const 
     Table table(columns, style);
     std::vector<std::pair<std::string, const json*>> sorted;
     for (const json& m : list(result, "metrics")) sorted.emplace_back(series(m), &m);
-    std::stable_sort(sorted.begin(), sorted.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+    std::sort(sorted.begin(), sorted.end());
     std::size_t zeros = 0;
     for (const auto& [key, m] : sorted) {
         const bool histogram = text(*m, "kind") == "histogram";
