@@ -78,6 +78,7 @@ class EthPort final : public Port {
     [[nodiscard]] int wait_fd(unsigned queue) const override;
     bool revive(unsigned queue) override;
 
+    // Any thread.
     struct Errors {
         std::uint64_t receive = 0;  // damaged, or lost for want of room
         std::uint64_t send = 0;
@@ -98,6 +99,7 @@ class EthPort final : public Port {
     unsigned send_queues_ = 0;
     unsigned workers_ = 0;
     std::vector<int> sockets_;  // af_packet's, by queue: to sleep on; not ours to close
+    mutable std::atomic<std::uint64_t> ring_full_{0};
     std::vector<std::unique_ptr<std::atomic_flag>> send_locks_;  // if send queues are shared
 };
 

@@ -1,4 +1,5 @@
-// The packet backend alone, driven by lines on stdin, for tests/smoke/dataplane.sh: no SIP, fixed SA sets.
+// The packet backend alone, driven by lines on stdin, for tests/smoke/dataplane.sh: no SIP, fixed
+// SA sets.
 //
 //   install ID UE OURS ALG/EALG CK IK SPI_UC SPI_US SPI_PC SPI_PS PORT_UC PORT_US PORT_PC PORT_PS
 //   remove ID…   owner UE OURS   stats ID   drops   metrics   events   health   quit
@@ -19,13 +20,16 @@ namespace {
 using namespace gmgate;
 using nlohmann::json;
 
-json error(std::string_view text) { return {{"error", text}}; }
+json error(std::string_view text) {
+    return {{"error", text}};
+}
 
 json install(dataplane::DpdkBackend& backend, std::istringstream& in) {
     sa::SetParams p;
     std::string ue, ours, suite, ck, ik;
-    in >> p.id >> ue >> ours >> suite >> ck >> ik >> p.numbers.spi_uc >> p.numbers.spi_us >> p.numbers.spi_pc >>
-        p.numbers.spi_ps >> p.numbers.port_uc >> p.numbers.port_us >> p.numbers.port_pc >> p.numbers.port_ps;
+    in >> p.id >> ue >> ours >> suite >> ck >> ik >> p.numbers.spi_uc >> p.numbers.spi_us >>
+        p.numbers.spi_pc >> p.numbers.spi_ps >> p.numbers.port_uc >> p.numbers.port_us >>
+        p.numbers.port_pc >> p.numbers.port_ps;
     const auto ue_address = IpAddress::parse(ue);
     const auto our_address = IpAddress::parse(ours);
     const auto parsed = sa::parse_suite(suite);
@@ -47,13 +51,17 @@ json install(dataplane::DpdkBackend& backend, std::istringstream& in) {
 json stats(const dataplane::DpdkBackend& backend, sa::SetId id) {
     sa::SetStats s;
     backend.stats(std::span(&id, 1), std::span(&s, 1));
-    return {{"in_packets", s.in_packets}, {"in_bytes", s.in_bytes},
-            {"out_packets", s.out_packets}, {"out_bytes", s.out_bytes},
-            {"integrity_failures", s.integrity_failures}, {"replays", s.replays},
+    return {{"in_packets", s.in_packets},
+            {"in_bytes", s.in_bytes},
+            {"out_packets", s.out_packets},
+            {"out_bytes", s.out_bytes},
+            {"integrity_failures", s.integrity_failures},
+            {"replays", s.replays},
             {"highest_out_sequence", s.highest_out_sequence}};
 }
 
-json answer(dataplane::DpdkBackend& backend, const metrics::Registry& registry, const std::string& line, bool& quit) {
+json answer(dataplane::DpdkBackend& backend, const metrics::Registry& registry,
+            const std::string& line, bool& quit) {
     std::istringstream in(line);
     std::string command;
     in >> command;
@@ -96,14 +104,20 @@ json answer(dataplane::DpdkBackend& backend, const metrics::Registry& registry, 
         pollfd p{backend.event_fd(), POLLIN, 0};
         const bool readable = ::poll(&p, 1, 0) == 1;
         backend.drain_events([&](const sa::BackendEvent& e) {
-            static constexpr const char* names[] = {"first_authentic_packet", "integrity_failure", "sequence_near_end"};
-            all.push_back({{"kind", names[static_cast<unsigned>(e.kind)]}, {"set", e.set}, {"spi", e.spi}});
+            static constexpr const char* names[] = {"first_authentic_packet", "integrity_failure",
+                                                    "sequence_near_end"};
+            all.push_back(
+                {{"kind", names[static_cast<unsigned>(e.kind)]}, {"set", e.set}, {"spi", e.spi}});
         });
         return {{"readable", readable}, {"events", all}};
     }
     if (command == "health") {
         const auto h = backend.health();
-        return {{"ok", h.ok}, {"gm_link_up", h.gm_link_up}, {"gm_present", h.gm_present}, {"tap_up", h.tap_up}, {"text", h.text}};
+        return {{"ok", h.ok},
+                {"gm_link_up", h.gm_link_up},
+                {"gm_present", h.gm_present},
+                {"tap_up", h.tap_up},
+                {"text", h.text}};
     }
     if (command == "quit") {
         quit = true;
@@ -116,7 +130,8 @@ std::optional<dataplane::DpdkOptions::Address> parse_address(const std::string& 
     const std::size_t slash = text.find('/');
     const auto address = IpAddress::parse(text.substr(0, slash));
     if (!address || slash == std::string::npos) return std::nullopt;
-    return dataplane::DpdkOptions::Address{*address, static_cast<unsigned>(std::stoul(text.substr(slash + 1)))};
+    return dataplane::DpdkOptions::Address{
+        *address, static_cast<unsigned>(std::stoul(text.substr(slash + 1)))};
 }
 
 }  // namespace

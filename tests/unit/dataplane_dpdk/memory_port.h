@@ -1,0 +1,65 @@
+#pragma once
+// A port that is memory: what a test puts in is received, what is sent can be looked at.
+
+#include <deque>
+#include <mutex>
+#include <vector>
+
+#include "dataplane/dpdk/port.h"
+#include "tests/unit/dataplane_dpdk/eal_environment.h"
+#include "tests/unit/dataplane_dpdk/reference_esp.h"
+
+namespace gmgate::dataplane::test {
+
+class MemoryPort final : public Port {
+  public:
+    MemoryPort(unsigned queues, rte_mempool* pool) : in_(queues), out_(queues), pool_(pool) {}
+
+    // Any thread.
+    void put(unsigned queue, Octets frame) {
+        const std::lock_guard lock(mutex_);
+        in_[queue].push_back(std::move(frame));
+    }
+    std::vector<Octets> take(unsigned queue) {
+        const std::lock_guard lock(mutex_);
+        return std::exchange(out_[queue], {});
+    }
+    void refuse_all(bool refuse) {
+        const std::lock_guard lock(mutex_);
+        refuse_ = refuse;
+    }
+
+    std::uint16_t receive(unsigned queue, rte_mbuf** out, std::uint16_t max) override {
+        const std::lock_guard lock(mutex_);
+        std::uint16_t n = 0;
+        while (n < max && !in_[queue].empty()) {
+            rte_mbuf* m = rte_pktmbuf_alloc(pool_);
+            if (m == nullptr) break;
+            const Octets& frame = in_[queue].front();
+            std::copy(frame.begin(), frame.end(),
+                      rte_pktmbuf_append(m, static_cast<std::uint16_t>(frame.size())));
+            in_[queue].pop_front();
+            out[n++] = m;
+        }
+        return n;
+    }
+    std::uint16_t send(unsigned queue, rte_mbuf** frames, std::uint16_t count) override {
+        const std::lock_guard lock(mutex_);
+        for (std::uint16_t i = 0; i < count; ++i) {
+            if (!refuse_) out_[queue].push_back(contents(frames[i]));
+            rte_pktmbuf_free(frames[i]);
+        }
+        return refuse_ ? std::uint16_t{0} : count;
+    }
+    [[nodiscard]] int wait_fd(unsigned /*queue*/) const override { return -1; }
+    bool revive(unsigned /*queue*/) override { return false; }
+
+  private:
+    std::mutex mutex_;
+    std::vector<std::deque<Octets>> in_;
+    std::vector<std::vector<Octets>> out_;
+    rte_mempool* pool_;
+    bool refuse_ = false;
+};
+
+}  // namespace gmgate::dataplane::test
