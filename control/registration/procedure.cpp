@@ -219,19 +219,20 @@ void RegistrationProcedure::challenge(const sip::Message& response, std::span<ch
         fail_later(status, why);
         return end(why);
     }
-    set_ = *reserved;
-    traced_set_ = set_;
+    traced_set_ = *reserved;
     {
-        const sa::SaSet* set = ctx_.sets.find(set_);
+        const sa::SaSet* set = ctx_.sets.find(traced_set_);
         numbers_ = set->numbers;
         user_ = set->user;
     }
-    if (const auto installed = ctx_.sets.install(set_); !installed) {
-        set_ = 0;  // C12: the database has taken back what there was
+    // set_ stays 0 until it is live: if the install fails the database takes back what there was (C12) and tells its
+    // observers, which must not end this procedure under our feet.
+    if (const auto installed = ctx_.sets.install(traced_set_); !installed) {
         log::error("registration", "{}: the packet layer did not install the SAs: {}", impi(), installed.error().text);
         fail_later(500, Reason::install_failed);
         return end(Reason::install_failed);
     }
+    set_ = traced_set_;
     ctx_.note_event(trace_user_, Step::set_installed, set_, numbers_.spi_ps, Reason::ok);
 
     const std::string server = secagree::security_server(secagree::ServerList::of(ctx_.policy.suites, numbers_));

@@ -178,14 +178,14 @@ void Proxy::on_ue_request(const Arrival& arrival, const sip::Message& request) {
     // Our own routes at the front go; what is left is the way the UE wants it to take.
     std::array<std::string_view, 16> rest{};
     std::size_t rest_count = 0;
-    std::size_t ours = 0;
+    const char* last_of_ours = nullptr;
     bool leading = true;
     for (const sip::Value& value : request.values(HeaderId::route)) {
         const auto name = sip::parse_name_addr(value.text);
         if (!name) return ctx_.answer(ctx_.gm, arrival, request, 400, Reason::malformed, impi);
         if (leading && (is_ue_side_route(name->uri) ||
                         (ctx_.is_our_core_host(name->uri) && ctx_.tokens.open(name->uri.user) == user->id))) {
-            ++ours;
+            last_of_ours = value.text.data();
             continue;
         }
         leading = false;
@@ -258,9 +258,9 @@ void Proxy::on_ue_request(const Arrival& arrival, const sip::Message& request) {
         } else {
             edit.set_header(HeaderId::route, {service_route});
         }
-    } else if (ours > 0) {
-        std::size_t left = ours;
-        edit.remove_values(HeaderId::route, [&left](const sip::Value&) { return left > 0 && left-- > 0; });
+    } else if (last_of_ours != nullptr) {
+        edit.remove_values(HeaderId::route,
+                           [last_of_ours](const sip::Value& v) { return v.text.data() <= last_of_ours; });
     }
     if (makes_dialog(request.method())) {
         edit.push_header(HeaderId::record_route,

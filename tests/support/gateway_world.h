@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <chrono>
 #include <deque>
 #include <functional>
@@ -95,7 +96,7 @@ struct RegisterOptions {
     bool security_client = true;
     bool require = true;
     std::optional<std::string> client;         // other Security-Client
-    std::optional<std::string> verify;         // Security-Verify
+    std::optional<std::string> verify;         // Security-Verify; empty text: no header
     std::optional<std::string> authorization;  // whole value; empty text: no header
     std::string impi, impu;                    // others than the phone's own
     std::string via_host;
@@ -205,9 +206,10 @@ class Home {
     bool challenge_again = false;
     bool integrity_yes_is_enough = true;  // a REGISTER with it and no answer is accepted (D3)
     std::string service_route = "<sip:orig@192.0.2.9:6060;lr>";
-    std::string associated = "<sip:%U@home.example>, <tel:+1555%U>";
+    std::string associated = "<sip:%U@home.example>, <tel:+15550100>";
     unsigned grant = 3600;
     std::vector<Wire> inbox;
+    std::map<std::string, Wire> replies;        // by request: what a server transaction does
     std::map<std::string, std::string> nonces;  // by IMPI: the challenge that counts (C10)
     std::map<std::string, std::string> paths;   // by IMPI, at 200
     unsigned counter = 0;
@@ -449,7 +451,7 @@ inline std::string Phone::register_text(const RegisterOptions& o, const Security
     if (o.require) t += "Require: sec-agree\r\nProxy-Require: sec-agree\r\n";
     t += "Supported: path, sec-agree\r\n";
     if (o.security_client) t += "Security-Client: " + (o.client ? *o.client : security_client()) + "\r\n";
-    if (o.verify) t += "Security-Verify: " + *o.verify + "\r\n";
+    if (o.verify && !o.verify->empty()) t += "Security-Verify: " + *o.verify + "\r\n";
     t += o.extra + "Content-Length: 0\r\n\r\n";
     return t;
 }
@@ -593,12 +595,17 @@ inline void Home::reply(const Wire& asked, int status, std::string_view headers,
     w.flow = asked.flow;
     if (w.flow.local.port == 0) w.flow.local.port = 5060;
     w.message.text = out;
+    replies[asked.message.text] = w;
     world.queue.push_back(std::move(w));
 }
 
 inline void Home::receive(const Wire& wire) {
     inbox.push_back(wire);
     const Sip& m = wire.message;
+    if (const auto known = replies.find(m.text); known != replies.end() && !silent && m.is_request()) {
+        world.queue.push_back(known->second);  // a retransmission
+        return;
+    }
     if (silent || !m.is_request() || m.method() == "ACK") return;
     if (fixed_status != 0) return reply(wire, fixed_status);
     if (m.method() != "REGISTER") return reply(wire, 200, "P-Charging-Vector: icid-value=secret\r\n");

@@ -1,0 +1,257 @@
+// Requests of registered users, both ways (E2, E3), and what is not let through.
+
+#include "tests/support/gateway_world.h"
+
+namespace gmgate::test {
+namespace {
+
+TEST(Proxy, WhatTheCoreSees) {
+    World w;
+    Phone& p = w.phone();
+    ASSERT_TRUE(p.register_once());
+    p.send_on(p.current(),
+              p.request("MESSAGE", "sip:bob@home.example",
+                        "P-Asserted-Identity: <sip:president@home.example>\r\nSecurity-Verify: " + p.current().server +
+                            "\r\nRequire: sec-agree\r\nProxy-Require: sec-agree\r\nP-Charging-Vector: icid-value=1\r\n"));
+    w.run();
+    const Sip& m = w.home.inbox.back().message;
+    EXPECT_EQ(m.method(), "MESSAGE");
+    EXPECT_EQ(m.header("P-Asserted-Identity"), "<sip:alice@home.example>");
+    EXPECT_FALSE(m.has("Security-Verify"));
+    EXPECT_FALSE(m.has("Require"));
+    EXPECT_FALSE(m.has("Proxy-Require"));
+    EXPECT_EQ(m.header("Route"), w.home.service_route);
+    EXPECT_EQ(m.header("Max-Forwards"), "69");
+    EXPECT_FALSE(m.contains("icid-value=1\r\n"));
+    EXPECT_TRUE(m.has("P-Charging-Vector"));
+    EXPECT_EQ(p.last_status(), 200);
+    EXPECT_FALSE(p.last().message.has("P-Charging-Vector"));
+    w.expect_no_leak(1);
+}
+
+TEST(Proxy, PreferredIdentity) {
+    World w;
+    Phone& p = w.phone();
+    ASSERT_TRUE(p.register_once());
+    p.send_on(p.current(), p.request("MESSAGE", "sip:bob@home.example", "P-Preferred-Identity: <tel:+15550100>\r\n"));
+    w.run();
+    EXPECT_EQ(w.home.inbox.back().message.header("P-Asserted-Identity"), "<tel:+15550100>");
+    EXPECT_FALSE(w.home.inbox.back().message.has("P-Preferred-Identity"));
+    p.send_on(p.current(), p.request("MESSAGE", "sip:bob@home.example", "P-Preferred-Identity: <sip:other@x.example>\r\n"));
+    w.run();
+    EXPECT_EQ(w.home.inbox.back().message.header("P-Asserted-Identity"), "<sip:alice@home.example>");
+    w.expect_no_leak(1);
+}
+
+TEST(Proxy, RouteMustBeTheServiceRoute) {
+    for (const bool reject : {false, true}) {
+        World::Options options;
+        options.policy.service_route_mismatch =
+            reject ? registration::ServiceRouteMismatch::reject : registration::ServiceRouteMismatch::replace;
+        World w(options);
+        Phone& p = w.phone();
+        ASSERT_TRUE(p.register_once());
+        const auto at_home = w.home.inbox.size();
+        p.send_on(p.current(), p.request("MESSAGE", "sip:bob@home.example", "Route: <sip:192.0.2.66;lr>\r\n"));
+        w.run();
+        if (reject) {
+            EXPECT_EQ(p.last_status(), 400);
+            EXPECT_EQ(w.home.inbox.size(), at_home);
+        } else {
+            EXPECT_EQ(w.home.inbox.back().message.header("Route"), w.home.service_route);
+        }
+        w.expect_no_leak(1);
+    }
+}
+
+TEST(Proxy, AForeignIdentityIsDiscarded) {
+    World w;
+    Phone& alice = w.phone("alice", "10.2.0.1");
+    Phone& mallory = w.phone("mallory", "10.2.0.2");
+    ASSERT_TRUE(alice.register_once());
+    ASSERT_TRUE(mallory.register_once());
+    const auto at_home = w.home.inbox.size();
+    const auto heard = mallory.inbox.size();
+    mallory.send_on(mallory.current(),
+                    mallory.request("MESSAGE", "sip:bob@home.example", "From: <sip:alice@home.example>;tag=1\r\n"));
+    mallory.send_on(mallory.current(),
+                    mallory.request("MESSAGE", "sip:bob@home.example", "P-Preferred-Identity: <sip:alice@home.example>\r\n"));
+    w.advance(40s);
+    EXPECT_EQ(w.home.inbox.size(), at_home);
+    EXPECT_EQ(mallory.inbox.size(), heard) << "B7: never answered";
+    EXPECT_EQ(w.drops(Reason::wrong_sa), 2U);
+    w.expect_no_leak(2);
+}
+
+TEST(Proxy, ToTheUe) {
+    World w;
+    Phone& p = w.phone();
+    ASSERT_TRUE(p.register_once());
+    w.home.request("MESSAGE", w.home.paths[p.impi], p.contact(), "Privacy: id\r\n", "hi");
+    w.run();
+    const Wire asked = p.last();
+    EXPECT_EQ(asked.message.method(), "MESSAGE");
+    EXPECT_FALSE(asked.message.has("Route"));
+    EXPECT_FALSE(asked.message.has("P-Charging-Vector"));
+    EXPECT_FALSE(asked.message.has("P-Asserted-Identity")) << "Privacy: id";
+    EXPECT_EQ(asked.message.header("Max-Forwards"), "59");
+    const std::string via = asked.message.header("Via");
+    EXPECT_TRUE(via.starts_with("SIP/2.0/UDP 10.1.0.1:" + std::to_string(p.current().numbers.port_ps))) << via;
+    p.answer(asked, 202, "P-Asserted-Identity: <sip:evil@home.example>\r\n");
+    w.run();
+    EXPECT_EQ(w.home.inbox.back().message.status(), 202);
+    EXPECT_EQ(w.home.inbox.back().message.header("P-Asserted-Identity"), "<sip:alice@home.example>");
+    w.expect_no_leak(1);
+}
+
+TEST(Proxy, ALargeRequestGoesOverTcpAndBackToUdp) {
+    World w;
+    Phone& p = w.phone();
+    ASSERT_TRUE(p.register_once());
+    w.home.request("MESSAGE", w.home.paths[p.impi], p.contact(), {}, std::string(2000, 'x'));
+    w.run();
+    const Wire asked = p.last();
+    EXPECT_EQ(asked.flow.transport, sip::Transport::tcp);
+    // The phone takes no TCP: the connection fails.
+    sip::Flow failed = asked.flow;
+    w.gateway->gm().on_connection_closed(failed, false);
+    w.run();
+    if (p.last().flow.transport == sip::Transport::tcp) w.advance(1s);
+    EXPECT_EQ(p.last().flow.transport, sip::Transport::udp);
+    EXPECT_TRUE(p.last().message.contains(std::string(2000, 'x')));
+    p.answer(p.last(), 200);
+    w.run();
+    EXPECT_EQ(w.home.inbox.back().message.status(), 200);
+    w.expect_no_leak(1);
+}
+
+TEST(Proxy, UnknownFlowAndSilentUe) {
+    World w;
+    Phone& p = w.phone();
+    ASSERT_TRUE(p.register_once());
+    std::string forged = w.home.paths[p.impi];
+    forged[forged.find('@') - 1] = forged[forged.find('@') - 1] == '0' ? '1' : '0';
+    const auto heard = p.inbox.size();
+    w.home.request("MESSAGE", forged, p.contact());
+    w.run();
+    EXPECT_EQ(w.home.inbox.back().message.status(), 404);
+    EXPECT_EQ(p.inbox.size(), heard);
+    w.home.request("MESSAGE", w.home.paths[p.impi], p.contact());
+    w.advance(33s);
+    EXPECT_EQ(w.home.inbox.back().message.status(), 408);
+    EXPECT_GT(p.inbox.size(), heard + 5) << "retransmitted";
+    w.home.request("OPTIONS", "<sip:192.0.2.1;lr>", "sip:192.0.2.1");
+    w.run();
+    EXPECT_EQ(w.home.inbox.back().message.status(), 200);
+    w.expect_no_leak(1);
+}
+
+TEST(Proxy, NotRegistered) {
+    World w;
+    Phone& p = w.phone();
+    ASSERT_TRUE(p.register_once());
+    const std::string path = w.home.paths[p.impi];
+    ASSERT_TRUE(p.deregister());
+    w.home.request("MESSAGE", path, p.contact());
+    w.run();
+    const bool answered = w.home.inbox.back().message.status() == 480;
+    EXPECT_TRUE(answered || p.last().message.method() == "MESSAGE");
+    w.advance(60s);
+    w.home.request("MESSAGE", path, p.contact());
+    w.run();
+    EXPECT_EQ(w.home.inbox.back().message.status(), 480);
+    w.expect_no_leak(0);
+}
+
+TEST(Proxy, ACallUpAndDown) {
+    World w;
+    Phone& p = w.phone();
+    ASSERT_TRUE(p.register_once());
+    p.send_on(p.current(), p.request("INVITE", "sip:bob@home.example", "Contact: <" + p.contact() + ">\r\n", "v=0"));
+    w.run();
+    const Wire invite = w.home.inbox.back();
+    EXPECT_EQ(p.last_status(), 200);
+    ASSERT_GE(p.inbox.size(), 3U);
+    EXPECT_EQ(p.inbox[p.inbox.size() - 2].message.status(), 100);
+    const std::string routes = invite.message.header("Record-Route");
+    EXPECT_TRUE(routes.find(";lr>, <sip:10.1.0.1:" + std::to_string(p.current().numbers.port_ps)) != std::string::npos);
+    const auto comma = routes.find(", ");
+    const std::string core_route = routes.substr(0, comma);
+    const std::string ue_route = routes.substr(comma + 2);
+    // In the dialog: routes of the dialog, target the other end.
+    const std::string dialog = "To: <sip:bob@home.example>;tag=home\r\nRoute: " + ue_route + ", " + core_route + "\r\n";
+    p.send_on(p.current(), p.request("ACK", "sip:192.0.2.9:5060", dialog));
+    w.run();
+    EXPECT_EQ(w.home.inbox.back().message.method(), "ACK");
+    EXPECT_FALSE(w.home.inbox.back().message.has("Route"));
+    // The other side ends the call.
+    w.home.request("BYE", core_route + ", " + ue_route, p.contact(), "To: <sip:alice@home.example>;tag=2\r\n");
+    w.run();
+    ASSERT_EQ(p.last().message.method(), "BYE");
+    p.answer(p.last(), 200);
+    w.run();
+    EXPECT_EQ(w.home.inbox.back().message.status(), 200);
+    w.expect_no_leak(1);
+}
+
+TEST(Proxy, ACallIsCancelled) {
+    World w;
+    Phone& p = w.phone();
+    ASSERT_TRUE(p.register_once());
+    w.home.silent = true;
+    const std::string invite = p.request("INVITE", "sip:bob@home.example", "Contact: <" + p.contact() + ">\r\n");
+    p.send_on(p.current(), invite);
+    w.run();
+    const Wire at_home = w.home.inbox.back();
+    w.home.reply(at_home, 180);
+    w.run();
+    EXPECT_EQ(p.last_status(), 180);
+    std::string cancel = invite;
+    cancel.replace(0, 6, "CANCEL");
+    cancel.replace(cancel.find(" INVITE\r\n"), 9, " CANCEL\r\n");
+    p.send_on(p.current(), cancel);
+    w.run();
+    EXPECT_EQ(p.last_status(), 200);
+    EXPECT_EQ(w.home.inbox.back().message.method(), "CANCEL");
+    EXPECT_EQ(w.home.inbox.back().message.header("Via"),
+              at_home.message.header("Via").substr(0, at_home.message.header("Via").find(',')));
+    w.home.reply(at_home, 487);
+    w.run();
+    EXPECT_EQ(p.last_status(), 487);
+    EXPECT_EQ(w.home.inbox.back().message.method(), "ACK");
+    std::string ack = invite;
+    ack.replace(0, 6, "ACK");
+    ack.replace(ack.find(" INVITE\r\n"), 9, " ACK\r\n");
+    p.send_on(p.current(), ack);
+    w.expect_no_leak(1);
+}
+
+TEST(Proxy, CoreSilentTo504) {
+    World w;
+    Phone& p = w.phone();
+    ASSERT_TRUE(p.register_once());
+    w.home.silent = true;
+    p.send_on(p.current(), p.request("MESSAGE", "sip:bob@home.example"));
+    w.advance(33s);
+    EXPECT_EQ(p.last_status(), 504);
+    w.expect_no_leak(1);
+}
+
+TEST(Proxy, BadExtensionAndTooManyHops) {
+    World w;
+    Phone& p = w.phone();
+    ASSERT_TRUE(p.register_once());
+    p.send_on(p.current(), p.request("MESSAGE", "sip:bob@home.example", "Proxy-Require: warp-drive\r\n"));
+    w.run();
+    EXPECT_EQ(p.last_status(), 420);
+    EXPECT_EQ(p.last().message.header("Unsupported"), "warp-drive");
+    std::string text = p.request("MESSAGE", "sip:bob@home.example");
+    text.replace(text.find("Max-Forwards: 70"), 16, "Max-Forwards: 0");
+    p.send_on(p.current(), text);
+    w.run();
+    EXPECT_EQ(p.last_status(), 483);
+    w.expect_no_leak(1);
+}
+
+}  // namespace
+}  // namespace gmgate::test
