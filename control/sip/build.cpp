@@ -4,6 +4,7 @@
 #include <charconv>
 
 #include "base/bytes.h"
+#include "control/sip/characters.h"
 #include "control/sip/values.h"
 
 namespace gmgate::sip {
@@ -34,8 +35,8 @@ void append_stamped_via(std::string& out, std::string_view value, const Endpoint
     out.append(trim_lws(top.substr(0, params_at)));
     ParamReader reader(via->params);
     while (const auto p = reader.next()) {
-        if (p->name.size() == 8 && iequals(p->name, "received")) continue;
-        if (p->name.size() == 5 && iequals(p->name, "rport")) continue;
+        if (is_name(p->name, "received")) continue;
+        if (is_name(p->name, "rport")) continue;
         out.append(";").append(p->whole);
     }
     if (via->rport_present || IpAddress::parse(via->host) != source.address) {
@@ -47,17 +48,6 @@ void append_stamped_via(std::string& out, std::string_view value, const Endpoint
     }
     out.append(value.substr(static_cast<std::size_t>(top.data() + top.size() - value.data())));
     out.append("\r\n");
-}
-
-// A CR or LF is good only as a fold.
-bool clean(std::string_view text) {
-    for (auto at = text.find_first_of(std::string_view("\r\n\0", 3)); at != std::string_view::npos;
-         at = text.find_first_of(std::string_view("\r\n\0", 3), at)) {
-        if (text[at] != '\r' || at + 2 >= text.size() || text[at + 1] != '\n') return false;
-        if (text[at + 2] != ' ' && text[at + 2] != '\t') return false;
-        at += 3;
-    }
-    return true;
 }
 
 }  // namespace
@@ -226,7 +216,7 @@ Result<void> build_response(const Message& request, int code, const ResponseOpti
         if (const auto t = request.value(HeaderId::timestamp)) append_line(out, "Timestamp", *t);
     }
     for (const auto& h : options.headers) {
-        if (!clean(h.name) || !clean(h.value)) {
+        if (!keeps_its_line(h.name) || !keeps_its_line(h.value)) {
             out.clear();
             return fail(ErrorKind::invalid, "line break in a header of a response");
         }
@@ -252,7 +242,7 @@ RequestBuilder& RequestBuilder::header(std::string_view name,
     out_.append(name).append(": ");
     const auto begin = out_.size();
     for (const auto piece : value) out_.append(piece);
-    bad_ = bad_ || !clean(name) || !clean(std::string_view(out_).substr(begin));
+    bad_ = bad_ || !keeps_its_line(name) || !keeps_its_line(std::string_view(out_).substr(begin));
     out_.append("\r\n");
     return *this;
 }

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "base/bytes.h"
+#include "control/sip/characters.h"
 #include "control/sip/values.h"
 
 namespace gmgate::sip {
@@ -26,28 +27,25 @@ struct Decimal {
 
 struct AddressText {
     explicit AddressText(const IpAddress& address) {
-        const int family = address.is_v6() ? AF_INET6 : AF_INET;
-        if (inet_ntop(family, address.octets().data(), text.data(), socklen_t{INET6_ADDRSTRLEN}) !=
-            nullptr) {
-            size = std::strlen(text.data());
+        const auto octets = address.octets();
+        if (address.is_v6()) {
+            if (inet_ntop(AF_INET6, octets.data(), text.data(), socklen_t{INET6_ADDRSTRLEN}) !=
+                nullptr) {
+                size = std::strlen(text.data());
+            }
+            return;
         }
+        char* p = text.data();  // inet_ntop prints IPv4 through sprintf: ten times slower
+        for (std::size_t i = 0; i < octets.size(); ++i) {
+            if (i != 0) *p++ = '.';
+            p = std::to_chars(p, text.data() + text.size(), octets[i]).ptr;
+        }
+        size = static_cast<std::size_t>(p - text.data());
     }
     [[nodiscard]] std::string_view view() const { return {text.data(), size}; }
     std::array<char, INET6_ADDRSTRLEN> text{};
     std::size_t size = 0;
 };
-
-// CR and LF only as CRLF + blank: nothing inserted may begin a line of its own.
-bool clean(std::string_view t) {
-    if (std::memchr(t.data(), '\0', t.size()) != nullptr) return false;
-    std::size_t folds = 0;
-    for (auto at = t.find('\r'); at != std::string_view::npos; at = t.find('\r', at + 1)) {
-        if (at + 2 >= t.size() || t[at + 1] != '\n' || (t[at + 2] != ' ' && t[at + 2] != '\t'))
-            return false;
-        ++folds;
-    }
-    return static_cast<std::size_t>(std::count(t.begin(), t.end(), '\n')) == folds;
-}
 
 }  // namespace
 
@@ -62,7 +60,7 @@ void Edit::put_value(Pieces value) {
     const auto begin = text_used_;
     for (const auto piece : value) put(piece);
     if (text_used_ != begin &&
-        !clean({text_.data() + begin, static_cast<std::size_t>(text_used_ - begin)})) {
+        !keeps_its_line({text_.data() + begin, static_cast<std::size_t>(text_used_ - begin)})) {
         fault("line break in inserted text");
     }
 }
@@ -254,7 +252,10 @@ void Edit::stamp_top_via(const Endpoint& source) {
     if (!via) return fault("no top Via that can be read");
     const AddressText address(source.address);
     const Decimal port(source.port);
-    const bool need_received = via->rport_present || IpAddress::parse(via->host) != source.address;
+    // The same text is the same address; another text may be, too.
+    const bool need_received =
+        via->rport_present ||
+        (via->host != address.view() && IpAddress::parse(via->host) != source.address);
 
     bool received_done = false;
     bool rport_done = false;
@@ -263,8 +264,8 @@ void Edit::stamp_top_via(const Endpoint& source) {
     while (const auto p = reader.next()) {
         const auto at = offset(p->whole);
         const auto end = at + p->whole.size();
-        const bool is_received = p->name.size() == 8 && iequals(p->name, "received");
-        const bool is_rport = p->name.size() == 5 && iequals(p->name, "rport");
+        const bool is_received = is_name(p->name, "received");
+        const bool is_rport = is_name(p->name, "rport");
         if ((is_received && need_received && !received_done) || (is_rport && !rport_done)) {
             const auto begin = mark();
             put(is_rport ? "rport=" : "received=");

@@ -175,24 +175,29 @@ consteval std::array<Folded, header_id_count> make_folded() {
 
 constexpr auto folded_names = make_folded();
 
-// Or-ing 0x20 folds letters and leaves '-' alone; the only other octet it would take for '-' is CR,
-// and for letters none, so a name of token characters cannot be mistaken.
-bool equal_folded(const char* text, const char* folded, std::size_t size) {
+// Or-ing 0x20 folds letters; the only other octet it makes one of a name's is CR, which becomes
+// '-'. So where the name has '-' (no bit 0x40, unlike letters) the octet must have had the bit
+// already.
+bool equal_octets(std::uint64_t text, std::uint64_t folded) {
     constexpr std::uint64_t bits = 0x2020202020202020ULL;
+    return (text | bits) == folded && ((~folded >> 1U) & bits & ~text) == 0;
+}
+
+bool equal_folded(const char* text, const char* folded, std::size_t size) {
+    std::uint64_t a = 0;
+    std::uint64_t b = 0;
     if (size >= 8) {
-        std::uint64_t a = 0;
-        std::uint64_t b = 0;
         for (std::size_t i = 0; i + 8 <= size; i += 8) {
             std::memcpy(&a, text + i, 8);
             std::memcpy(&b, folded + i, 8);
-            if ((a | bits) != b) return false;
+            if (!equal_octets(a, b)) return false;
         }
         std::memcpy(&a, text + size - 8, 8);
         std::memcpy(&b, folded + size - 8, 8);
-        return (a | bits) == b;
+        return equal_octets(a, b);
     }
     for (std::size_t i = 0; i < size; ++i) {
-        if (fold(text[i]) != static_cast<std::uint8_t>(folded[i])) return false;
+        if (fold(text[i]) != static_cast<std::uint8_t>(folded[i]) || text[i] == '\r') return false;
     }
     return true;
 }
@@ -253,10 +258,11 @@ HeaderId header_id(std::string_view name) {
     }
     if (size > longest_name()) return HeaderId::unknown;
     const auto id = table[slot_of(key_of(name), multiplier)];
-    if (id == 0 || names[id].size() != size || name.find('\r') != std::string_view::npos)
+    if (id == 0 || names[id].size() != size ||
+        !equal_folded(name.data(), folded_names[id].text, size)) {
         return HeaderId::unknown;
-    return equal_folded(name.data(), folded_names[id].text, size) ? static_cast<HeaderId>(id)
-                                                                  : HeaderId::unknown;
+    }
+    return static_cast<HeaderId>(id);
 }
 
 std::string_view header_name(HeaderId id) {

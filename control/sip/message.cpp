@@ -1,11 +1,6 @@
 #include "control/sip/message.h"
 
-#include <bit>
 #include <cstring>
-
-#if defined(__SSE2__)
-#include <emmintrin.h>
-#endif
 
 #include "base/bytes.h"
 #include "control/sip/characters.h"
@@ -15,26 +10,6 @@ namespace {
 
 constexpr bool is_wsp(char c) {
     return c == ' ' || c == '\t';
-}
-
-// First CR, LF or NUL in [p, end), or end. The one place that reads every octet of a head.
-const char* find_special(const char* p, const char* end) {
-#if defined(__SSE2__)
-    const __m128i cr = _mm_set1_epi8('\r');
-    const __m128i lf = _mm_set1_epi8('\n');
-    const __m128i nul = _mm_setzero_si128();
-    while (end - p >= 16) {
-        const __m128i block = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-        const __m128i hit =
-            _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(block, cr), _mm_cmpeq_epi8(block, lf)),
-                         _mm_cmpeq_epi8(block, nul));
-        const auto mask = static_cast<unsigned>(_mm_movemask_epi8(hit));
-        if (mask != 0) return p + std::countr_zero(mask);
-        p += 16;
-    }
-#endif
-    while (p != end && *p != '\r' && *p != '\n' && *p != '\0') ++p;
-    return p;
 }
 
 // Faults of the start line leave the framing known; any fault behind it outranks them, because

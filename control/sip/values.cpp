@@ -14,56 +14,74 @@ void skip_lws(std::string_view& t) {
 }
 
 // Cuts the longest run of `classes` off the front.
-std::string_view take(std::string_view& t, unsigned classes) {
-    std::size_t n = 0;
-    while (n < t.size() && is_class(t[n], classes)) ++n;
-    const auto taken = t.substr(0, n);
+inline std::string_view take(std::string_view& t, unsigned classes) {
+    const char* p = t.data();
+    const char* const end = p + t.size();
+    while (p != end && is_class(*p, classes)) ++p;
+    const auto n = static_cast<std::size_t>(p - t.data());
+    const std::string_view taken(t.data(), n);
     t.remove_prefix(n);
     return taken;
 }
 
-// Offset behind the closing quote of text[0] == '"'; npos: none.
-std::size_t quoted_end(std::string_view text) {
-    for (std::size_t i = 1; i < text.size(); ++i) {
-        if (text[i] == '\\') {
-            ++i;
-        } else if (text[i] == '"') {
-            return i + 1;
-        }
+// Behind the closing quote of *p == '"'; nullptr: none.
+inline const char* quoted_end(const char* p, const char* end) {
+    ++p;
+    while (true) {
+        p = find_any<'"', '\\', '"'>(p, end);
+        if (p == end) return nullptr;
+        if (*p == '"') return p + 1;
+        if (end - p < 2) return nullptr;
+        p += 2;
     }
-    return std::string_view::npos;
 }
 
 // name [= value] at the front of `rest`; the value ends at a blank or `separator`. False: fault.
-bool take_param(std::string_view& rest, char separator, Param& out) {
+template <char separator>
+inline bool take_param(std::string_view& rest, Param& out) {
     const char* const start = rest.data();
-    out.name = take(rest, char_param);
-    if (out.name.empty()) return false;
-    const char* stop = rest.data();
-    skip_lws(rest);
-    if (!rest.empty() && rest.front() == '=') {
-        rest.remove_prefix(1);
-        skip_lws(rest);
+    const char* const end = start + rest.size();
+    const char* p = start;
+    while (p != end && is_class(*p, char_param)) ++p;
+    if (p == start) return false;
+    out.name = {start, static_cast<std::size_t>(p - start)};
+    const char* stop = p;
+    while (p != end && is_class(*p, char_lws)) ++p;
+    if (p != end && *p == '=') {
+        ++p;
+        while (p != end && is_class(*p, char_lws)) ++p;
         out.has_value = true;
-        if (!rest.empty() && rest.front() == '"') {
-            const auto end = quoted_end(rest);
-            if (end == std::string_view::npos) return false;
+        const char* const value = p;
+        if (p != end && *p == '"') {
+            p = quoted_end(p, end);
+            if (p == nullptr) return false;
             out.quoted = true;
-            out.value = rest.substr(1, end - 2);
-            rest.remove_prefix(end);
+            out.value = {value + 1, static_cast<std::size_t>(p - value - 2)};
         } else {
-            std::size_t n = 0;
-            while (n < rest.size() && rest[n] != separator && rest[n] != '"' &&
-                   !is_class(rest[n], char_lws))
-                ++n;
-            out.value = rest.substr(0, n);
-            rest.remove_prefix(n);
+            while (p != end && *p != separator && !is_class(*p, char_lws) && *p != '"') ++p;
+            out.value = {value, static_cast<std::size_t>(p - value)};
         }
-        stop = rest.data();
-        skip_lws(rest);
+        stop = p;
+        while (p != end && is_class(*p, char_lws)) ++p;
     }
     out.whole = {start, static_cast<std::size_t>(stop - start)};
-    return rest.empty() || rest.front() == separator;
+    rest = {p, static_cast<std::size_t>(end - p)};
+    return p == end || *p == separator;
+}
+
+// ";a=b;c": each parameter to `use`. False: fault.
+template <class Use>
+inline bool walk_params(std::string_view rest, Use&& use) {
+    while (true) {
+        skip_lws(rest);
+        if (rest.empty()) return true;
+        if (rest.front() != ';') return false;
+        rest.remove_prefix(1);
+        skip_lws(rest);
+        Param p;
+        if (!take_param<';'>(rest, p)) return false;
+        use(p);
+    }
 }
 
 int hex_digit(char c) {
@@ -192,7 +210,7 @@ std::optional<Param> ParamReader::next() {
     }
     rest_.remove_prefix(1);
     skip_lws(rest_);
-    if (!take_param(rest_, ';', p)) {
+    if (!take_param<';'>(rest_, p)) {
         bad_ = true;
         return std::nullopt;
     }
@@ -209,68 +227,92 @@ std::optional<Param> find_param(std::string_view params, std::string_view name) 
 
 // ---- URIs ----
 
-std::optional<Uri> parse_uri(std::string_view text) {
-    const auto colon = text.find(':');
-    if (colon == std::string_view::npos || colon == 0 || colon + 1 >= text.size())
-        return std::nullopt;
-    if (!all_of_class(text, char_uri)) return std::nullopt;
-    Uri uri;
-    uri.text = text;
-    uri.scheme_text = text.substr(0, colon);
-    if (is_class(text.front(), char_digit)) return std::nullopt;
-    for (const char c : uri.scheme_text) {
-        if (!is_class(c, char_host) && c != '+') return std::nullopt;
-    }
-    auto rest = text.substr(colon + 1);
+namespace {
 
-    if (colon == 3 && iequals(uri.scheme_text, "sip")) {
-        uri.scheme = Scheme::sip;
-    } else if (colon == 4 && iequals(uri.scheme_text, "sips")) {
-        uri.scheme = Scheme::sips;
-    } else if (colon == 3 && iequals(uri.scheme_text, "tel")) {
-        uri.scheme = Scheme::tel;
-        const auto semicolon = rest.find(';');
-        uri.user = rest.substr(0, semicolon);
-        if (semicolon != std::string_view::npos) uri.params = rest.substr(semicolon);
-        if (uri.user.empty()) return std::nullopt;
-        for (const char c : uri.user) {
-            if (!is_class(c, char_hex) &&
-                std::string_view("+*#-.()").find(c) == std::string_view::npos) {
-                return std::nullopt;
-            }
+bool read_tel(std::string_view rest, Uri& uri) {
+    const auto semicolon = rest.find(';');
+    uri.user = rest.substr(0, semicolon);
+    if (semicolon != std::string_view::npos) uri.params = rest.substr(semicolon);
+    if (uri.user.empty()) return false;
+    for (const char c : uri.user) {
+        if (!is_class(c, char_hex) &&
+            std::string_view("+*#-.()").find(c) == std::string_view::npos) {
+            return false;
         }
-        return uri;
+    }
+    return walk_params(uri.params, [](const Param&) {});
+}
+
+// Fills `uri`, which is as new; the structures are large enough that copies through optionals show.
+bool read_uri(std::string_view text, Uri& uri) {
+    const char* const begin = text.data();
+    const char* const end = begin + text.size();
+    const char* colon = begin;
+    while (colon != end && (is_class(*colon, char_host) || *colon == '+')) ++colon;
+    if (colon == begin || colon == end || *colon != ':' || colon + 1 == end) return false;
+    if (is_class(*begin, char_digit)) return false;
+    // One look at all the rest: only what a URI may hold, and where the user part ends.
+    const char* at = nullptr;
+    unsigned ats = 0;
+    bool escapes = false;
+    for (const char* p = colon + 1; p != end; ++p) {
+        if (!is_class(*p, char_uri)) return false;
+        if (*p == '@') {
+            at = p;
+            ++ats;
+        }
+        escapes = escapes || *p == '%';
+    }
+    uri.text = text;
+    uri.scheme_text = {begin, static_cast<std::size_t>(colon - begin)};
+    std::string_view rest(colon + 1, static_cast<std::size_t>(end - colon - 1));
+
+    if (is_name(uri.scheme_text, "sip")) {
+        uri.scheme = Scheme::sip;
+    } else if (is_name(uri.scheme_text, "sips")) {
+        uri.scheme = Scheme::sips;
+    } else if (is_name(uri.scheme_text, "tel")) {
+        uri.scheme = Scheme::tel;
+        return read_tel(rest, uri);
     } else {
-        uri.scheme = colon == 3 && iequals(uri.scheme_text, "urn") ? Scheme::urn : Scheme::other;
+        uri.scheme = is_name(uri.scheme_text, "urn") ? Scheme::urn : Scheme::other;
         uri.user = rest;
-        return uri;
+        return true;
     }
 
-    if (const auto at = rest.find('@'); at != std::string_view::npos) {
-        // '@' may stand nowhere else unescaped.
-        auto info = rest.substr(0, at);
-        rest.remove_prefix(at + 1);
-        if (rest.find('@') != std::string_view::npos) return std::nullopt;
-        if (!all_of_class(info, char_user) || !good_escapes(info)) return std::nullopt;
-        const auto split = info.find(':');
+    if (at != nullptr) {
+        if (ats != 1) return false;  // '@' may stand nowhere else unescaped
+        const std::string_view info(rest.data(), static_cast<std::size_t>(at - rest.data()));
+        rest.remove_prefix(info.size() + 1);
+        if (escapes && !good_escapes(info)) return false;
+        std::size_t split = info.size();
+        for (std::size_t n = info.size(); n > 0; --n) {
+            if (!is_class(info[n - 1], char_user)) return false;
+            if (info[n - 1] == ':') split = n - 1;
+        }
         uri.user = info.substr(0, split);
-        if (split != std::string_view::npos) uri.password = info.substr(split + 1);
-        if (uri.user.empty()) return std::nullopt;
+        if (split != info.size()) uri.password = info.substr(split + 1);
+        if (uri.user.empty()) return false;
     }
-    if (!take_host_port(rest, false, uri.host, uri.port)) return std::nullopt;
+    if (!take_host_port(rest, false, uri.host, uri.port)) return false;
     if (!rest.empty() && rest.front() == ';') {
         const auto question = rest.find('?');
         uri.params = rest.substr(0, question);
         rest.remove_prefix(uri.params.size());
-        ParamReader reader(uri.params);
-        while (reader.next()) {
-        }
-        if (reader.bad()) return std::nullopt;
+        if (!walk_params(uri.params, [](const Param&) {})) return false;
     }
     if (!rest.empty()) {
-        if (rest.front() != '?' || rest.size() == 1) return std::nullopt;
+        if (rest.front() != '?' || rest.size() == 1) return false;
         uri.headers = rest.substr(1);
     }
+    return true;
+}
+
+}  // namespace
+
+std::optional<Uri> parse_uri(std::string_view text) {
+    std::optional<Uri> uri(std::in_place);
+    if (!read_uri(text, *uri)) uri.reset();
     return uri;
 }
 
@@ -306,48 +348,60 @@ std::string_view NameAddr::tag() const {
     return p ? p->value : std::string_view{};
 }
 
-std::optional<NameAddr> parse_name_addr(std::string_view value) {
-    auto rest = trim_lws(value);
-    NameAddr out;
+namespace {
+
+// Shows each header parameter to `use`, so that a reader needs no second walk.
+template <class Use>
+bool read_name_addr(std::string_view value, NameAddr& out, Use&& use) {
+    const auto rest = trim_lws(value);
+    const char* p = rest.data();
+    const char* const end = p + rest.size();
     std::string_view uri_text;
-    if (!rest.empty() && rest.front() == '"') {
-        const auto end = quoted_end(rest);
-        if (end == std::string_view::npos) return std::nullopt;
-        out.display = rest.substr(1, end - 2);
-        rest.remove_prefix(end);
-        skip_lws(rest);
-        if (rest.empty() || rest.front() != '<') return std::nullopt;
+    bool quoted = false;
+    if (p != end && *p == '"') {
+        const char* const close = quoted_end(p, end);
+        if (close == nullptr) return false;
+        out.display = {p + 1, static_cast<std::size_t>(close - p - 2)};
+        p = close;
+        while (p != end && is_class(*p, char_lws)) ++p;
+        if (p == end || *p != '<') return false;
+        quoted = true;
     }
     // An angle bracket behind a ';' or a quote belongs to a parameter of a bare URI.
-    const auto mark = rest.find_first_of("<;\"");
-    if (mark != std::string_view::npos && rest[mark] == '<') {
-        if (mark != 0) {
-            out.display = trim_lws(rest.substr(0, mark));
+    const char* const mark = find_any<'<', ';', '"'>(p, end);
+    const char* params = end;
+    if (mark != end && *mark == '<') {
+        if (!quoted) {
+            out.display = trim_lws({p, static_cast<std::size_t>(mark - p)});
             for (const char c : out.display) {
                 // token *(LWS token); octets beyond ASCII, which many phones write unquoted, do no
                 // harm.
-                if (!is_class(c, char_token | char_lws) && static_cast<unsigned char>(c) < 0x80)
-                    return std::nullopt;
+                if (!is_class(c, char_token | char_lws) && static_cast<unsigned char>(c) < 0x80) {
+                    return false;
+                }
             }
         }
-        const auto close = rest.find('>', mark);
-        if (close == std::string_view::npos) return std::nullopt;
-        uri_text = rest.substr(mark + 1, close - mark - 1);
+        const char* const close = find_any<'>', '>', '>'>(mark, end);
+        if (close == end) return false;
+        uri_text = {mark + 1, static_cast<std::size_t>(close - mark - 1)};
         out.bracketed = true;
-        out.params = rest.substr(close + 1);
+        params = close + 1;
+        while (params != end && is_class(*params, char_lws)) ++params;
     } else {
-        uri_text = trim_lws(rest.substr(0, mark));
-        if (uri_text.find_first_of("?,") != std::string_view::npos) return std::nullopt;
-        if (mark != std::string_view::npos) out.params = rest.substr(mark);
+        uri_text = trim_lws({p, static_cast<std::size_t>(mark - p)});
+        if (uri_text.find_first_of("?,") != std::string_view::npos) return false;
+        params = mark;
     }
-    const auto uri = parse_uri(uri_text);
-    if (!uri) return std::nullopt;
-    out.uri = *uri;
-    skip_lws(out.params);
-    ParamReader reader(out.params);
-    while (reader.next()) {
-    }
-    if (reader.bad()) return std::nullopt;
+    if (!read_uri(uri_text, out.uri)) return false;
+    out.params = {params, static_cast<std::size_t>(end - params)};
+    return walk_params(out.params, use);
+}
+
+}  // namespace
+
+std::optional<NameAddr> parse_name_addr(std::string_view value) {
+    std::optional<NameAddr> out(std::in_place);
+    if (!read_name_addr(value, *out, [](const Param&) {})) out.reset();
     return out;
 }
 
@@ -389,37 +443,36 @@ std::optional<Via> parse_via(std::string_view value) {
     via.params = rest;
 
     bool has_branch = false;
-    ParamReader reader(rest);
-    while (const auto p = reader.next()) {
-        switch (p->name.size()) {
+    bool good = true;
+    const bool walked = walk_params(rest, [&](const Param& p) {
+        switch (p.name.size()) {
             case 5:
-                if (iequals(p->name, "rport")) {
+                if (is_name(p.name, "rport")) {
                     via.rport_present = true;
-                    if (!p->value.empty()) {
-                        const auto n = parse_number(p->value, 65535);
-                        if (!n) return std::nullopt;
-                        via.rport = static_cast<std::uint16_t>(*n);
-                    }
-                } else if (iequals(p->name, "maddr")) {
-                    via.maddr = p->value;
+                    if (p.value.empty()) break;
+                    const auto n = parse_number(p.value, 65535);
+                    good = good && n.has_value();
+                    via.rport = static_cast<std::uint16_t>(n.value_or(0));
+                } else if (is_name(p.name, "maddr")) {
+                    via.maddr = p.value;
                 }
                 break;
             case 6:
-                if (iequals(p->name, "branch")) {
+                if (is_name(p.name, "branch")) {
                     // Two branches: two elements could match two transactions.
-                    if (has_branch) return std::nullopt;
+                    good = good && !has_branch;
                     has_branch = true;
-                    via.branch = p->value;
+                    via.branch = p.value;
                 }
                 break;
             case 8:
-                if (iequals(p->name, "received")) via.received = p->value;
+                if (is_name(p.name, "received")) via.received = p.value;
                 break;
             default:
                 break;
         }
-    }
-    if (reader.bad()) return std::nullopt;
+    });
+    if (!walked || !good) return std::nullopt;
     return via;
 }
 
@@ -480,20 +533,24 @@ std::optional<NameAddr> first_route(const Message& message, HeaderId id) {
 // ---- Contact ----
 
 std::optional<Contact> parse_contact(std::string_view value) {
-    Contact contact;
+    std::optional<Contact> contact(std::in_place);
     if (trim_lws(value) == "*") {
-        contact.star = true;
+        contact->star = true;
         return contact;
     }
-    const auto address = parse_name_addr(value);
-    if (!address) return std::nullopt;
-    contact.address = *address;
-    if (const auto e = address->param("expires")) contact.expires = parse_number(e->value);
-    if (const auto q = address->param("q")) {
-        const auto parsed = parse_q(q->value);
-        if (!parsed) return std::nullopt;
-        contact.q = *parsed;
-    }
+    bool good_q = true;
+    bool has_expires = false;
+    const bool read = read_name_addr(value, contact->address, [&](const Param& p) {
+        if (p.name.size() == 7 && is_name(p.name, "expires") && !has_expires) {
+            has_expires = true;
+            contact->expires = parse_number(p.value);
+        } else if (p.name.size() == 1 && is_name(p.name, "q")) {
+            const auto q = parse_q(p.value);
+            good_q = good_q && q.has_value();
+            contact->q = q.value_or(0);
+        }
+    });
+    if (!read || !good_q) contact.reset();
     return contact;
 }
 
@@ -538,7 +595,7 @@ std::optional<Param> AuthParamReader::next() {
     }
     if (rest_.empty()) return std::nullopt;
     Param p;
-    if (!take_param(rest_, ',', p) || !p.has_value) {
+    if (!take_param<','>(rest_, p) || !p.has_value) {
         bad_ = true;
         return std::nullopt;
     }
@@ -547,56 +604,91 @@ std::optional<Param> AuthParamReader::next() {
 
 namespace {
 
-struct Slot {
-    std::string_view name;
-    std::optional<std::string_view>* where;
-};
-
-bool read_auth(std::string_view value, std::span<const Slot> slots) {
-    if (!iequals(auth_scheme(value), "Digest")) return false;
-    AuthParamReader reader(value);
-    while (const auto p = reader.next()) {
-        for (const auto& slot : slots) {
-            if (slot.name.size() != p->name.size() || !iequals(slot.name, p->name)) continue;
-            if (slot.where->has_value()) return false;
-            *slot.where = p->value;
-            break;
+// Runs over a Digest header; `slot` gives the place of a parameter by its name, nullptr for what is
+// not wanted. False: another scheme, bad syntax, or one of them twice.
+template <class Slot>
+bool read_auth(std::string_view value, Slot&& slot) {
+    auto rest = trim_lws(value);
+    if (!is_name(take(rest, char_token), "digest")) return false;
+    while (true) {
+        skip_lws(rest);
+        while (!rest.empty() && rest.front() == ',') {
+            rest.remove_prefix(1);
+            skip_lws(rest);
         }
+        if (rest.empty()) return true;
+        Param p;
+        if (!take_param<','>(rest, p) || !p.has_value) return false;
+        std::optional<std::string_view>* const where = slot(p.name);
+        if (where == nullptr) continue;
+        if (where->has_value()) return false;
+        *where = p.value;
     }
-    return !reader.bad();
 }
+
+using Where = std::optional<std::string_view>*;
 
 }  // namespace
 
 std::optional<DigestCredentials> parse_digest_credentials(std::string_view value) {
-    DigestCredentials d;
-    const std::array<Slot, 12> slots{{{"username", &d.username},
-                                      {"realm", &d.realm},
-                                      {"nonce", &d.nonce},
-                                      {"uri", &d.uri},
-                                      {"response", &d.response},
-                                      {"algorithm", &d.algorithm},
-                                      {"auts", &d.auts},
-                                      {"qop", &d.qop},
-                                      {"nc", &d.nc},
-                                      {"cnonce", &d.cnonce},
-                                      {"opaque", &d.opaque},
-                                      {"integrity-protected", &d.integrity_protected}}};
-    return read_auth(value, slots) ? std::optional(d) : std::nullopt;
+    std::optional<DigestCredentials> d(std::in_place);
+    const bool read = read_auth(value, [&d = *d](std::string_view name) -> Where {
+        switch (name.size()) {
+            case 2:
+                return is_name(name, "nc") ? &d.nc : nullptr;
+            case 3:
+                return is_name(name, "uri") ? &d.uri : is_name(name, "qop") ? &d.qop : nullptr;
+            case 4:
+                return is_name(name, "auts") ? &d.auts : nullptr;
+            case 5:
+                return is_name(name, "realm")   ? &d.realm
+                       : is_name(name, "nonce") ? &d.nonce
+                                                : nullptr;
+            case 6:
+                return is_name(name, "cnonce")   ? &d.cnonce
+                       : is_name(name, "opaque") ? &d.opaque
+                                                 : nullptr;
+            case 8:
+                return is_name(name, "username")   ? &d.username
+                       : is_name(name, "response") ? &d.response
+                                                   : nullptr;
+            case 9:
+                return is_name(name, "algorithm") ? &d.algorithm : nullptr;
+            case 19:
+                return is_name(name, "integrity-protected") ? &d.integrity_protected : nullptr;
+            default:
+                return nullptr;
+        }
+    });
+    if (!read) d.reset();
+    return d;
 }
 
 std::optional<DigestChallenge> parse_digest_challenge(std::string_view value) {
-    DigestChallenge d;
-    const std::array<Slot, 9> slots{{{"realm", &d.realm},
-                                     {"nonce", &d.nonce},
-                                     {"algorithm", &d.algorithm},
-                                     {"qop", &d.qop},
-                                     {"ck", &d.ck},
-                                     {"ik", &d.ik},
-                                     {"opaque", &d.opaque},
-                                     {"stale", &d.stale},
-                                     {"domain", &d.domain}}};
-    return read_auth(value, slots) ? std::optional(d) : std::nullopt;
+    std::optional<DigestChallenge> d(std::in_place);
+    const bool read = read_auth(value, [&d = *d](std::string_view name) -> Where {
+        switch (name.size()) {
+            case 2:
+                return is_name(name, "ck") ? &d.ck : is_name(name, "ik") ? &d.ik : nullptr;
+            case 3:
+                return is_name(name, "qop") ? &d.qop : nullptr;
+            case 5:
+                return is_name(name, "realm")   ? &d.realm
+                       : is_name(name, "nonce") ? &d.nonce
+                       : is_name(name, "stale") ? &d.stale
+                                                : nullptr;
+            case 6:
+                return is_name(name, "opaque")   ? &d.opaque
+                       : is_name(name, "domain") ? &d.domain
+                                                 : nullptr;
+            case 9:
+                return is_name(name, "algorithm") ? &d.algorithm : nullptr;
+            default:
+                return nullptr;
+        }
+    });
+    if (!read) d.reset();
+    return d;
 }
 
 // ---- whole messages ----
