@@ -12,6 +12,9 @@ namespace {
 
 // Buffers whose first octets are asked for ahead of the one at hand.
 constexpr std::uint16_t ahead = 8;
+// The octets the crypto will read are asked for before it runs: its lanes take 64 from each of 16 packets in turn, too many
+// streams for the CPU to foresee. Into the second level: a burst of whole packets is larger than the first.
+constexpr std::uint32_t payload_prefetch = 2048;
 
 void prefetch_sa(const InboundSa& sa) {
     __builtin_prefetch(&sa, 1);
@@ -31,6 +34,8 @@ void InboundPath::run(rte_mbuf* const* packets, std::uint16_t count, std::uint32
     item_count_ = 0;
     context_.counters.in_received.add(count);
 
+    // The buffers' own headers first: the driver or a ring may have left them cold.
+    for (std::uint16_t i = 0; i < count; ++i) rte_mbuf_prefetch_part1(packets[i]);
     for (std::uint16_t i = 0; i < std::min(count, ahead); ++i) rte_prefetch0(frame_of(packets[i]));
     for (std::uint16_t i = 0; i < count; ++i) {
         if (i + ahead < count) rte_prefetch0(frame_of(packets[i + ahead]));
@@ -161,6 +166,7 @@ void InboundPath::admit(Item& item, InboundResult& result) {
     }
     CryptoJob& job = jobs_[sa.suite][job_counts_[sa.suite]++];
     job.esp = item.frame + view.l4;
+    for (std::uint32_t at = 64; at < size && at <= payload_prefetch; at += 64) __builtin_prefetch(job.esp + at, 0, 2);
     job.length = size - geometry.icv;
     job.tag = static_cast<std::uint32_t>(&item - items_.data());
     job.small_key = sa.small_key.data();

@@ -382,14 +382,15 @@ class Evp {
         const std::array<OSSL_PARAM, 2> params{OSSL_PARAM_construct_utf8_string("digest", digest.data(), 0),
                                                OSSL_PARAM_construct_end()};
         std::array<std::uint8_t, 20> key{};
+        std::uint32_t n = 0;
+        // Made in the order of the SAs, as phones register, and used in the packets' random order.
         for (std::size_t c = 0; c < world.chunks(); ++c) {
-            for (std::size_t i = 0; i < chunk; ++i) {
-                EVP_MAC_CTX*& context = contexts_[world.sas(c)[i]];
-                if (context != nullptr) continue;
-                store_be32(key.data(), static_cast<std::uint32_t>(contexts_.size()));
-                EVP_MAC_init(first, key.data(), suite.integrity == sa::Integrity::hmac_md5_96 ? 16 : 20, params.data());
-                context = EVP_MAC_CTX_dup(first);
-            }
+            for (std::size_t i = 0; i < chunk; ++i) contexts_[world.sas(c)[i]] = nullptr;
+        }
+        for (auto& [sa, context] : contexts_) {
+            store_be32(key.data(), ++n);
+            EVP_MAC_init(first, key.data(), suite.integrity == sa::Integrity::hmac_md5_96 ? 16 : 20, params.data());
+            context = EVP_MAC_CTX_dup(first);
         }
         for (std::size_t c = 0; c < world.chunks(); ++c) {
             for (std::size_t i = 0; i < chunk; ++i) order_.push_back(contexts_[world.sas(c)[i]]);
