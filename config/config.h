@@ -180,6 +180,7 @@ struct Environment {
     std::string interfaces = "/sys/class/net";  // a directory with one entry per interface
     bool net_admin = false;                     // CAP_NET_ADMIN
     bool net_raw = false;                       // CAP_NET_RAW
+    bool bpf = false;                           // CAP_BPF, or CAP_SYS_ADMIN which holds it
     unsigned long free_huge_pages = 0;
     static Environment of_this_process();
 };

@@ -38,6 +38,7 @@ Environment Environment::of_this_process() {
         const auto has = [&](unsigned cap) { return (data[cap / 32].effective & (1U << (cap % 32))) != 0; };
         e.net_admin = has(CAP_NET_ADMIN);
         e.net_raw = has(CAP_NET_RAW);
+        e.bpf = has(CAP_BPF) || has(CAP_SYS_ADMIN);
     }
     std::ifstream memory("/proc/meminfo");
     std::string name;
@@ -84,9 +85,10 @@ std::vector<std::string> check_environment(const Config& config, const Environme
     std::vector<std::string_view> lacking;
     if (!environment.net_admin) lacking.emplace_back("CAP_NET_ADMIN");
     if (!environment.net_raw) lacking.emplace_back("CAP_NET_RAW");
+    if (!environment.bpf) lacking.emplace_back("CAP_BPF");
     if (!lacking.empty()) {
         add("backend", fmt::format("no permission for the packet layer: {} missing; run gmgated as root or by its systemd unit",
-                                   fmt::join(lacking, " and ")));
+                                   fmt::join(lacking, ", ")));
     }
     return out;
 }

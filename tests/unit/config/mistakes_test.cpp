@@ -334,7 +334,7 @@ class ConfigEnvironment : public ConfigFile {
     Environment good() {
         std::filesystem::create_directory(dir_ + "/lo");
         std::filesystem::create_directory(dir_ + "/eth1");
-        return {dir_, true, true, 100};
+        return {dir_, true, true, true, 100};
     }
 };
 
@@ -357,10 +357,10 @@ TEST_F(ConfigEnvironment, DeviceNeedsNoInterface) {
 
 TEST_F(ConfigEnvironment, NoPermission) {
     Environment e = good();
-    e.net_admin = e.net_raw = false;
+    e.net_admin = e.net_raw = e.bpf = false;
     EXPECT_THAT(check_environment(config_of(with("dpdk", "  workers: 1\nbackend: dpdk")), e),
-                ElementsAre("gmgated.yaml:3: backend: no permission for the packet layer: CAP_NET_ADMIN and CAP_NET_RAW missing; run "
-                            "gmgated as root or by its systemd unit"));
+                ElementsAre("gmgated.yaml:3: backend: no permission for the packet layer: CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF missing; "
+                            "run gmgated as root or by its systemd unit"));
 }
 
 TEST_F(ConfigEnvironment, NoHugePages) {
