@@ -1,0 +1,48 @@
+// The classifier on anything a wire can bring: it must stay inside the frame, and what it says must be true of it.
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <span>
+
+#include "dataplane/core/classifier.h"
+
+namespace {
+
+void check(bool truth) {
+    if (!truth) std::abort();
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+    using namespace gmgate::dataplane;
+    if (size > 20000) return 0;
+    // In a block of exactly this size, so that one octet too far is seen.
+    const std::unique_ptr<std::uint8_t[]> exact(new std::uint8_t[size]);
+    for (std::size_t i = 0; i < size; ++i) exact[i] = data[i];
+    const std::span<const std::uint8_t> frame(exact.get(), size);
+    const PacketView v = classify(frame);
+    if (v.ip) {
+        check(v.end <= size);
+        check(v.l3 < v.end);
+        const std::size_t address = v.v6 ? 16 : 4;
+        check(v.source_at() + address <= v.end && v.destination_at() + address <= v.end);
+        check(v.kind == PacketKind::extension_headers || (v.l4 > v.l3 && v.l4 <= v.end && v.next_header_at < v.end));
+    } else {
+        check(v.kind == PacketKind::other || v.kind == PacketKind::malformed_ip);
+    }
+    switch (v.kind) {
+        case PacketKind::esp: check(v.protocol == protocol_esp && v.end - v.l4 >= 8 && frame[v.next_header_at] == protocol_esp); break;
+        case PacketKind::udp: check(v.protocol == protocol_udp && v.end - v.l4 >= 8); break;
+        case PacketKind::tcp: check(v.protocol == protocol_tcp && v.end - v.l4 >= 20); break;
+        case PacketKind::icmp: {
+            const QuotedDestination q = quoted_destination(frame, v);
+            check(q.port == 0 || q.address_at + (q.v6 ? 16U : 4U) <= v.end);
+            break;
+        }
+        default: break;
+    }
+    return 0;
+}
