@@ -205,7 +205,8 @@ void Load::on_phone(Phone& p, PhoneEvent event) {
         case PhoneEvent::registered:
             ++settled_;
             if (p.plan().chatty && context_.messages > 0) ++talkers_;
-            registered_at_ = context_.timers.now();
+            // Without those that waited for silence: they say nothing about the gateway's speed.
+            if (p.plan().misbehaviour == Misbehaviour::none) registered_at_ = context_.timers.now();
             landed();
             break;
         case PhoneEvent::talked: ++talked_; break;
@@ -218,10 +219,7 @@ void Load::on_phone(Phone& p, PhoneEvent event) {
         case PhoneEvent::finished:
         case PhoneEvent::failed:
             ++ended_;
-            if (stage_ == Stage::registering) {
-                ++settled_;
-                registered_at_ = context_.timers.now();
-            }
+            if (stage_ == Stage::registering) ++settled_;
             landed();
             break;
     }

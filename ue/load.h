@@ -71,7 +71,7 @@ class Load final : public NetworkReceiver {
     [[nodiscard]] bool interrupted() const { return interrupts_ > 0; }
     // Every phone that should be registered was, every misbehaving one saw what it should, and all had their turn.
     [[nodiscard]] bool good() const;
-    // From the first SM1 to the last phone's registration (or its failure).
+    // From the first SM1 to the last registration of a phone that behaves.
     [[nodiscard]] Duration registering_time() const { return registered_at_ - started_at_; }
 
   private:
