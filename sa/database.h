@@ -36,6 +36,7 @@
 #include "base/timer_wheel.h"
 #include "sa/backend.h"
 #include "sa/hash_index.h"
+#include "sa/impu_index.h"
 #include "sa/keyed_hash.h"
 #include "sa/lifecycle.h"
 #include "sa/pool.h"
@@ -324,7 +325,7 @@ class SaDatabase {
     HashIndex by_tuple_;   // two entries a set
     HashIndex by_client_;  // (UE address, port_uc): B6
     HashIndex by_impi_;
-    HashIndex by_impu_;
+    ImpuIndex by_impu_;
     std::vector<std::uint32_t> by_slot_;  // SPI slot → position of the set plus one
     std::vector<SetId> removals_;
     Timer flush_timer_;

@@ -96,22 +96,23 @@ const User* SaDatabase::find_by_impi(std::string_view impi) const {
 
 const User* SaDatabase::find_by_impu(std::string_view impu) const {
     const User* found = nullptr;
-    by_impu_.find(hash_(impu), [&](std::uint32_t position) {
-        const User* u = users_.at(position);
-        if (!u->has_impu(impu)) return false;
-        found = u;
-        return true;
-    });
+    by_impu_.each(
+        hash_(impu), [&](std::uint32_t position) { return users_.at(position)->has_impu(impu); },
+        [&](std::uint32_t position) {
+            found = users_.at(position);
+            return true;
+        });
     return found;
 }
 
 void SaDatabase::find_by_impu(std::string_view impu,
                               const std::function<void(const User&)>& visit) const {
-    by_impu_.find(hash_(impu), [&](std::uint32_t position) {
-        const User* u = users_.at(position);
-        if (u->has_impu(impu)) visit(*u);
-        return false;
-    });
+    by_impu_.each(
+        hash_(impu), [&](std::uint32_t position) { return users_.at(position)->has_impu(impu); },
+        [&](std::uint32_t position) {
+            visit(*users_.at(position));
+            return false;
+        });
 }
 
 const SaSet* SaDatabase::newest(const User& user, State state) const {
@@ -170,13 +171,18 @@ void SaDatabase::unindex_set(const SaSet& set) {
 
 void SaDatabase::index_impus(const User& user) {
     for (std::size_t i = 0; i < user.impu_count(); ++i) {
-        by_impu_.insert(hash_(user.impu(i)), Pool<User>::position(user.id));
+        const std::string_view impu = user.impu(i);
+        by_impu_.insert(hash_(impu), Pool<User>::position(user.id), [&](std::uint32_t position) {
+            return users_.at(position)->has_impu(impu);
+        });
     }
 }
 
 void SaDatabase::unindex_impus(const User& user) {
     for (std::size_t i = 0; i < user.impu_count(); ++i) {
-        by_impu_.erase(hash_(user.impu(i)), Pool<User>::position(user.id));
+        const std::string_view impu = user.impu(i);
+        by_impu_.erase(hash_(impu), Pool<User>::position(user.id),
+                       [&](std::uint32_t position) { return users_.at(position)->has_impu(impu); });
     }
 }
 

@@ -83,7 +83,7 @@ class SaFixture {
         EXPECT_TRUE(db->apply(*id, sa::Event::sm6_sent));
         return *id;
     }
-    Result<void> establish(sa::SetId id, std::chrono::seconds granted = std::chrono::hours(1),
+    Result<void> establish(sa::SetId id, Duration granted = std::chrono::hours(1),
                            std::vector<std::string_view> impus = {"sip:alice@home.example"}) {
         sa::EstablishRequest e;
         e.granted = granted;
@@ -94,8 +94,7 @@ class SaFixture {
         return db->establish(id, e);
     }
     // SM1 to SM12.
-    sa::SetId register_ue(const sa::ReserveRequest& r,
-                          std::chrono::seconds granted = std::chrono::hours(1)) {
+    sa::SetId register_ue(const sa::ReserveRequest& r, Duration granted = std::chrono::hours(1)) {
         const sa::SetId id = challenge(r);
         if (id == 0) return 0;
         EXPECT_TRUE(db->apply(id, sa::Event::sm7_ok));
@@ -106,8 +105,11 @@ class SaFixture {
     void advance(Duration by) {
         clock.advance(by);
         wheel.advance();
-        clock.advance(std::chrono::milliseconds(1));  // removals of this round share the next tick
+        // Removals of timed-out sets share the next tick; poll_backend gives the rest to the packet
+        // layer.
+        clock.advance(std::chrono::milliseconds(1));
         wheel.advance();
+        db->poll_backend();
     }
     [[nodiscard]] sa::State state(sa::SetId id) const {
         const sa::SaSet* s = db->find(id);

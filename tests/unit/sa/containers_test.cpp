@@ -10,6 +10,7 @@
 
 #include "base/random.h"
 #include "sa/hash_index.h"
+#include "sa/impu_index.h"
 #include "sa/keyed_hash.h"
 #include "sa/packed_strings.h"
 #include "sa/pool.h"
@@ -89,6 +90,44 @@ TEST(HashIndex, Model) {
     }
     EXPECT_EQ(index.size(), 0U);
     EXPECT_FALSE(index.find(5, [](std::uint32_t) { return true; }));
+}
+
+TEST(ImpuIndex, Model) {
+    // Each "user" has a set of identities, named by their hashes.
+    SeededRandom random(4);
+    ImpuIndex index;
+    std::vector<std::set<std::uint64_t>> users(300);
+    for (int step = 0; step < 30000; ++step) {
+        const auto user = static_cast<std::uint32_t>(random.below(users.size()));
+        const std::uint64_t impu =
+            random.below(3) == 0 ? 1 : random.below(200);  // one is shared by nearly all
+        const auto has = [&](std::uint32_t u) { return users[u].contains(impu); };
+        if (!users[user].contains(impu)) {
+            index.insert(impu, user, has);
+            users[user].insert(impu);
+        } else {
+            index.erase(impu, user, has);
+            users[user].erase(impu);
+        }
+        std::set<std::uint32_t> found;
+        index.each(impu, has, [&](std::uint32_t u) {
+            EXPECT_TRUE(found.insert(u).second);
+            return false;
+        });
+        std::set<std::uint32_t> expected;
+        for (std::uint32_t u = 0; u < users.size(); ++u) {
+            if (users[u].contains(impu)) expected.insert(u);
+        }
+        ASSERT_EQ(found, expected);
+    }
+    for (std::uint32_t u = 0; u < users.size(); ++u) {
+        const auto impus = users[u];
+        for (const std::uint64_t impu : impus) {
+            index.erase(impu, u, [&](std::uint32_t v) { return users[v].contains(impu); });
+            users[u].erase(impu);
+        }
+    }
+    EXPECT_EQ(index.size(), 0U);
 }
 
 struct Counted {

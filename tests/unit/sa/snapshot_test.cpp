@@ -63,7 +63,8 @@ TEST(Snapshot, EverythingLiveComesBackAsItWas) {
         EXPECT_TRUE(to.backend.has(id));
         EXPECT_EQ(to.db->find_by_spi(a->numbers.spi_pc), b);
         EXPECT_EQ(to.db->find_by_tuple(a->ue, a->numbers.port_uc, a->numbers.port_ps), b);
-        EXPECT_EQ(b->timer.deadline() - to.clock.now() + 2s, a->timer.deadline() - from.clock.now());
+        EXPECT_EQ(b->timer.deadline() - to.clock.now() + 2s,
+                  a->timer.deadline() - from.clock.now());
         if (a->lifetime_end != TimePoint::max()) {
             EXPECT_EQ(b->lifetime_end - to.clock.now() + 2s, a->lifetime_end - from.clock.now());
         }
@@ -213,17 +214,20 @@ TEST(Snapshot, TensOfThousandsOfSets) {
     SaFixture from({}, n);
     for (std::size_t i = 0; i < n; ++i) {
         auto r = from.request("user" + std::to_string(i));
-        r.ue = IpAddress::v4(std::array<std::uint8_t, 4>{10, 7, static_cast<std::uint8_t>(i >> 8U), static_cast<std::uint8_t>(i)});
+        r.ue = IpAddress::v4(std::array<std::uint8_t, 4>{10, 7, static_cast<std::uint8_t>(i >> 8U),
+                                                         static_cast<std::uint8_t>(i)});
         from.register_ue(r);
     }
     // Positions in an order that is not the users'.
     for (std::size_t i = 0; i < n; i += 2) {
-        from.db->remove_user(from.db->find_by_impi("user" + std::to_string(i))->id, Event::operator_removed);
+        from.db->remove_user(from.db->find_by_impi("user" + std::to_string(i))->id,
+                             Event::operator_removed);
     }
     from.clock.advance(61s);
     for (std::size_t i = 0; i < n; i += 2) {
         auto r = from.request("new" + std::to_string(i));
-        r.ue = IpAddress::v4(std::array<std::uint8_t, 4>{10, 8, static_cast<std::uint8_t>(i >> 8U), static_cast<std::uint8_t>(i)});
+        r.ue = IpAddress::v4(std::array<std::uint8_t, 4>{10, 8, static_cast<std::uint8_t>(i >> 8U),
+                                                         static_cast<std::uint8_t>(i)});
         from.register_ue(r);
     }
     const SecretBytes bytes = from.db->serialize();
