@@ -78,6 +78,11 @@ int run(const config::Config& c) {
         return exit_failed;
     };
 
+    // First of all: a signal during start-up waits until the loop runs, so that everything is put back in order.
+    const auto stop = [&] { loop.stop(); };
+    loop.on_signal(SIGINT, stop);
+    loop.on_signal(SIGTERM, stop);
+
     // Before anything is touched: a second copy must not disturb the first.
     auto lock = ops::OpsServer::lock(c.ops.socket);
     if (!lock) return stopped(lock.error());
@@ -121,9 +126,6 @@ int run(const config::Config& c) {
     if (const int fd = (*backend)->event_fd(); fd >= 0) {
         loop.watch(fd, EventLoop::readable, [&](unsigned) { (*database)->poll_backend(); });
     }
-    const auto stop = [&] { loop.stop(); };
-    loop.on_signal(SIGINT, stop);
-    loop.on_signal(SIGTERM, stop);
     log::info("gmgated", "{} ready: {} on {}, {} worker(s), crypto {}, API {}", GMGATE_VERSION, c.gateway.name,
               c.gm.interface, (*backend)->workers(), (*backend)->crypto_engine(), c.ops.socket);
     loop.run();
