@@ -42,8 +42,9 @@ Result<void> build_response(const Message& request, int code, const ResponseOpti
 
 // A request from nothing. Order of calls is order of headers; values are checked for line breaks
 // when finished.
-//   RequestBuilder("REGISTER", "sip:home.example").header("Via", {…}).header("CSeq", {"1
-//   REGISTER"}).finish();
+//   RequestBuilder b("REGISTER", "sip:home.example");
+//   b.header("CSeq", {number, " REGISTER"}).header("Via", {…});
+//   auto message = b.finish();
 class RequestBuilder {
   public:
     RequestBuilder(std::string_view method, std::string_view uri);

@@ -47,6 +47,18 @@ struct AddressText {
     std::size_t size = 0;
 };
 
+// "name" and '=' anywhere in the text: reason enough to distrust a header we do not take apart.
+bool mentions(std::string_view text, std::string_view name) {
+    for (std::size_t at = 0; at + name.size() <= text.size(); ++at) {
+        if (!iequals(text.substr(at, name.size()), name)) continue;
+        if (at != 0 && is_class(text[at - 1], char_token)) continue;
+        auto behind = text.substr(at + name.size());
+        while (!behind.empty() && is_class(behind.front(), char_lws)) behind.remove_prefix(1);
+        if (!behind.empty() && behind.front() == '=') return true;
+    }
+    return false;
+}
+
 }  // namespace
 
 void Edit::put(std::string_view piece) {
@@ -288,11 +300,21 @@ void Edit::stamp_top_via(const Endpoint& source) {
 
 void Edit::remove_auth_params(HeaderId id, std::initializer_list<std::string_view> names) {
     const auto doomed = [names](std::string_view name) {
-        return std::ranges::any_of(names, [name](std::string_view n) { return iequals(n, name); });
+        return std::ranges::any_of(names, [name](std::string_view n) {
+            return n.size() == name.size() && iequals(n, name);
+        });
     };
     for (const auto* h = message_->first(id); h != nullptr; h = message_->next(*h)) {
         const auto value = message_->value(*h);
-        if (!iequals(auth_scheme(value), "Digest")) continue;
+        if (!is_name(auth_scheme(value), "digest")) {
+            // Two challenges in one line, or no scheme at all: what we cannot read must not hide a
+            // key.
+            for (const auto n : names) {
+                if (mentions(value, n))
+                    return fault("parameter to be removed stands outside Digest");
+            }
+            continue;
+        }
         std::size_t run = 0;
         std::size_t kept_end = 0;
         std::size_t end = 0;
@@ -320,7 +342,10 @@ void Edit::set_auth_param(HeaderId id, std::string_view name, std::string_view v
         return fault("quote in a parameter to be set");
     for (const auto* h = message_->first(id); h != nullptr; h = message_->next(*h)) {
         const auto text = message_->value(*h);
-        if (!iequals(auth_scheme(text), "Digest")) continue;
+        if (!is_name(auth_scheme(text), "digest")) {
+            if (mentions(text, name)) return fault("parameter to be set stands outside Digest");
+            continue;
+        }
         bool done = false;
         bool any = false;
         std::size_t end = h->value_end;

@@ -1,6 +1,6 @@
 #pragma once
 // A proxy's changes to a message, as splices on its original bytes: what we do not understand
-// passes unchanged, and nothing is serialised anew (DESIGN rule 4). Collect the changes, then
+// passes unchanged, and nothing is serialised anew (docs/decisions/0001). Collect the changes, then
 // apply() copies the message once.
 //
 //   Edit edit(request);
@@ -92,12 +92,12 @@ class Edit {
     // itself is replaced.
     void stamp_top_via(const Endpoint& source);
 
-    // ---- Authorization, WWW-Authenticate and their kin: comma-separated parameters behind a
-    // scheme ---- In every line of that id. Any case, quoted or not, also when a parameter stands
-    // there twice.
+    // ---- Authorization, WWW-Authenticate and their kin ----
+    // In every Digest line of that id. Any case, quoted or not, also when a parameter stands there
+    // twice. A line of another scheme is left alone, and is a fault if it mentions one of the
+    // names: what we cannot read must not carry a key past us.
     void remove_auth_params(HeaderId id, std::initializer_list<std::string_view> names);
-    // integrity-protected (A11): name="value", in every Digest line of that id; what stood there
-    // under that name goes.
+    // integrity-protected (A11): name="value", likewise; what stood there under that name goes.
     void set_auth_param(HeaderId id, std::string_view name, std::string_view value);
 
     // ---- out ----

@@ -51,8 +51,8 @@ enum class ParseStatus : std::uint8_t {
 
 // One line for a log, a Warning or a trace.
 [[nodiscard]] std::string_view text(ParseStatus status);
-// The status code the RFC suggests for a request with that fault; 0: ok, empty, or a response (drop
-// it).
+// The status code the RFC suggests for a request with that fault; 0: ok, empty, or a response,
+// which is dropped.
 [[nodiscard]] int response_code(ParseStatus status);
 
 // What ends the body.
@@ -83,8 +83,7 @@ struct Value {
 };
 
 // Takes "a, b;x=\"1,2\", <sip:c,d>" apart: commas in quotes and angle brackets do not count. Empty
-// elements
-// ("a,,b") are given as empty texts: the header's grammar forbids them nearly everywhere, so the
+// elements ("a,,b") are given as empty texts: the grammar forbids them nearly everywhere, so the
 // reader decides.
 class ValueSplitter {
   public:

@@ -4,7 +4,7 @@
 //
 // These are parsers of our own: libosip2's give each string its own heap cell and lowercase as they
 // go; even with an arena behind its allocator hooks its Via, From, To, Contact and Authorization of
-// one REGISTER cost more than our whole budget for the message (docs/decisions, tests/bench/sip.cpp
+// one REGISTER cost more than our whole budget for the message (docs/decisions/0001, tests/bench/sip.cpp
 // shows both). libosip2 is the judge in the tests.
 
 #include <cstdint>
@@ -35,8 +35,8 @@ namespace gmgate::sip {
 // ---- parameters: ";a=b;c;d=\"e\"" ----
 struct Param {
     std::string_view name;
-    std::string_view
-        value;  // empty without '='; content of a quoted string without its quotes, escapes kept
+    // Empty without '='; of a quoted string the content without its quotes, escapes kept.
+    std::string_view value;
     std::string_view whole;  // as it stands, from name to end of value (quotes included)
     bool has_value = false;
     bool quoted = false;
@@ -81,8 +81,7 @@ struct Uri {
 // host (any case), port; tel: digits without separators. Parameters are not looked at.
 [[nodiscard]] bool same_identity(const Uri& a, const Uri& b);
 
-// ---- name-addr / addr-spec with parameters (From, To, Contact, Route, Path, P-Asserted-Identity
-// …) ----
+// ---- name-addr / addr-spec with parameters: From, To, Contact, Route, P-Asserted-Identity ----
 struct NameAddr {
     std::string_view display;  // unquoted (escapes kept) or the tokens; may be empty
     Uri uri;

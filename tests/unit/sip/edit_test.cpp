@@ -193,6 +193,9 @@ TEST(EditTest, AuthenticationParameters) {
     // A header that hides a key from us must not leave.
     EXPECT_TRUE(remove("Digest a=\"1, ck=\"x\"").starts_with("error"));
     EXPECT_TRUE(remove("Digest a=1 ck=\"x\"").starts_with("error"));
+    EXPECT_TRUE(remove("Basic realm=\"r\", Digest a=1, ck=\"x\"").starts_with("error"));
+    EXPECT_TRUE(remove(",Digest a=1,IK\r\n =\"x\"").starts_with("error"));
+    EXPECT_EQ(remove("Basic realm=\"r\", tick=1"), line("Basic realm=\"r\", tick=1"));
 
     const auto set = [](const std::string& value) {
         return edited(with("Authorization: " + value + "\r\n"), [](Edit& e, const Message&) {
@@ -210,6 +213,7 @@ TEST(EditTest, AuthenticationParameters) {
               auth("Digest a=1,integrity-protected=\"no\",b=2"));
     EXPECT_EQ(set("Digest"), auth("Digest integrity-protected=\"no\""));
     EXPECT_EQ(set("Other x"), auth("Other x"));
+    EXPECT_TRUE(set("Other x, Digest integrity-protected=\"yes\"").starts_with("error"));
 }
 
 TEST(EditTest, FaultsStickAndNothingIsWritten) {
