@@ -314,7 +314,7 @@ Result<void> Server::originate(std::string_view method, std::string_view from, s
     if (!sender) return fail(ErrorKind::invalid, fmt::format("'{}' is not an identity: write sip:user@domain", from));
     const auto* binding = registrar_.find(to);
     if (binding == nullptr) {
-        return fail(ErrorKind::not_found, fmt::format("'{}' is not registered: see the list of registrations", to));
+        return fail(ErrorKind::not_found, fmt::format("'{}' is not registered", to));
     }
     auto hop = next_hop(*binding);
     if (!hop) return std::unexpected(hop.error());
