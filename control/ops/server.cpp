@@ -248,29 +248,11 @@ struct OpsServer::Impl {
 
     // Serves what can be served now, writes, and sets what to wait for.
     void advance(const ConnectionPtr& c) {
-        while (!c->list && !c->closing && c->unread() < options.output_octets) {
-            const std::size_t end = c->in.find('\n');
-            if (end == std::string::npos) {
-                if (c->in.size() > options.request_octets) {
-                    answer_error(c, nullptr, "too_large",
-                                 fmt::format("a request has at most {} octets", options.request_octets));
-                    c->closing = true;
-                }
-                break;
-            }
-            std::string text = c->in.substr(0, end);
-            c->in.erase(0, end + 1);
-            if (!text.empty() && text.back() == '\r') text.pop_back();
-            if (text.empty()) continue;
-            if (text.size() > options.request_octets) {
-                answer_error(c, nullptr, "too_large", fmt::format("a request has at most {} octets", options.request_octets));
-                c->closing = true;
-                break;
-            }
-            serve(c, text);
-        }
+        // Written before each look at the bound: what is still unread then waits for the socket, which will tell.
+        do {
+            if (!flush(c)) return;
+        } while (serve_waiting(c));
         if (c->list && !c->turn_posted && c->unread() < options.output_octets) post_turn(c);
-        if (!flush(c)) return;
         if (c->unread() == 0 && !c->list && (c->closing || (c->input_ended && c->in.find('\n') == std::string::npos))) {
             if (c->closing && !c->input_ended) {
                 // What the tool sent and we did not read would turn our close into a reset, and eat the last line.
@@ -287,6 +269,27 @@ struct OpsServer::Impl {
             c->interest = interest;
             loop.change(c->fd.get(), interest);
         }
+    }
+
+    // True: something was answered.
+    bool serve_waiting(const ConnectionPtr& c) {
+        bool answered = false;
+        while (!c->list && !c->closing && c->unread() < options.output_octets) {
+            const std::size_t end = c->in.find('\n');
+            if (std::min(end, c->in.size()) > options.request_octets) {
+                answer_error(c, nullptr, "too_large", fmt::format("a request has at most {} octets", options.request_octets));
+                c->closing = true;
+                return true;
+            }
+            if (end == std::string::npos) break;
+            std::string text = c->in.substr(0, end);
+            c->in.erase(0, end + 1);
+            if (!text.empty() && text.back() == '\r') text.pop_back();
+            if (text.empty()) continue;
+            serve(c, text);
+            answered = true;
+        }
+        return answered;
     }
 
     void drain_input(const ConnectionPtr& c) {

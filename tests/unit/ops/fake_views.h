@@ -100,7 +100,7 @@ inline std::vector<TraceStep> good_registration() {
         {at(9500), Party::gateway, Party::core, "SM8", "REGISTER", {}, false, ""},
         {at(10700), Party::core, Party::gateway, "SM11", "200 REGISTER", {}, false, ""},
         {at(10750), Party::gateway, Party::gateway, "", "SA set established", {}, false, ""},
-        {at(10800), Party::gateway, Party::ue, "SM12", "200 REGISTER", 0x00001002U, false, ""},
+        {at(10800), Party::gateway, Party::ue, "SM12", "200 REGISTER", 0x00001003U, false, ""},
     };
 }
 

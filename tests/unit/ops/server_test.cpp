@@ -192,6 +192,17 @@ TEST_F(ManySets, SlowReaderStopsOnlyItself) {
     EXPECT_EQ(slow.read_list().first.size(), 60000U);
 }
 
+// Every answer is beyond the bound, and the reader quick enough to empty it at once: nothing may wait for an event that is over.
+TEST_F(ServerTest, BoundSmallerThanOneAnswer) {
+    options.output_octets = 1;
+    start();
+    PlainClient c(options.socket);
+    c.send("{\"v\":1,\"id\":1,\"op\":\"version\"}\n{\"v\":1,\"id\":2,\"op\":\"sa.list\"}\n{\"v\":1,\"id\":3,\"op\":\"health\"}\n");
+    EXPECT_EQ(c.answer()["id"], 1);
+    EXPECT_EQ(c.read_list().first.size(), 5000U);
+    EXPECT_EQ(c.answer()["id"], 3);
+}
+
 TEST_F(ManySets, ReaderThatLeavesInTheMiddleIsForgotten) {
     start();
     for (int i = 0; i < 20; ++i) {

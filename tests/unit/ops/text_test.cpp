@@ -101,7 +101,7 @@ TEST(Ladder, GoodRegistration) {
     9.5ms |                          |- SM8 REGISTER ---------->|
    10.7ms |                          |<----- SM11 200 REGISTER -|
    10.8ms |                          * SA set established       |
-   10.8ms |<----- SM12 200 REGISTER -|                          |  SA 0x00001002
+   10.8ms |<----- SM12 200 REGISTER -|                          |  SA 0x00001003
 )");
 }
 
