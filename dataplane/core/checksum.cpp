@@ -43,12 +43,14 @@ std::uint16_t ipv4_header_checksum(std::span<const std::uint8_t> header) {
     return static_cast<std::uint16_t>(~ones_sum(header, static_cast<std::uint16_t>(~present)));
 }
 
-std::uint16_t transport_checksum(std::span<const std::uint8_t> source, std::span<const std::uint8_t> destination,
-                                 std::uint8_t protocol, std::span<const std::uint8_t> segment) {
+std::uint16_t transport_checksum(std::span<const std::uint8_t> source,
+                                 std::span<const std::uint8_t> destination, std::uint8_t protocol,
+                                 std::span<const std::uint8_t> segment) {
     std::uint32_t start = ones_sum(source);
     start += ones_sum(destination);
     start += protocol;
-    start += static_cast<std::uint32_t>(segment.size() >> 16U) + static_cast<std::uint32_t>(segment.size() & 0xFFFFU);
+    start += static_cast<std::uint32_t>(segment.size() >> 16U) +
+             static_cast<std::uint32_t>(segment.size() & 0xFFFFU);
     const auto checksum = static_cast<std::uint16_t>(~ones_sum(segment, start));
     return checksum == 0 && protocol == 17 ? std::uint16_t{0xFFFF} : checksum;
 }

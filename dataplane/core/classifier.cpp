@@ -15,7 +15,9 @@ constexpr std::uint32_t ipv6_size = 40;
 constexpr std::uint8_t protocol_icmp = 1;
 constexpr std::uint8_t protocol_icmpv6 = 58;
 
-bool is_skipped(std::uint8_t next_header) { return next_header == 0 || next_header == 43 || next_header == 60; }
+bool is_skipped(std::uint8_t next_header) {
+    return next_header == 0 || next_header == 43 || next_header == 60;
+}
 constexpr std::uint8_t header_fragment = 44;
 
 void classify_transport(std::span<const std::uint8_t> frame, PacketView& view) {
@@ -39,7 +41,9 @@ void classify_transport(std::span<const std::uint8_t> frame, PacketView& view) {
             return;
         case protocol_icmp:
         case protocol_icmpv6:
-            view.kind = (view.protocol == protocol_icmpv6) == view.v6 && size >= 8 ? PacketKind::icmp : PacketKind::other;
+            view.kind = (view.protocol == protocol_icmpv6) == view.v6 && size >= 8
+                            ? PacketKind::icmp
+                            : PacketKind::other;
             return;
         default:
             view.kind = PacketKind::other;
@@ -127,7 +131,8 @@ PacketView classify(std::span<const std::uint8_t> frame) {
 
 QuotedDestination quoted_destination(std::span<const std::uint8_t> frame, const PacketView& view) {
     const std::uint8_t type = frame[view.l4];
-    const bool error = view.v6 ? (type >= 1 && type <= 4) : (type == 3 || type == 4 || type == 5 || type == 11 || type == 12);
+    const bool error = view.v6 ? (type >= 1 && type <= 4)
+                               : (type == 3 || type == 4 || type == 5 || type == 11 || type == 12);
     if (!error) return {};
     const std::uint32_t inner = view.l4 + 8U;
     const std::uint32_t size = view.end - inner;

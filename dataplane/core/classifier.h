@@ -1,5 +1,6 @@
 #pragma once
-// What a frame is, in one bounded pass: Ethernet, at most one VLAN tag, IPv4 with options, IPv6 with extension headers.
+// What a frame is, in one bounded pass: Ethernet, at most one VLAN tag, IPv4 with options, IPv6
+// with extension headers.
 
 #include <cstdint>
 #include <span>
@@ -12,12 +13,12 @@ inline constexpr std::uint8_t protocol_esp = 50;
 inline constexpr std::uint8_t protocol_none = 59;  // IPv6 no next header; dummy packet in ESP
 
 enum class PacketKind : std::uint8_t {
-    other,       // not IP, or IP with another protocol: offsets are valid if `ip` is true
+    other,  // not IP, or IP with another protocol: offsets are valid if `ip` is true
     udp,
     tcp,
-    esp,         // at least 8 octets of it
-    icmp,        // ICMP or ICMPv6, at least 8 octets
-    fragment,    // any fragment, the first included
+    esp,       // at least 8 octets of it
+    icmp,      // ICMP or ICMPv6, at least 8 octets
+    fragment,  // any fragment, the first included
     malformed_ip,
     extension_headers,
     malformed_transport,
@@ -36,8 +37,12 @@ struct PacketView {
     std::uint16_t source_port = 0;     // udp, tcp
     std::uint16_t destination_port = 0;
 
-    [[nodiscard]] std::uint16_t source_at() const { return static_cast<std::uint16_t>(l3 + (v6 ? 8 : 12)); }
-    [[nodiscard]] std::uint16_t destination_at() const { return static_cast<std::uint16_t>(l3 + (v6 ? 24 : 16)); }
+    [[nodiscard]] std::uint16_t source_at() const {
+        return static_cast<std::uint16_t>(l3 + (v6 ? 8 : 12));
+    }
+    [[nodiscard]] std::uint16_t destination_at() const {
+        return static_cast<std::uint16_t>(l3 + (v6 ? 24 : 16));
+    }
 };
 
 // Extension headers skipped: hop-by-hop, routing, destination options; so many at most.
@@ -45,13 +50,15 @@ inline constexpr unsigned max_extension_headers = 8;
 
 [[nodiscard]] PacketView classify(std::span<const std::uint8_t> frame);
 
-// An ICMP error that quotes a UDP or TCP packet: the quoted destination (the address in the frame, the port). `port` 0: none.
+// An ICMP error that quotes a UDP or TCP packet: the quoted destination (the address in the frame,
+// the port). `port` 0: none.
 struct QuotedDestination {
     std::uint32_t address_at = 0;
     std::uint16_t port = 0;
     bool v6 = false;
 };
 // `view.kind` must be icmp.
-[[nodiscard]] QuotedDestination quoted_destination(std::span<const std::uint8_t> frame, const PacketView& view);
+[[nodiscard]] QuotedDestination quoted_destination(std::span<const std::uint8_t> frame,
+                                                   const PacketView& view);
 
 }  // namespace gmgate::dataplane

@@ -17,7 +17,11 @@ constexpr std::array<Text, drop_reason_count> texts{{
 
 }  // namespace
 
-std::string_view name(DropReason reason) { return texts[static_cast<std::size_t>(reason)].name; }
-std::string_view help(DropReason reason) { return texts[static_cast<std::size_t>(reason)].help; }
+std::string_view name(DropReason reason) {
+    return texts[static_cast<std::size_t>(reason)].name;
+}
+std::string_view help(DropReason reason) {
+    return texts[static_cast<std::size_t>(reason)].help;
+}
 
 }  // namespace gmgate::dataplane

@@ -1,6 +1,6 @@
 #pragma once
-// Why the packet layer throws a packet away: one counter each, per worker. The catalogue is the X-macro, so that the
-// metrics, the CLI and the tests cannot forget one.
+// Why the packet layer throws a packet away: one counter each, per worker. The catalogue is the
+// X-macro, so that the metrics, the CLI and the tests cannot forget one.
 
 #include <cstddef>
 #include <cstdint>
@@ -9,28 +9,35 @@
 namespace gmgate::dataplane {
 
 // name, help: what happened, as an operator should read it.
-#define GMGATE_DROP_REASONS(X)                                                                                        \
-    X(malformed_ip, "IP header truncated, of a wrong version, or with lengths that do not fit the frame")             \
-    X(extension_headers, "more IPv6 extension headers than the limit, or a truncated one")                            \
-    X(malformed_transport, "UDP or TCP header truncated or with lengths that do not fit the packet")                  \
-    X(not_linear, "packet in several buffers that cannot be joined, or in a shared buffer")                           \
-    X(cleartext_protected_port, "unprotected packet for a protected port (A6)")                                       \
-    X(esp_runt, "ESP too short for header, IV, trailer and ICV of its SA")                                            \
-    X(esp_alignment, "ESP payload not a multiple of the cipher's block")                                              \
-    X(unknown_spi, "ESP with an SPI no SA of ours has, a removed one included")                                       \
-    X(wrong_address, "ESP from or to another address than its SA's")                                                  \
-    X(replay, "ESP sequence number seen before (A1)")                                                                 \
-    X(replay_too_old, "ESP sequence number below the replay window, or zero")                                         \
-    X(integrity, "ESP whose ICV does not verify: forged, damaged, or a wrong key (C1)")                               \
-    X(bad_padding, "authentic ESP whose pad length is larger than its payload")                                       \
-    X(dummy, "authentic dummy packet, next header 59 (A1)")                                                           \
-    X(next_header, "authentic ESP that carries neither UDP nor TCP (A3)")                                             \
-    X(selector, "authentic ESP whose inner ports or transport header are not those of its SA (A3)")                   \
-    X(outbound_no_sa, "packet of the host from a protected port without an SA (A6)")                                  \
-    X(outbound_sequence_exhausted, "outbound SA at the end of its sequence numbers (D7)")                             \
-    X(outbound_no_room, "no room in the buffer for the ESP header or trailer, or the packet grew beyond 64 KiB")      \
-    X(outbound_icmp_quote, "ICMP error of the host that would quote a protected packet in clear (A6)")                \
-    X(crypto, "the crypto library refused a job: a fault of the program or the machine, never of the packet")
+#define GMGATE_DROP_REASONS(X)                                                                 \
+    X(malformed_ip,                                                                            \
+      "IP header truncated, of a wrong version, or with lengths that do not fit the frame")    \
+    X(extension_headers, "more IPv6 extension headers than the limit, or a truncated one")     \
+    X(malformed_transport,                                                                     \
+      "UDP or TCP header truncated or with lengths that do not fit the packet")                \
+    X(not_linear, "packet in several buffers that cannot be joined, or in a shared buffer")    \
+    X(cleartext_protected_port, "unprotected packet for a protected port (A6)")                \
+    X(esp_runt, "ESP too short for header, IV, trailer and ICV of its SA")                     \
+    X(esp_alignment, "ESP payload not a multiple of the cipher's block")                       \
+    X(unknown_spi, "ESP with an SPI no SA of ours has, a removed one included")                \
+    X(wrong_address, "ESP from or to another address than its SA's")                           \
+    X(replay, "ESP sequence number seen before (A1)")                                          \
+    X(replay_too_old, "ESP sequence number below the replay window, or zero")                  \
+    X(integrity, "ESP whose ICV does not verify: forged, damaged, or a wrong key (C1)")        \
+    X(bad_padding, "authentic ESP whose pad length is larger than its payload")                \
+    X(dummy, "authentic dummy packet, next header 59 (A1)")                                    \
+    X(next_header, "authentic ESP that carries neither UDP nor TCP (A3)")                      \
+    X(selector,                                                                                \
+      "authentic ESP whose inner ports or transport header are not those of its SA (A3)")      \
+    X(outbound_no_sa, "packet of the host from a protected port without an SA (A6)")           \
+    X(outbound_sequence_exhausted, "outbound SA at the end of its sequence numbers (D7)")      \
+    X(outbound_no_room,                                                                        \
+      "no room in the buffer for the ESP header or trailer, or the packet grew beyond 64 KiB") \
+    X(outbound_icmp_quote,                                                                     \
+      "ICMP error of the host that would quote a protected packet in clear (A6)")              \
+    X(crypto,                                                                                  \
+      "the crypto library refused a job: a fault of the program or the machine, never of the " \
+      "packet")
 
 enum class DropReason : std::uint8_t {
 #define GMGATE_X(name, help) name,

@@ -23,7 +23,9 @@ struct EspGeometry {
     // Smallest ESP packet: one block.
     [[nodiscard]] std::uint32_t minimum() const { return head() + block + icv; }
     // `size`: from SPI to the end of the ICV; at least minimum().
-    [[nodiscard]] bool aligned(std::uint32_t size) const { return ((size - head() - icv) & (block - 1U)) == 0; }
+    [[nodiscard]] bool aligned(std::uint32_t size) const {
+        return ((size - head() - icv) & (block - 1U)) == 0;
+    }
     // Padding octets for `payload` octets.
     [[nodiscard]] std::uint32_t padding(std::uint32_t payload) const {
         return (0U - (payload + esp_trailer_size)) & (block - 1U);

@@ -1,5 +1,6 @@
 #pragma once
-// A number with one writer thread and any number of readers: costs the writer what a plain number costs, and is no data race.
+// A number with one writer thread and any number of readers: costs the writer what a plain number
+// costs, and is no data race.
 
 #include <atomic>
 #include <limits>
@@ -17,7 +18,8 @@ class Relaxed {
     void add(T n = 1) { set(static_cast<T>(get() + n)); }
     void add_saturating(T n = 1) {
         const T v = get();
-        set(v > static_cast<T>(std::numeric_limits<T>::max() - n) ? std::numeric_limits<T>::max() : static_cast<T>(v + n));
+        set(v > static_cast<T>(std::numeric_limits<T>::max() - n) ? std::numeric_limits<T>::max()
+                                                                  : static_cast<T>(v + n));
     }
 
   private:

@@ -15,11 +15,11 @@ struct alignas(64) WorkerCounters {
 
     // Inbound, in packets: what came, and where it went (received = the others + drops).
     Relaxed<std::uint64_t> in_received;
-    Relaxed<std::uint64_t> in_authentic;      // decapsulated and given to the host
+    Relaxed<std::uint64_t> in_authentic;        // decapsulated and given to the host
     Relaxed<std::uint64_t> in_authentic_bytes;  // ESP octets of them
-    Relaxed<std::uint64_t> in_other;          // given to the host untouched
-    Relaxed<std::uint64_t> in_fragments;      // handed out for reassembly
-    Relaxed<std::uint64_t> in_handed_over;    // handed out for another worker
+    Relaxed<std::uint64_t> in_other;            // given to the host untouched
+    Relaxed<std::uint64_t> in_fragments;        // handed out for reassembly
+    Relaxed<std::uint64_t> in_handed_over;      // handed out for another worker
 
     Relaxed<std::uint64_t> out_received;
     Relaxed<std::uint64_t> out_protected;  // encapsulated
@@ -28,9 +28,12 @@ struct alignas(64) WorkerCounters {
     Relaxed<std::uint64_t> out_fragments;
     Relaxed<std::uint64_t> out_handed_over;
 
-    Relaxed<std::uint64_t> events_lost;  // the event ring was full; the event comes again with the next packet
+    Relaxed<std::uint64_t>
+        events_lost;  // the event ring was full; the event comes again with the next packet
 
-    [[nodiscard]] std::uint64_t dropped(DropReason reason) const { return drops[static_cast<std::size_t>(reason)].get(); }
+    [[nodiscard]] std::uint64_t dropped(DropReason reason) const {
+        return drops[static_cast<std::size_t>(reason)].get();
+    }
     // The worker's thread only.
     void drop(DropReason reason) { drops[static_cast<std::size_t>(reason)].add(); }
 };

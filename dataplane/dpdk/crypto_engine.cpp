@@ -5,7 +5,9 @@
 
 namespace gmgate::dataplane {
 
-EngineKind best_engine() { return MbEngine::supported() ? EngineKind::ipsec_mb : EngineKind::openssl; }
+EngineKind best_engine() {
+    return MbEngine::supported() ? EngineKind::ipsec_mb : EngineKind::openssl;
+}
 
 std::unique_ptr<CryptoEngine> make_engine(EngineKind kind) {
     if (kind == EngineKind::ipsec_mb) return std::make_unique<MbEngine>();

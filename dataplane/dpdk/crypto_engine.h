@@ -1,5 +1,6 @@
 #pragma once
-// ESP's cryptography in batches. One engine a worker (not thread-safe); the engines of one kind share the format of their keys.
+// ESP's cryptography in batches. One engine a worker (not thread-safe); the engines of one kind
+// share the format of their keys.
 
 #include <array>
 #include <cstddef>
@@ -13,17 +14,19 @@
 
 namespace gmgate::dataplane {
 
-// Kept inside the SA's own cache lines: HMAC states, or the salt, or raw keys. The format is the engine's.
+// Kept inside the SA's own cache lines: HMAC states, or the salt, or raw keys. The format is the
+// engine's.
 inline constexpr std::size_t small_key_size = 40;
 
 // One packet. Borrowed for the call.
 struct CryptoJob {
-    std::uint8_t* esp = nullptr;             // at the SPI
-    std::uint32_t length = 0;                // from the SPI to the octet before the ICV; geometry already checked
-    std::uint32_t tag = 0;                   // the caller's
+    std::uint8_t* esp = nullptr;  // at the SPI
+    std::uint32_t length = 0;  // from the SPI to the octet before the ICV; geometry already checked
+    std::uint32_t tag = 0;     // the caller's
     const std::uint8_t* small_key = nullptr;  // small_key_size octets
-    const std::uint8_t* schedule = nullptr;  // schedule_size octets, 64-octet aligned; null if the size is 0
-    bool ok = false;                         // out
+    const std::uint8_t* schedule =
+        nullptr;      // schedule_size octets, 64-octet aligned; null if the size is 0
+    bool ok = false;  // out
 };
 
 class CryptoEngine {
@@ -36,14 +39,17 @@ class CryptoEngine {
     // Octets of key schedule a set of this suite needs beside the small key (0: none).
     [[nodiscard]] virtual std::size_t schedule_size(sa::Suite suite) const = 0;
     // Fills both. `schedule` has schedule_size octets.
-    virtual void expand(sa::Suite suite, const sa::EspKeys& keys, std::span<std::uint8_t, small_key_size> small_key,
+    virtual void expand(sa::Suite suite, const sa::EspKeys& keys,
+                        std::span<std::uint8_t, small_key_size> small_key,
                         std::span<std::uint8_t> schedule) = 0;
 
     // At most max_jobs, all of one suite, each with a key of its own.
-    // open: ok = the ICV after `length` octets verifies (compared in constant time); then, and only then, the payload is
-    // decrypted in place. With AES-GCM the payload of a packet that is not ok is undefined.
+    // open: ok = the ICV after `length` octets verifies (compared in constant time); then, and only
+    // then, the payload is decrypted in place. With AES-GCM the payload of a packet that is not ok
+    // is undefined.
     virtual void open(sa::Suite suite, std::span<CryptoJob> jobs) = 0;
-    // seal: SPI, sequence and IV stand in the packet; encrypts the rest in place and writes the ICV after `length` octets.
+    // seal: SPI, sequence and IV stand in the packet; encrypts the rest in place and writes the ICV
+    // after `length` octets.
     virtual void seal(sa::Suite suite, std::span<CryptoJob> jobs) = 0;
 };
 

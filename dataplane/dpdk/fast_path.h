@@ -1,5 +1,6 @@
 #pragma once
-// The ESP fast path of one worker, both directions. No system call, no allocation, no log line, no exception after construction.
+// The ESP fast path of one worker, both directions. No system call, no allocation, no log line, no
+// exception after construction.
 
 #include <rte_mbuf.h>
 
@@ -37,25 +38,29 @@ struct HandOverList {
     std::array<std::uint8_t, max_burst> workers;
 };
 
-// Every packet of a burst is in exactly one list, or freed and counted under its drop reason. What is listed is the caller's.
+// Every packet of a burst is in exactly one list, or freed and counted under its drop reason. What
+// is listed is the caller's.
 struct InboundResult {
-    PacketList to_host;     // decapsulated, or untouched other traffic
+    PacketList to_host;      // decapsulated, or untouched other traffic
     HandOverList to_worker;  // ESP whose SA another worker owns: give it to that worker's inbound()
-    PacketList fragments;   // to our addresses: reassemble, then inbound() again, in one buffer segment if it fits
+    PacketList fragments;    // to our addresses: reassemble, then inbound() again, in one buffer
+                             // segment if it fits
 };
 
 struct OutboundResult {
-    PacketList to_wire;      // encapsulated, or untouched other traffic
-    HandOverList to_worker;  // another worker owns the outbound SA: give it to that worker's outbound()
-    PacketList fragments;    // of the host, from our addresses: reassemble, then outbound() again
+    PacketList to_wire;  // encapsulated, or untouched other traffic
+    HandOverList
+        to_worker;  // another worker owns the outbound SA: give it to that worker's outbound()
+    PacketList fragments;  // of the host, from our addresses: reassemble, then outbound() again
 };
 
 struct FastPathConfig {
-    unsigned worker = 0;                 // our number; < SaTable::workers()
-    std::vector<IpAddress> our_addresses;  // the Gm addresses; the workers compare them in order, so few
+    unsigned worker = 0;  // our number; < SaTable::workers()
+    std::vector<IpAddress>
+        our_addresses;  // the Gm addresses; the workers compare them in order, so few
     ProtectedPorts protected_ports;
-    // The host leaves UDP/TCP checksums to its (virtual) NIC: compute them before encapsulation for every packet. Packets
-    // flagged RTE_MBUF_F_TX_UDP_CKSUM / _TCP_CKSUM get theirs in any case.
+    // The host leaves UDP/TCP checksums to its (virtual) NIC: compute them before encapsulation for
+    // every packet. Packets flagged RTE_MBUF_F_TX_UDP_CKSUM / _TCP_CKSUM get theirs in any case.
     bool fill_checksums = false;
 };
 
@@ -63,18 +68,22 @@ struct WorkerContext;
 class InboundPath;
 class OutboundPath;
 
-// Not thread-safe: one a worker. Packets are Ethernet frames, at most one VLAN tag, in direct mbufs with refcnt 1.
+// Not thread-safe: one a worker. Packets are Ethernet frames, at most one VLAN tag, in direct mbufs
+// with refcnt 1.
 class FastPath {
   public:
     // Start-up: throws std::runtime_error (crypto library), std::bad_alloc.
-    FastPath(const FastPathConfig& config, SaTable& table, std::unique_ptr<CryptoEngine> engine, Random& random);
+    FastPath(const FastPathConfig& config, SaTable& table, std::unique_ptr<CryptoEngine> engine,
+             Random& random);
     ~FastPath();
     FastPath(const FastPath&) = delete;
     FastPath& operator=(const FastPath&) = delete;
 
     // `count` <= max_burst; `now`: the caller's coarse second, not 0. `result` is cleared first.
-    void inbound(rte_mbuf* const* packets, std::uint16_t count, std::uint32_t now, InboundResult& result);
-    void outbound(rte_mbuf* const* packets, std::uint16_t count, std::uint32_t now, OutboundResult& result);
+    void inbound(rte_mbuf* const* packets, std::uint16_t count, std::uint32_t now,
+                 InboundResult& result);
+    void outbound(rte_mbuf* const* packets, std::uint16_t count, std::uint32_t now,
+                  OutboundResult& result);
 
     // Any thread.
     [[nodiscard]] const WorkerCounters& counters() const;

@@ -12,8 +12,9 @@ namespace {
 
 // Buffers whose first octets are asked for ahead of the one at hand.
 constexpr std::uint16_t ahead = 8;
-// The octets the crypto will read are asked for before it runs: its lanes take 64 from each of 16 packets in turn, too many
-// streams for the CPU to foresee. Into the second level: a burst of whole packets is larger than the first.
+// The octets the crypto will read are asked for before it runs: its lanes take 64 from each of 16
+// packets in turn, too many streams for the CPU to foresee. Into the second level: a burst of whole
+// packets is larger than the first.
 constexpr std::uint32_t payload_prefetch = 2048;
 
 void prefetch_sa(const InboundSa& sa) {
@@ -26,7 +27,8 @@ void prefetch_sa(const InboundSa& sa) {
 InboundPath::InboundPath(WorkerContext& context)
     : context_(context), drops_(context.counters), replay_words_(context.table.replay_words()) {}
 
-void InboundPath::run(rte_mbuf* const* packets, std::uint16_t count, std::uint32_t now, InboundResult& result) {
+void InboundPath::run(rte_mbuf* const* packets, std::uint16_t count, std::uint32_t now,
+                      InboundResult& result) {
     result.to_host.count = 0;
     result.to_worker.packets.count = 0;
     result.fragments.count = 0;
@@ -47,7 +49,8 @@ void InboundPath::run(rte_mbuf* const* packets, std::uint16_t count, std::uint32
         if (jobs == 0) continue;
         job_counts_[suite] = 0;
         context_.engine->open(sa::all_suites[suite], {jobs_[suite].data(), jobs});
-        for (std::uint16_t i = 0; i < jobs; ++i) finish(jobs_[suite][i], context_.geometry[suite], now, result);
+        for (std::uint16_t i = 0; i < jobs; ++i)
+            finish(jobs_[suite][i], context_.geometry[suite], now, result);
     }
     drops_.free_all();
 }
@@ -87,13 +90,19 @@ void InboundPath::classify_one(rte_mbuf* m, InboundResult& result) {
                 return;
             }
             break;
-        case PacketKind::malformed_ip: drops_.add(m, DropReason::malformed_ip); return;
-        case PacketKind::extension_headers: drops_.add(m, DropReason::extension_headers); return;
+        case PacketKind::malformed_ip:
+            drops_.add(m, DropReason::malformed_ip);
+            return;
+        case PacketKind::extension_headers:
+            drops_.add(m, DropReason::extension_headers);
+            return;
         case PacketKind::malformed_transport:
-            drops_.add(m, view.protocol == protocol_esp ? DropReason::esp_runt : DropReason::malformed_transport);
+            drops_.add(m, view.protocol == protocol_esp ? DropReason::esp_runt
+                                                        : DropReason::malformed_transport);
             return;
         case PacketKind::icmp:
-        case PacketKind::other: break;
+        case PacketKind::other:
+            break;
     }
     context_.counters.in_other.add();
     result.to_host.push(m);
@@ -101,7 +110,8 @@ void InboundPath::classify_one(rte_mbuf* m, InboundResult& result) {
 
 ReplayVerdict InboundPath::replay_check(InboundSa& sa, std::uint32_t sequence) {
     if (replay_words_ == 0) return ReplayWindow64::check(sequence, sa.highest.get(), sa.window);
-    return WideReplayWindow(context_.table.wide_window(sa), replay_words_).check(sequence, sa.highest.get());
+    return WideReplayWindow(context_.table.wide_window(sa), replay_words_)
+        .check(sequence, sa.highest.get());
 }
 
 void InboundPath::replay_advance(InboundSa& sa, std::uint32_t sequence) {
@@ -116,14 +126,16 @@ void InboundPath::replay_advance(InboundSa& sa, std::uint32_t sequence) {
 
 void InboundPath::drop_replay(const Item& item, ReplayVerdict verdict) {
     item.sa->replays.add_saturating();
-    drops_.add(item.m, verdict == ReplayVerdict::seen ? DropReason::replay : DropReason::replay_too_old);
+    drops_.add(item.m,
+               verdict == ReplayVerdict::seen ? DropReason::replay : DropReason::replay_too_old);
 }
 
 // Everything that can be known without the key, cheapest first.
 void InboundPath::admit(Item& item, InboundResult& result) {
     InboundSa& sa = *item.sa;
     const PacketView& view = item.view;
-    // The generation is part of the SPI; only after this match may other fields be read. 0 is the mark of a free slot.
+    // The generation is part of the SPI; only after this match may other fields be read. 0 is the
+    // mark of a free slot.
     if (sa.spi.load(std::memory_order_acquire) != item.spi || item.spi == 0) {
         // Not to us: another host's ESP that passes by (the host decides), not a wrong SPI of ours.
         if (!context_.ours.contains(item.frame + view.destination_at(), view.v6)) {
@@ -135,7 +147,8 @@ void InboundPath::admit(Item& item, InboundResult& result) {
         return;
     }
     // After the lookup, so that forged SPIs cannot load another worker.
-    if (const std::uint32_t owner = sa::SpiLayout::owner(item.spi); owner != context_.config.worker) {
+    if (const std::uint32_t owner = sa::SpiLayout::owner(item.spi);
+        owner != context_.config.worker) {
         context_.counters.in_handed_over.add();
         result.to_worker.workers[result.to_worker.packets.count] = static_cast<std::uint8_t>(owner);
         result.to_worker.packets.push(item.m);
@@ -156,7 +169,8 @@ void InboundPath::admit(Item& item, InboundResult& result) {
         drops_.add(item.m, DropReason::esp_alignment);
         return;
     }
-    if (const ReplayVerdict verdict = replay_check(sa, item.sequence); verdict != ReplayVerdict::fresh) {
+    if (const ReplayVerdict verdict = replay_check(sa, item.sequence);
+        verdict != ReplayVerdict::fresh) {
         drop_replay(item, verdict);
         return;
     }
@@ -166,7 +180,8 @@ void InboundPath::admit(Item& item, InboundResult& result) {
     }
     CryptoJob& job = jobs_[sa.suite][job_counts_[sa.suite]++];
     job.esp = item.frame + view.l4;
-    for (std::uint32_t at = 64; at < size && at <= payload_prefetch; at += 64) __builtin_prefetch(job.esp + at, 0, 2);
+    for (std::uint32_t at = 64; at < size && at <= payload_prefetch; at += 64)
+        __builtin_prefetch(job.esp + at, 0, 2);
     job.length = size - geometry.icv;
     job.tag = static_cast<std::uint32_t>(&item - items_.data());
     job.small_key = sa.small_key.data();
@@ -176,8 +191,8 @@ void InboundPath::admit(Item& item, InboundResult& result) {
 void InboundPath::fail_integrity(const Item& item, std::uint32_t now) {
     InboundSa& sa = *item.sa;
     sa.failures.add_saturating();
-    // One event a second a set, whatever the flood. (The low octet of the second, one off so that 0 is "never": a pause of
-    // exactly 255 seconds may swallow one event of many.)
+    // One event a second a set, whatever the flood. (The low octet of the second, one off so that 0
+    // is "never": a pause of exactly 255 seconds may swallow one event of many.)
     const auto second = static_cast<std::uint8_t>(now % 255 + 1);
     if (sa.failure_second != second &&
         context_.report({sa::BackendEventKind::integrity_failure, false, sa.set - 1, item.spi})) {
@@ -186,7 +201,8 @@ void InboundPath::fail_integrity(const Item& item, std::uint32_t now) {
     drops_.add(item.m, DropReason::integrity);
 }
 
-void InboundPath::finish(const CryptoJob& job, const EspGeometry& geometry, std::uint32_t now, InboundResult& result) {
+void InboundPath::finish(const CryptoJob& job, const EspGeometry& geometry, std::uint32_t now,
+                         InboundResult& result) {
     const Item& item = items_[job.tag];
     InboundSa& sa = *item.sa;
     if (!job.ok) {
@@ -194,7 +210,8 @@ void InboundPath::finish(const CryptoJob& job, const EspGeometry& geometry, std:
         return;
     }
     // Again: a duplicate may have come in the same burst.
-    if (const ReplayVerdict verdict = replay_check(sa, item.sequence); verdict != ReplayVerdict::fresh) {
+    if (const ReplayVerdict verdict = replay_check(sa, item.sequence);
+        verdict != ReplayVerdict::fresh) {
         drop_replay(item, verdict);
         return;
     }
@@ -205,7 +222,8 @@ void InboundPath::finish(const CryptoJob& job, const EspGeometry& geometry, std:
     sa.bytes.add(job.length + geometry.icv);
     sa.last_use.set(now);
     if ((sa.flags & InboundSa::first_reported) == 0 &&
-        context_.report({sa::BackendEventKind::first_authentic_packet, false, sa.set - 1, item.spi})) {
+        context_.report(
+            {sa::BackendEventKind::first_authentic_packet, false, sa.set - 1, item.spi})) {
         sa.flags |= InboundSa::first_reported;
     }
     if (item.sequence >= sequence_near_end && (sa.flags & InboundSa::sequence_reported) == 0 &&
@@ -223,7 +241,8 @@ void InboundPath::finish(const CryptoJob& job, const EspGeometry& geometry, std:
         return;
     }
     if (next_header != protocol_udp && next_header != protocol_tcp) {
-        drops_.add(item.m, next_header == protocol_none ? DropReason::dummy : DropReason::next_header);
+        drops_.add(item.m,
+                   next_header == protocol_none ? DropReason::dummy : DropReason::next_header);
         return;
     }
     const std::uint32_t size = cleartext - trailer;

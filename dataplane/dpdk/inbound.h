@@ -1,5 +1,6 @@
 #pragma once
-// From the wire to the host: ESP is verified and taken off, cleartext for protected ports ends here.
+// From the wire to the host: ESP is verified and taken off, cleartext for protected ports ends
+// here.
 
 #include <array>
 #include <cstdint>
@@ -10,12 +11,14 @@
 
 namespace gmgate::dataplane {
 
-// Stages over a whole burst, so that the cache misses of one packet overlap those of the others: classify; look the SA up and
-// check what needs no cryptography; cryptography by suite; replay, trailer, selectors, decapsulation.
+// Stages over a whole burst, so that the cache misses of one packet overlap those of the others:
+// classify; look the SA up and check what needs no cryptography; cryptography by suite; replay,
+// trailer, selectors, decapsulation.
 class InboundPath {
   public:
     explicit InboundPath(WorkerContext& context);
-    void run(rte_mbuf* const* packets, std::uint16_t count, std::uint32_t now, InboundResult& result);
+    void run(rte_mbuf* const* packets, std::uint16_t count, std::uint32_t now,
+             InboundResult& result);
 
   private:
     // One ESP packet under way.
@@ -30,7 +33,8 @@ class InboundPath {
 
     void classify_one(rte_mbuf* m, InboundResult& result);
     void admit(Item& item, InboundResult& result);
-    void finish(const CryptoJob& job, const EspGeometry& geometry, std::uint32_t now, InboundResult& result);
+    void finish(const CryptoJob& job, const EspGeometry& geometry, std::uint32_t now,
+                InboundResult& result);
     void fail_integrity(const Item& item, std::uint32_t now);
     [[nodiscard]] ReplayVerdict replay_check(InboundSa& sa, std::uint32_t sequence);
     void replay_advance(InboundSa& sa, std::uint32_t sequence);

@@ -11,14 +11,15 @@
 
 namespace gmgate::dataplane {
 
-// `spi` is the generation word: 0 while the slot is free or unpublished. The control thread writes the other fields only
-// while it is 0 and no worker can still hold the slot; the owner worker alone writes the replay state, flags and counters.
+// `spi` is the generation word: 0 while the slot is free or unpublished. The control thread writes
+// the other fields only while it is 0 and no worker can still hold the slot; the owner worker alone
+// writes the replay state, flags and counters.
 struct alignas(64) InboundSa {
     enum Flag : std::uint8_t { first_reported = 1, sequence_reported = 2 };
 
     std::atomic<sa::Spi> spi{0};
     std::uint32_t set = 0;  // index of the set + 1; 0: the slot is free (control thread)
-    std::array<std::uint8_t, 16> ue{};    // IPv4: first 4 octets, the others zero
+    std::array<std::uint8_t, 16> ue{};  // IPv4: first 4 octets, the others zero
     std::array<std::uint8_t, 16> ours{};
     std::uint16_t ue_port = 0;
     std::uint16_t our_port = 0;
@@ -28,7 +29,8 @@ struct alignas(64) InboundSa {
     std::uint8_t failure_second = 0;  // low octet of the second of the last integrity_failure event
     Relaxed<std::uint32_t> highest;   // replay: highest authentic sequence number
     Relaxed<std::uint32_t> last_use;  // second of the last authentic packet; 0: none
-    std::uint64_t window = 0;         // replay: bit i = highest - i seen; wider windows lie in the table's side array
+    std::uint64_t window =
+        0;  // replay: bit i = highest - i seen; wider windows lie in the table's side array
     // -- second line
     std::array<std::uint8_t, small_key_size> small_key{};
     Relaxed<std::uint64_t> bytes;

@@ -1,5 +1,6 @@
 #pragma once
-// Unpredictable IVs for the CBC suites: AES-128-CTR under a random key of the worker's own, a few KiB at a time. No system call.
+// Unpredictable IVs for the CBC suites: AES-128-CTR under a random key of the worker's own, a few
+// KiB at a time. No system call.
 
 #include <openssl/evp.h>
 

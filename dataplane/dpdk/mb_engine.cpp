@@ -42,11 +42,15 @@ Nonce nonce_of(const CryptoJob& job) {
     return nonce;
 }
 
-const gcm_key_data* gcm_key(const CryptoJob& job) { return reinterpret_cast<const gcm_key_data*>(job.schedule); }
+const gcm_key_data* gcm_key(const CryptoJob& job) {
+    return reinterpret_cast<const gcm_key_data*>(job.schedule);
+}
 
-// The whole schedule of a later packet: with many SAs each is a run of cache misses that would stall one after another.
+// The whole schedule of a later packet: with many SAs each is a run of cache misses that would
+// stall one after another.
 void prefetch_gcm(const CryptoJob& job) {
-    for (std::size_t at = 0; at < sizeof(gcm_key_data); at += 64) __builtin_prefetch(job.schedule + at);
+    for (std::size_t at = 0; at < sizeof(gcm_key_data); at += 64)
+        __builtin_prefetch(job.schedule + at);
 }
 constexpr std::size_t gcm_ahead = 2;
 
@@ -64,8 +68,10 @@ bool MbEngine::supported() {
 }
 
 MbEngine::MbEngine() : pages_(imb_get_mb_mgr_size() + 64) {
-    const auto at = (reinterpret_cast<std::uintptr_t>(pages_.bytes().data()) + 63U) & ~std::uintptr_t{63};
-    mb_ = imb_set_pointers_mb_mgr(reinterpret_cast<void*>(at), 0, 1);  // NOLINT(performance-no-int-to-ptr): alignment
+    const auto at =
+        (reinterpret_cast<std::uintptr_t>(pages_.bytes().data()) + 63U) & ~std::uintptr_t{63};
+    mb_ = imb_set_pointers_mb_mgr(reinterpret_cast<void*>(at), 0,
+                                  1);  // NOLINT(performance-no-int-to-ptr): alignment
     if (mb_ == nullptr) throw std::runtime_error("libIPSec_MB: no manager");
     init_mb_mgr_auto(mb_, nullptr);
     if (const int error = imb_get_errno(mb_); error != 0) {
@@ -94,18 +100,24 @@ MbEngine::~MbEngine() {
 std::size_t MbEngine::schedule_size(sa::Suite suite) const {
     if (suite.integrity == sa::Integrity::aes_gmac) return sizeof(gcm_key_data);
     switch (suite.encryption) {
-        case sa::Encryption::null: return 0;
-        case sa::Encryption::aes_cbc: return 2 * cbc_schedule;
-        case sa::Encryption::des_ede3_cbc: return 2UL * IMB_DES_KEY_SCHED_SIZE;
-        case sa::Encryption::aes_gcm: return sizeof(gcm_key_data);
+        case sa::Encryption::null:
+            return 0;
+        case sa::Encryption::aes_cbc:
+            return 2 * cbc_schedule;
+        case sa::Encryption::des_ede3_cbc:
+            return 2UL * IMB_DES_KEY_SCHED_SIZE;
+        case sa::Encryption::aes_gcm:
+            return sizeof(gcm_key_data);
     }
     return 0;
 }
 
-void MbEngine::expand(sa::Suite suite, const sa::EspKeys& keys, std::span<std::uint8_t, small_key_size> small_key,
+void MbEngine::expand(sa::Suite suite, const sa::EspKeys& keys,
+                      std::span<std::uint8_t, small_key_size> small_key,
                       std::span<std::uint8_t> schedule) {
     std::fill(small_key.begin(), small_key.end(), std::uint8_t{0});
-    if (suite.integrity == sa::Integrity::hmac_sha_1_96 || suite.integrity == sa::Integrity::hmac_md5_96) {
+    if (suite.integrity == sa::Integrity::hmac_sha_1_96 ||
+        suite.integrity == sa::Integrity::hmac_md5_96) {
         // The state of the hash after its first block, for both pads: it saves two blocks a packet.
         const bool sha1 = suite.integrity == sa::Integrity::hmac_sha_1_96;
         alignas(16) std::array<std::uint8_t, IMB_SHA1_BLOCK_SIZE> pad{};
@@ -119,19 +131,25 @@ void MbEngine::expand(sa::Suite suite, const sa::EspKeys& keys, std::span<std::u
             } else {
                 IMB_MD5_ONE_BLOCK(mb_, pad.data(), state.data());
             }
-            std::memcpy(small_key.data() + (outer ? opad_at : 0), state.data(), sha1 ? digest_sha1 : digest_md5);
+            std::memcpy(small_key.data() + (outer ? opad_at : 0), state.data(),
+                        sha1 ? digest_sha1 : digest_md5);
         }
         wipe(pad);
         wipe(state);
     }
     if (suite.encryption == sa::Encryption::aes_cbc) {
-        IMB_AES_KEYEXP_128(mb_, keys.encryption().data(), schedule.data(), schedule.data() + cbc_schedule);
+        IMB_AES_KEYEXP_128(mb_, keys.encryption().data(), schedule.data(),
+                           schedule.data() + cbc_schedule);
     } else if (suite.encryption == sa::Encryption::des_ede3_cbc) {
-        IMB_DES_KEYSCHED(mb_, reinterpret_cast<std::uint64_t*>(schedule.data()), keys.encryption().data());
-        IMB_DES_KEYSCHED(mb_, reinterpret_cast<std::uint64_t*>(schedule.data() + IMB_DES_KEY_SCHED_SIZE),
+        IMB_DES_KEYSCHED(mb_, reinterpret_cast<std::uint64_t*>(schedule.data()),
+                         keys.encryption().data());
+        IMB_DES_KEYSCHED(mb_,
+                         reinterpret_cast<std::uint64_t*>(schedule.data() + IMB_DES_KEY_SCHED_SIZE),
                          keys.encryption().data() + IMB_DES_BLOCK_SIZE);
-    } else if (suite.encryption == sa::Encryption::aes_gcm || suite.integrity == sa::Integrity::aes_gmac) {
-        const auto key = suite.encryption == sa::Encryption::aes_gcm ? keys.encryption() : keys.integrity();
+    } else if (suite.encryption == sa::Encryption::aes_gcm ||
+               suite.integrity == sa::Integrity::aes_gmac) {
+        const auto key =
+            suite.encryption == sa::Encryption::aes_gcm ? keys.encryption() : keys.integrity();
         IMB_AES128_GCM_PRE(mb_, key.data(), reinterpret_cast<gcm_key_data*>(schedule.data()));
         std::memcpy(small_key.data(), keys.salt.reveal().data(), gcm_salt);
     }
@@ -200,7 +218,8 @@ void MbEngine::hmac_sha1(std::span<CryptoJob> jobs) {
     }
 }
 
-// All jobs of burst_[0, count) are done when it returns; each marks its CryptoJob (user_data) as ok.
+// All jobs of burst_[0, count) are done when it returns; each marks its CryptoJob (user_data) as
+// ok.
 void MbEngine::run_burst(std::uint32_t count) {
     std::uint32_t done = IMB_SUBMIT_BURST(mb_, count, burst_.data());
     std::uint32_t total = 0;
@@ -268,8 +287,8 @@ void MbEngine::cbc(std::span<CryptoJob> jobs, bool encrypt) {
         aes.msg_len_to_cipher_in_bytes = job.length - 8 - cbc_iv;
     }
     if (count == 0) return;
-    IMB_SUBMIT_CIPHER_BURST_NOCHECK(mb_, cipher_jobs_.data(), count, IMB_CIPHER_CBC, encrypt ? IMB_DIR_ENCRYPT : IMB_DIR_DECRYPT,
-                                    IMB_KEY_128_BYTES);
+    IMB_SUBMIT_CIPHER_BURST_NOCHECK(mb_, cipher_jobs_.data(), count, IMB_CIPHER_CBC,
+                                    encrypt ? IMB_DIR_ENCRYPT : IMB_DIR_DECRYPT, IMB_KEY_128_BYTES);
     for (std::uint32_t i = 0; i < count; ++i) {
         to_cipher_[i]->ok = (cipher_jobs_[i].status & IMB_STATUS_COMPLETED_CIPHER) != 0;
     }
@@ -317,12 +336,12 @@ void MbEngine::gcm(std::span<CryptoJob> jobs, bool encrypt) {
         const std::uint64_t size = job.length - 8 - gcm_iv;
         // RFC 4106: the additional data are SPI and sequence number.
         if (encrypt) {
-            IMB_AES128_GCM_ENC(mb_, gcm_key(job), &context, payload, payload, size, nonce.data(), job.esp, 8,
-                               job.esp + job.length, aead_icv);
+            IMB_AES128_GCM_ENC(mb_, gcm_key(job), &context, payload, payload, size, nonce.data(),
+                               job.esp, 8, job.esp + job.length, aead_icv);
             job.ok = true;
         } else {
-            IMB_AES128_GCM_DEC(mb_, gcm_key(job), &context, payload, payload, size, nonce.data(), job.esp, 8,
-                               tags_[i].data(), aead_icv);
+            IMB_AES128_GCM_DEC(mb_, gcm_key(job), &context, payload, payload, size, nonce.data(),
+                               job.esp, 8, tags_[i].data(), aead_icv);
             job.ok = same_icv<aead_icv>(tags_[i].data(), job.esp + job.length);
         }
     }

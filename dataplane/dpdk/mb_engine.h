@@ -11,8 +11,9 @@
 
 namespace gmgate::dataplane {
 
-// Small key: HMAC inner and outer state (20 octets each, MD5 uses 16), or the salt in its first 4 octets.
-// Schedule: AES-CBC encryption and decryption schedule; 3DES two DES schedules (key 3 = key 1); AES-GCM/GMAC gcm_key_data.
+// Small key: HMAC inner and outer state (20 octets each, MD5 uses 16), or the salt in its first 4
+// octets. Schedule: AES-CBC encryption and decryption schedule; 3DES two DES schedules (key 3 = key
+// 1); AES-GCM/GMAC gcm_key_data.
 class MbEngine final : public CryptoEngine {
   public:
     MbEngine();  // throws std::runtime_error
@@ -24,7 +25,8 @@ class MbEngine final : public CryptoEngine {
 
     [[nodiscard]] std::string_view name() const override { return "ipsec-mb"; }
     [[nodiscard]] std::size_t schedule_size(sa::Suite suite) const override;
-    void expand(sa::Suite suite, const sa::EspKeys& keys, std::span<std::uint8_t, small_key_size> small_key,
+    void expand(sa::Suite suite, const sa::EspKeys& keys,
+                std::span<std::uint8_t, small_key_size> small_key,
                 std::span<std::uint8_t> schedule) override;
     void open(sa::Suite suite, std::span<CryptoJob> jobs) override;
     void seal(sa::Suite suite, std::span<CryptoJob> jobs) override;
@@ -43,7 +45,8 @@ class MbEngine final : public CryptoEngine {
     void gmac(std::span<CryptoJob> jobs, bool write);
     void run_burst(std::uint32_t count);
 
-    SecretPages pages_;  // the manager holds digests under way and pointers: nothing of it may reach a core dump
+    SecretPages pages_;  // the manager holds digests under way and pointers: nothing of it may
+                         // reach a core dump
     IMB_MGR* mb_ = nullptr;
     std::array<IMB_JOB, max_jobs> hash_jobs_;
     std::array<IMB_JOB, max_jobs> cipher_jobs_;

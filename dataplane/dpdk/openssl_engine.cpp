@@ -40,7 +40,9 @@ T need(T p) {
     return p;
 }
 
-Cipher fetch(const char* name) { return need(Cipher(EVP_CIPHER_fetch(nullptr, name, nullptr))); }
+Cipher fetch(const char* name) {
+    return need(Cipher(EVP_CIPHER_fetch(nullptr, name, nullptr)));
+}
 
 }  // namespace
 
@@ -58,33 +60,42 @@ struct OpensslEngine::Impl {
         std::array<char, 8> text{};
         std::copy_n(digest, std::strlen(digest), text.begin());
         const std::array<OSSL_PARAM, 2> params{
-            OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, text.data(), 0), OSSL_PARAM_construct_end()};
+            OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, text.data(), 0),
+            OSSL_PARAM_construct_end()};
         if (EVP_MAC_CTX_set_params(made.get(), params.data()) != 1) {
             throw std::runtime_error("OpenSSL: HMAC over this digest is not available");
         }
         return made;
     }
 
-    bool tag(sa::Integrity integrity, const CryptoJob& job, std::array<std::uint8_t, digest_room>& out) const {
+    bool tag(sa::Integrity integrity, const CryptoJob& job,
+             std::array<std::uint8_t, digest_room>& out) const {
         const bool is_sha1 = integrity == sa::Integrity::hmac_sha_1_96;
         EVP_MAC_CTX* mac = is_sha1 ? sha1.get() : md5.get();
         std::size_t size = 0;
-        return EVP_MAC_init(mac, job.small_key, is_sha1 ? integrity_size : std::size_t{16}, nullptr) == 1 &&
-               EVP_MAC_update(mac, job.esp, job.length) == 1 && EVP_MAC_final(mac, out.data(), &size, out.size()) == 1;
+        return EVP_MAC_init(mac, job.small_key, is_sha1 ? integrity_size : std::size_t{16},
+                            nullptr) == 1 &&
+               EVP_MAC_update(mac, job.esp, job.length) == 1 &&
+               EVP_MAC_final(mac, out.data(), &size, out.size()) == 1;
     }
 
-    bool crypt(const EVP_CIPHER* cipher, const std::uint8_t* key, std::size_t iv_size, const CryptoJob& job, bool encrypt) const {
+    bool crypt(const EVP_CIPHER* cipher, const std::uint8_t* key, std::size_t iv_size,
+               const CryptoJob& job, bool encrypt) const {
         const std::size_t head = 8 + iv_size;
         std::uint8_t* payload = job.esp + head;
         int size = 0;
-        // The IV is copied first: in CBC decryption in place it is read before the payload is written.
-        return EVP_CipherInit_ex2(context.get(), cipher, key, job.esp + 8, encrypt ? 1 : 0, nullptr) == 1 &&
+        // The IV is copied first: in CBC decryption in place it is read before the payload is
+        // written.
+        return EVP_CipherInit_ex2(context.get(), cipher, key, job.esp + 8, encrypt ? 1 : 0,
+                                  nullptr) == 1 &&
                EVP_CIPHER_CTX_set_padding(context.get(), 0) == 1 &&
-               EVP_CipherUpdate(context.get(), payload, &size, payload, static_cast<int>(job.length - head)) == 1 &&
+               EVP_CipherUpdate(context.get(), payload, &size, payload,
+                                static_cast<int>(job.length - head)) == 1 &&
                static_cast<std::size_t>(size) == job.length - head;
     }
     bool crypt(sa::Encryption encryption, const CryptoJob& job, bool encrypt) const {
-        if (encryption == sa::Encryption::aes_cbc) return crypt(aes_cbc.get(), job.small_key + cipher_at, 16, job, encrypt);
+        if (encryption == sa::Encryption::aes_cbc)
+            return crypt(aes_cbc.get(), job.small_key + cipher_at, 16, job, encrypt);
         if (encryption != sa::Encryption::des_ede3_cbc) return true;
         std::array<std::uint8_t, 24> key{};
         std::memcpy(key.data(), job.small_key + cipher_at, 16);
@@ -94,7 +105,8 @@ struct OpensslEngine::Impl {
         return done;
     }
 
-    // AES-GCM (`confidential`) or AES-GMAC. Decryption checks the ICV inside OpenSSL, in constant time.
+    // AES-GCM (`confidential`) or AES-GMAC. Decryption checks the ICV inside OpenSSL, in constant
+    // time.
     bool aead(const CryptoJob& job, bool confidential, bool encrypt) const {
         std::array<std::uint8_t, 12> nonce{};
         std::memcpy(nonce.data(), job.small_key + aead_key_size, 4);
@@ -103,24 +115,33 @@ struct OpensslEngine::Impl {
         int size = 0;
         const std::uint32_t aad = confidential ? 8 : job.length;
         std::uint8_t* payload = job.esp + 16;
-        if (EVP_CipherInit_ex2(c, aes_gcm.get(), job.small_key, nonce.data(), encrypt ? 1 : 0, nullptr) != 1) return false;
-        if (!encrypt && EVP_CIPHER_CTX_ctrl(c, EVP_CTRL_AEAD_SET_TAG, aead_icv, job.esp + job.length) != 1) return false;
+        if (EVP_CipherInit_ex2(c, aes_gcm.get(), job.small_key, nonce.data(), encrypt ? 1 : 0,
+                               nullptr) != 1)
+            return false;
+        if (!encrypt &&
+            EVP_CIPHER_CTX_ctrl(c, EVP_CTRL_AEAD_SET_TAG, aead_icv, job.esp + job.length) != 1)
+            return false;
         if (EVP_CipherUpdate(c, nullptr, &size, job.esp, static_cast<int>(aad)) != 1) return false;
-        if (confidential && EVP_CipherUpdate(c, payload, &size, payload, static_cast<int>(job.length - 16)) != 1) return false;
+        if (confidential &&
+            EVP_CipherUpdate(c, payload, &size, payload, static_cast<int>(job.length - 16)) != 1)
+            return false;
         std::array<std::uint8_t, 16> rest{};
         if (EVP_CipherFinal_ex(c, rest.data(), &size) != 1) return false;
-        return !encrypt || EVP_CIPHER_CTX_ctrl(c, EVP_CTRL_AEAD_GET_TAG, aead_icv, job.esp + job.length) == 1;
+        return !encrypt ||
+               EVP_CIPHER_CTX_ctrl(c, EVP_CTRL_AEAD_GET_TAG, aead_icv, job.esp + job.length) == 1;
     }
 };
 
 OpensslEngine::OpensslEngine() : impl_(std::make_unique<Impl>()) {}
 OpensslEngine::~OpensslEngine() = default;
 
-void OpensslEngine::expand(sa::Suite suite, const sa::EspKeys& keys, std::span<std::uint8_t, small_key_size> small_key,
+void OpensslEngine::expand(sa::Suite suite, const sa::EspKeys& keys,
+                           std::span<std::uint8_t, small_key_size> small_key,
                            std::span<std::uint8_t> /*schedule*/) {
     std::fill(small_key.begin(), small_key.end(), std::uint8_t{0});
     if (suite.encryption == sa::Encryption::aes_gcm || suite.integrity == sa::Integrity::aes_gmac) {
-        const auto key = suite.encryption == sa::Encryption::aes_gcm ? keys.encryption() : keys.integrity();
+        const auto key =
+            suite.encryption == sa::Encryption::aes_gcm ? keys.encryption() : keys.integrity();
         std::copy(key.begin(), key.end(), small_key.begin());
         std::memcpy(small_key.data() + aead_key_size, keys.salt.reveal().data(), 4);
         return;
@@ -128,12 +149,14 @@ void OpensslEngine::expand(sa::Suite suite, const sa::EspKeys& keys, std::span<s
     const auto integrity = keys.integrity();
     std::copy(integrity.begin(), integrity.end(), small_key.begin());
     const auto encryption = keys.encryption();
-    std::copy_n(encryption.begin(), std::min<std::size_t>(encryption.size(), 16), small_key.begin() + cipher_at);
+    std::copy_n(encryption.begin(), std::min<std::size_t>(encryption.size(), 16),
+                small_key.begin() + cipher_at);
 }
 
 void OpensslEngine::open(sa::Suite suite, std::span<CryptoJob> jobs) {
     for (CryptoJob& job : jobs) {
-        if (suite.encryption == sa::Encryption::aes_gcm || suite.integrity == sa::Integrity::aes_gmac) {
+        if (suite.encryption == sa::Encryption::aes_gcm ||
+            suite.integrity == sa::Integrity::aes_gmac) {
             job.ok = impl_->aead(job, suite.encryption == sa::Encryption::aes_gcm, false);
             continue;
         }
@@ -146,7 +169,8 @@ void OpensslEngine::open(sa::Suite suite, std::span<CryptoJob> jobs) {
 
 void OpensslEngine::seal(sa::Suite suite, std::span<CryptoJob> jobs) {
     for (CryptoJob& job : jobs) {
-        if (suite.encryption == sa::Encryption::aes_gcm || suite.integrity == sa::Integrity::aes_gmac) {
+        if (suite.encryption == sa::Encryption::aes_gcm ||
+            suite.integrity == sa::Integrity::aes_gmac) {
             job.ok = impl_->aead(job, suite.encryption == sa::Encryption::aes_gcm, true);
             continue;
         }

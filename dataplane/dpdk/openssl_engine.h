@@ -9,9 +9,10 @@
 
 namespace gmgate::dataplane {
 
-// Small key, raw keys: AEAD key (16) and salt (4); or integrity key (20, zero-filled) and cipher key (16: of the 3DES key the
-// third part equals the first). No schedules: OpenSSL expands at each packet, which is why this is the second choice.
-// OpenSSL may allocate inside a call: the promise of the fast path about allocation holds with libIPSec_MB only.
+// Small key, raw keys: AEAD key (16) and salt (4); or integrity key (20, zero-filled) and cipher
+// key (16: of the 3DES key the third part equals the first). No schedules: OpenSSL expands at each
+// packet, which is why this is the second choice. OpenSSL may allocate inside a call: the promise
+// of the fast path about allocation holds with libIPSec_MB only.
 class OpensslEngine final : public CryptoEngine {
   public:
     OpensslEngine();  // throws std::runtime_error
@@ -21,7 +22,8 @@ class OpensslEngine final : public CryptoEngine {
 
     [[nodiscard]] std::string_view name() const override { return "openssl"; }
     [[nodiscard]] std::size_t schedule_size(sa::Suite) const override { return 0; }
-    void expand(sa::Suite suite, const sa::EspKeys& keys, std::span<std::uint8_t, small_key_size> small_key,
+    void expand(sa::Suite suite, const sa::EspKeys& keys,
+                std::span<std::uint8_t, small_key_size> small_key,
                 std::span<std::uint8_t> schedule) override;
     void open(sa::Suite suite, std::span<CryptoJob> jobs) override;
     void seal(sa::Suite suite, std::span<CryptoJob> jobs) override;

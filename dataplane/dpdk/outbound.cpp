@@ -13,8 +13,9 @@ constexpr std::uint16_t ahead = 8;
 constexpr std::uint32_t largest_packet = 65535;
 
 // Requests to a NIC that the headers we rewrite no longer match.
-constexpr std::uint64_t offload_flags = RTE_MBUF_F_TX_L4_MASK | RTE_MBUF_F_TX_IP_CKSUM | RTE_MBUF_F_TX_TCP_SEG |
-                                        RTE_MBUF_F_TX_IPV4 | RTE_MBUF_F_TX_IPV6;
+constexpr std::uint64_t offload_flags = RTE_MBUF_F_TX_L4_MASK | RTE_MBUF_F_TX_IP_CKSUM |
+                                        RTE_MBUF_F_TX_TCP_SEG | RTE_MBUF_F_TX_IPV4 |
+                                        RTE_MBUF_F_TX_IPV6;
 
 }  // namespace
 
@@ -49,7 +50,8 @@ void OutboundPath::run(rte_mbuf* const* packets, std::uint16_t count, OutboundRe
                 continue;
             }
             context_.counters.out_protected.add();
-            context_.counters.out_protected_bytes.add(jobs_[suite][i].length + context_.geometry[suite].icv);
+            context_.counters.out_protected_bytes.add(jobs_[suite][i].length +
+                                                      context_.geometry[suite].icv);
             result.to_wire.push(m);
         }
     }
@@ -90,7 +92,8 @@ void OutboundPath::classify_one(rte_mbuf* m, OutboundResult& result) {
             result.fragments.push(m);
             return;
         case PacketKind::icmp: {
-            // "Port unreachable" about a decapsulated packet carries its first octets: they came under protection.
+            // "Port unreachable" about a decapsulated packet carries its first octets: they came
+            // under protection.
             const QuotedDestination quoted = quoted_destination({frame, m->data_len}, view);
             if (quoted.port != 0 && context_.config.protected_ports.contains(quoted.port) &&
                 context_.ours.contains(frame + quoted.address_at, quoted.v6)) {
@@ -99,11 +102,18 @@ void OutboundPath::classify_one(rte_mbuf* m, OutboundResult& result) {
             }
             break;
         }
-        case PacketKind::malformed_ip: drops_.add(m, DropReason::malformed_ip); return;
-        case PacketKind::extension_headers: drops_.add(m, DropReason::extension_headers); return;
-        case PacketKind::malformed_transport: drops_.add(m, DropReason::malformed_transport); return;
+        case PacketKind::malformed_ip:
+            drops_.add(m, DropReason::malformed_ip);
+            return;
+        case PacketKind::extension_headers:
+            drops_.add(m, DropReason::extension_headers);
+            return;
+        case PacketKind::malformed_transport:
+            drops_.add(m, DropReason::malformed_transport);
+            return;
         case PacketKind::esp:
-        case PacketKind::other: break;
+        case PacketKind::other:
+            break;
     }
     pass(m, result);
 }
@@ -118,8 +128,9 @@ void OutboundPath::fix_transport_checksum(const Item& item) const {
     std::uint8_t* field = segment + (view.kind == PacketKind::udp ? 6 : 16);
     const std::size_t address = view.v6 ? 16 : 4;
     store_be16(field, 0);
-    store_be16(field, transport_checksum({frame + view.source_at(), address}, {frame + view.destination_at(), address},
-                                         view.protocol, {segment, view.end - view.l4}));
+    store_be16(field, transport_checksum({frame + view.source_at(), address},
+                                         {frame + view.destination_at(), address}, view.protocol,
+                                         {segment, view.end - view.l4}));
 }
 
 void OutboundPath::encapsulate(Item& item, OutboundResult& result) {
@@ -155,8 +166,8 @@ void OutboundPath::encapsulate(Item& item, OutboundResult& result) {
     // IPv6 counts without its header of 40, IPv4 with its own.
     const std::uint32_t ip_length = view.end - view.l3 - (view.v6 ? 40U : 0U) + head + tail;
     const std::uint32_t link_padding = m->data_len - view.end;
-    if (ip_length > largest_packet || rte_pktmbuf_headroom(m) < head || rte_pktmbuf_tailroom(m) + link_padding < tail ||
-        view.end + head + tail > largest_packet) {
+    if (ip_length > largest_packet || rte_pktmbuf_headroom(m) < head ||
+        rte_pktmbuf_tailroom(m) + link_padding < tail || view.end + head + tail > largest_packet) {
         drops_.add(m, DropReason::outbound_no_room);
         return;
     }
@@ -184,7 +195,8 @@ void OutboundPath::encapsulate(Item& item, OutboundResult& result) {
     store_be32(esp + 4, sequence);
     if (geometry.iv != 0) {
         const sa::Suite suite = sa::all_suites[sa.suite];
-        if (suite.encryption == sa::Encryption::aes_cbc || suite.encryption == sa::Encryption::des_ede3_cbc) {
+        if (suite.encryption == sa::Encryption::aes_cbc ||
+            suite.encryption == sa::Encryption::des_ede3_cbc) {
             ivs_.fill(esp + esp_header_size, geometry.iv);
         } else {
             const std::uint64_t iv = sa.iv_base ^ sequence;

@@ -1,5 +1,6 @@
 #pragma once
-// From the host to the wire: what an outbound SA covers is put into ESP, what leaves a protected port without one ends here.
+// From the host to the wire: what an outbound SA covers is put into ESP, what leaves a protected
+// port without one ends here.
 
 #include <array>
 #include <cstdint>
@@ -10,7 +11,8 @@
 
 namespace gmgate::dataplane {
 
-// Stages as inbound: classify and hash; candidates of the flow; SA and encapsulation; cryptography by suite.
+// Stages as inbound: classify and hash; candidates of the flow; SA and encapsulation; cryptography
+// by suite.
 class OutboundPath {
   public:
     OutboundPath(WorkerContext& context, Random& random);

@@ -25,11 +25,14 @@ constexpr std::uint64_t odd_b = 0xE7037ED1A0B428DBULL;
 
 }  // namespace
 
-OutboundTable::OutboundTable(std::size_t capacity, const std::array<std::uint64_t, 2>& seeds, bool huge_pages)
+OutboundTable::OutboundTable(std::size_t capacity, const std::array<std::uint64_t, 2>& seeds,
+                             bool huge_pages)
     : seeds_(seeds), capacity_(capacity) {
-    if (capacity == 0 || capacity > (std::size_t{1} << 23U)) throw std::invalid_argument("outbound table: capacity");
+    if (capacity == 0 || capacity > (std::size_t{1} << 23U))
+        throw std::invalid_argument("outbound table: capacity");
     // A quarter to half full: with two choices of eight a bucket pair fills up in practice never.
-    const std::size_t buckets = std::bit_ceil(capacity * 2) / 8 < 2 ? 2 : std::bit_ceil(capacity * 2) / 8;
+    const std::size_t buckets =
+        std::bit_ceil(capacity * 2) / 8 < 2 ? 2 : std::bit_ceil(capacity * 2) / 8;
     mask_ = buckets - 1;
     record_pages_ = table_pages(capacity * sizeof(OutboundSa), huge_pages);
     records_ = as_table<OutboundSa>(record_pages_, capacity);
@@ -67,7 +70,8 @@ FlowKey OutboundTable::key_of(const OutboundSa& sa) {
 }
 
 std::uint64_t OutboundTable::hash(const FlowKey& key) const {
-    const std::uint64_t ports = (std::uint64_t{key.v6} << 32U) | (std::uint64_t{key.our_port} << 16U) | key.ue_port;
+    const std::uint64_t ports =
+        (std::uint64_t{key.v6} << 32U) | (std::uint64_t{key.our_port} << 16U) | key.ue_port;
     const std::uint64_t a = mix(word(key.ue, 0) ^ seeds_[0], word(key.ue, 8) ^ odd_a);
     const std::uint64_t b = mix(word(key.ours, 0) ^ seeds_[1], word(key.ours, 8) ^ odd_b);
     return mix(a ^ ports ^ seeds_[1], b ^ odd_a ^ std::rotl(ports, 29));
@@ -77,7 +81,8 @@ unsigned OutboundTable::room(std::uint32_t index) const {
     const std::uint64_t h = hash(key_of(records_[index]));
     unsigned free = 0;
     const auto count = [&](const Bucket& bucket) {
-        for (const auto& e : bucket.entries) free += e.load(std::memory_order_relaxed) == 0 ? 1U : 0U;
+        for (const auto& e : bucket.entries)
+            free += e.load(std::memory_order_relaxed) == 0 ? 1U : 0U;
     };
     count(buckets_[first_bucket(h)]);
     if (first_bucket(h) != second_bucket(h)) count(buckets_[second_bucket(h)]);
@@ -102,7 +107,8 @@ void OutboundTable::link(std::uint32_t index) {
             place = candidate;
         }
     }
-    if (place != nullptr) place->store((std::uint64_t{tag(h)} << 32U) | (index + 1), std::memory_order_release);
+    if (place != nullptr)
+        place->store((std::uint64_t{tag(h)} << 32U) | (index + 1), std::memory_order_release);
 }
 
 void OutboundTable::unlink(std::uint32_t index) {
@@ -132,8 +138,8 @@ std::uint32_t OutboundTable::prefetch_candidate(std::uint64_t h) const {
 }
 
 bool OutboundTable::matches(const OutboundSa& sa, const FlowKey& key) {
-    return sa.our_port == key.our_port && sa.ue_port == key.ue_port && sa.v6 == key.v6 && sa.ue == key.ue &&
-           sa.ours == key.ours;
+    return sa.our_port == key.our_port && sa.ue_port == key.ue_port && sa.v6 == key.v6 &&
+           sa.ue == key.ue && sa.ours == key.ours;
 }
 
 std::uint32_t OutboundTable::find(std::uint64_t h, const FlowKey& key) const {
@@ -148,6 +154,8 @@ std::uint32_t OutboundTable::find(std::uint64_t h, const FlowKey& key) const {
     return none;
 }
 
-std::uint32_t OutboundTable::lookup(const FlowKey& key) const { return find(hash(key), key); }
+std::uint32_t OutboundTable::lookup(const FlowKey& key) const {
+    return find(hash(key), key);
+}
 
 }  // namespace gmgate::dataplane

@@ -1,5 +1,6 @@
 #pragma once
-// (our address, our port, UE address, UE port) → outbound SA. One writer (the control thread), lock-free readers (the workers).
+// (our address, our port, UE address, UE port) → outbound SA. One writer (the control thread),
+// lock-free readers (the workers).
 
 #include <array>
 #include <atomic>
@@ -23,13 +24,15 @@ struct FlowKey {
     bool operator==(const FlowKey&) const = default;
 };
 
-// A seeded hash names two buckets of eight entries, one cache line each; an entry is a tag and the number of a record. A key is
-// in one of its two buckets or not in the table: no probing, no tombstones, removal is one store.
+// A seeded hash names two buckets of eight entries, one cache line each; an entry is a tag and the
+// number of a record. A key is in one of its two buckets or not in the table: no probing, no
+// tombstones, removal is one store.
 class OutboundTable {
   public:
     static constexpr std::uint32_t none = ~std::uint32_t{0};
 
-    // `capacity` SAs, at most 2^23. Start-up: throws std::bad_alloc. `seeds` random: strangers choose the UE's side of the key.
+    // `capacity` SAs, at most 2^23. Start-up: throws std::bad_alloc. `seeds` random: strangers
+    // choose the UE's side of the key.
     OutboundTable(std::size_t capacity, const std::array<std::uint64_t, 2>& seeds, bool huge_pages);
 
     // -- control thread
@@ -37,7 +40,8 @@ class OutboundTable {
     [[nodiscard]] std::uint32_t allocate();
     [[nodiscard]] OutboundSa& record(std::uint32_t index) { return records_[index]; }
     [[nodiscard]] const OutboundSa& record(std::uint32_t index) const { return records_[index]; }
-    // Entries still free in the buckets of record `index`: with two or more, this one and any other one can be linked.
+    // Entries still free in the buckets of record `index`: with two or more, this one and any other
+    // one can be linked.
     [[nodiscard]] unsigned room(std::uint32_t index) const;
     // Makes record `index` visible under its own fields; room() must not be 0.
     void link(std::uint32_t index);
@@ -53,7 +57,8 @@ class OutboundTable {
         __builtin_prefetch(&buckets_[first_bucket(hash)]);
         __builtin_prefetch(&buckets_[second_bucket(hash)]);
     }
-    // A record whose tag fits, now being prefetched, or none. Confirm with find(), which is cheap then.
+    // A record whose tag fits, now being prefetched, or none. Confirm with find(), which is cheap
+    // then.
     [[nodiscard]] std::uint32_t prefetch_candidate(std::uint64_t hash) const;
     // The exact answer; none: there is no such SA.
     [[nodiscard]] std::uint32_t find(std::uint64_t hash, const FlowKey& key) const;
@@ -77,8 +82,8 @@ class OutboundTable {
     std::span<OutboundSa> records_;
     SecretPages bucket_pages_;
     std::span<Bucket> buckets_;
-    std::uint32_t fresh_ = 0;          // records never used yet begin here: untouched pages cost nothing
-    std::uint32_t free_head_ = none;   // freed ones, chained through `set`
+    std::uint32_t fresh_ = 0;  // records never used yet begin here: untouched pages cost nothing
+    std::uint32_t free_head_ = none;  // freed ones, chained through `set`
 };
 
 }  // namespace gmgate::dataplane

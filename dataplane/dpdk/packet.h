@@ -14,10 +14,15 @@
 
 namespace gmgate::dataplane {
 
-[[nodiscard]] inline std::uint8_t* frame_of(rte_mbuf* m) { return rte_pktmbuf_mtod(m, std::uint8_t*); }
-[[nodiscard]] inline std::span<const std::uint8_t> frame_bytes(rte_mbuf* m) { return {frame_of(m), m->data_len}; }
+[[nodiscard]] inline std::uint8_t* frame_of(rte_mbuf* m) {
+    return rte_pktmbuf_mtod(m, std::uint8_t*);
+}
+[[nodiscard]] inline std::span<const std::uint8_t> frame_bytes(rte_mbuf* m) {
+    return {frame_of(m), m->data_len};
+}
 
-// One segment of our own to write in: joins segments where the first has room. false: it cannot be had.
+// One segment of our own to write in: joins segments where the first has room. false: it cannot be
+// had.
 [[nodiscard]] inline bool make_linear(rte_mbuf* m) {
     if (rte_mbuf_refcnt_read(m) != 1 || !RTE_MBUF_DIRECT(m)) return false;
     return m->nb_segs == 1 || rte_pktmbuf_linearize(m) == 0;
@@ -30,7 +35,8 @@ namespace gmgate::dataplane {
     return a;
 }
 
-[[nodiscard]] inline bool address_equals(const std::uint8_t* at, const std::array<std::uint8_t, 16>& address, bool v6) {
+[[nodiscard]] inline bool address_equals(const std::uint8_t* at,
+                                         const std::array<std::uint8_t, 16>& address, bool v6) {
     if (v6) return std::memcmp(at, address.data(), 16) == 0;
     return std::memcmp(at, address.data(), 4) == 0;
 }

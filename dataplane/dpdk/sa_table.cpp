@@ -18,9 +18,12 @@ constexpr unsigned max_replay_bits = 4096;
 constexpr std::size_t max_capacity = std::size_t{1} << 21U;
 
 std::size_t checked_capacity(const SaTableConfig& config) {
-    if (config.capacity == 0 || config.capacity > max_capacity) throw std::invalid_argument("SA table: capacity");
-    if (config.workers == 0 || config.workers > sa::SpiLayout::max_owners) throw std::invalid_argument("SA table: workers");
-    if (config.replay_bits < 64 || config.replay_bits > max_replay_bits || config.replay_bits % 64 != 0) {
+    if (config.capacity == 0 || config.capacity > max_capacity)
+        throw std::invalid_argument("SA table: capacity");
+    if (config.workers == 0 || config.workers > sa::SpiLayout::max_owners)
+        throw std::invalid_argument("SA table: workers");
+    if (config.replay_bits < 64 || config.replay_bits > max_replay_bits ||
+        config.replay_bits % 64 != 0) {
         throw std::invalid_argument("SA table: replay window");
     }
     if (config.slots > sa::SpiLayout::max_slots) throw std::invalid_argument("SA table: slots");
@@ -48,7 +51,9 @@ struct SaTable::Set {
 class SaTable::Slab {
   public:
     Slab(std::size_t record_size, std::size_t capacity, bool huge_pages)
-        : stride_((record_size + 63) / 64 * 64), capacity_(capacity), pages_(table_pages(stride_ * capacity, huge_pages)) {}
+        : stride_((record_size + 63) / 64 * 64),
+          capacity_(capacity),
+          pages_(table_pages(stride_ * capacity, huge_pages)) {}
 
     [[nodiscard]] std::size_t stride() const { return stride_; }
     [[nodiscard]] std::uint8_t* base() const { return pages_.bytes().data(); }
@@ -75,7 +80,8 @@ class SaTable::Slab {
     std::uint32_t free_head_ = no_index;
 };
 
-SaTable::SaTable(const SaTableConfig& config, std::unique_ptr<CryptoEngine> expander, Random& random)
+SaTable::SaTable(const SaTableConfig& config, std::unique_ptr<CryptoEngine> expander,
+                 Random& random)
     : capacity_(checked_capacity(config)),
       workers_(config.workers),
       replay_words_(config.replay_bits == 64 ? 0 : WideReplayWindow::words_for(config.replay_bits)),
@@ -83,7 +89,8 @@ SaTable::SaTable(const SaTableConfig& config, std::unique_ptr<CryptoEngine> expa
       random_(random),
       slot_pages_(table_pages(slot_count(config) * sizeof(InboundSa), config.huge_pages)),
       slots_(as_table<InboundSa>(slot_pages_, slot_count(config))),
-      window_pages_(table_pages(slot_count(config) * replay_words_ * sizeof(std::uint64_t), config.huge_pages)),
+      window_pages_(table_pages(slot_count(config) * replay_words_ * sizeof(std::uint64_t),
+                                config.huge_pages)),
       windows_(as_table<std::uint64_t>(window_pages_, slot_count(config) * replay_words_)),
       outbound_(2 * capacity_, {random.u64(), random.u64()}, config.huge_pages),
       set_pages_(table_pages(capacity_ * sizeof(Set), false)),
@@ -93,7 +100,8 @@ SaTable::SaTable(const SaTableConfig& config, std::unique_ptr<CryptoEngine> expa
         const std::size_t size = expander_->schedule_size(suite);
         if (size == 0) continue;
         const std::size_t stride = (size + 63) / 64 * 64;
-        auto it = std::find_if(slabs_.begin(), slabs_.end(), [&](const auto& s) { return s->stride() == stride; });
+        auto it = std::find_if(slabs_.begin(), slabs_.end(),
+                               [&](const auto& s) { return s->stride() == stride; });
         if (it == slabs_.end()) {
             slabs_.push_back(std::make_unique<Slab>(size, capacity_, config.huge_pages));
             it = slabs_.end() - 1;
@@ -119,27 +127,35 @@ void SaTable::release_set(std::uint32_t index) {
 }
 
 Result<void> SaTable::check(const sa::SetParams& params) const {
-    if (!sa::is_valid(params.suite)) return fail(ErrorKind::unsupported, "SA table: not a suite of ESP");
+    if (!sa::is_valid(params.suite))
+        return fail(ErrorKind::unsupported, "SA table: not a suite of ESP");
     if (params.id == 0 || params.ck == nullptr || params.ik == nullptr) {
         return fail(ErrorKind::invalid, "SA table: a set needs an id and both keys");
     }
     if (params.ue.is_v6() != params.ours.is_v6() || params.ue == params.ours) {
-        return fail(ErrorKind::invalid, "SA table: the addresses of a set must be two of one family");
+        return fail(ErrorKind::invalid,
+                    "SA table: the addresses of a set must be two of one family");
     }
     const sa::SaNumbers& n = params.numbers;
     if (sa::SpiLayout::owner(n.spi_ps) != sa::SpiLayout::owner(n.spi_pc)) {
-        return fail(ErrorKind::invalid, "SA table: both inbound SPIs of a set must name one worker");
+        return fail(ErrorKind::invalid,
+                    "SA table: both inbound SPIs of a set must name one worker");
     }
     for (const sa::Spi spi : {n.spi_ps, n.spi_pc}) {
-        if (spi <= 255 || sa::SpiLayout::slot(spi) >= slots_.size() || sa::SpiLayout::owner(spi) >= workers_) {
-            return fail(ErrorKind::invalid, fmt::format("SA table: inbound SPI 0x{:08x} is out of range", spi));
+        if (spi <= 255 || sa::SpiLayout::slot(spi) >= slots_.size() ||
+            sa::SpiLayout::owner(spi) >= workers_) {
+            return fail(ErrorKind::invalid,
+                        fmt::format("SA table: inbound SPI 0x{:08x} is out of range", spi));
         }
-        // The same keys serve both directions: an outbound packet sent back must not find an inbound SA (A4).
+        // The same keys serve both directions: an outbound packet sent back must not find an
+        // inbound SA (A4).
         if (spi == n.spi_uc || spi == n.spi_us) {
-            return fail(ErrorKind::invalid, fmt::format("SA table: SPI 0x{:08x} is used in both directions", spi));
+            return fail(ErrorKind::invalid,
+                        fmt::format("SA table: SPI 0x{:08x} is used in both directions", spi));
         }
         if (slots_[sa::SpiLayout::slot(spi)].set != 0) {
-            return fail(ErrorKind::conflict, fmt::format("SA table: the slot of SPI 0x{:08x} is taken", spi));
+            return fail(ErrorKind::conflict,
+                        fmt::format("SA table: the slot of SPI 0x{:08x} is taken", spi));
         }
     }
     if (sa::SpiLayout::slot(n.spi_ps) == sa::SpiLayout::slot(n.spi_pc)) {
@@ -149,13 +165,16 @@ Result<void> SaTable::check(const sa::SetParams& params) const {
     key.ours = params.ours.raw();
     key.ue = params.ue.raw();
     key.v6 = params.ue.is_v6() ? 1 : 0;
-    for (const auto& [ours, ue] : {std::pair{n.port_ps, n.port_uc}, std::pair{n.port_pc, n.port_us}}) {
-        if (ours == 0 || ue == 0) return fail(ErrorKind::invalid, "SA table: a port of a set is zero");
+    for (const auto& [ours, ue] :
+         {std::pair{n.port_ps, n.port_uc}, std::pair{n.port_pc, n.port_us}}) {
+        if (ours == 0 || ue == 0)
+            return fail(ErrorKind::invalid, "SA table: a port of a set is zero");
         key.our_port = ours;
         key.ue_port = ue;
         if (outbound_.lookup(key) != OutboundTable::none) {
-            return fail(ErrorKind::conflict, fmt::format("SA table: an SA from our port {} to port {} of {} exists", ours, ue,
-                                                         params.ue.to_string()));
+            return fail(ErrorKind::conflict,
+                        fmt::format("SA table: an SA from our port {} to port {} of {} exists",
+                                    ours, ue, params.ue.to_string()));
         }
     }
     if (n.port_ps == n.port_pc && n.port_uc == n.port_us) {
@@ -169,23 +188,35 @@ Result<SetHandle> SaTable::publish(const sa::SetParams& params, const SequenceSt
     const auto suite = static_cast<std::uint8_t>(sa::suite_index(params.suite));
     Slab* slab = slab_owner_[suite];
     const std::uint32_t index = allocate_set();
-    if (index == no_index) return fail(ErrorKind::exhausted, fmt::format("SA table: all {} sets are in use", capacity_));
+    if (index == no_index)
+        return fail(ErrorKind::exhausted,
+                    fmt::format("SA table: all {} sets are in use", capacity_));
 
-    // There are as many records and schedules as sets, and twice as many outbound SAs: from here on only the buckets of the
-    // outbound table can be full.
+    // There are as many records and schedules as sets, and twice as many outbound SAs: from here on
+    // only the buckets of the outbound table can be full.
     Set& set = sets_[index];
     const sa::SaNumbers& n = params.numbers;
-    set = Set{params.id, n.spi_ps, n.spi_pc, outbound_.allocate(), outbound_.allocate(), slab != nullptr ? slab->allocate() : 0,
-              suite,     true};
+    set = Set{params.id,
+              n.spi_ps,
+              n.spi_pc,
+              outbound_.allocate(),
+              outbound_.allocate(),
+              slab != nullptr ? slab->allocate() : 0,
+              suite,
+              true};
     std::array<std::uint8_t, small_key_size> key{};
     const sa::EspKeys keys = sa::expand_keys(params.suite, *params.ck, *params.ik);
-    expander_->expand(params.suite, keys, key, slab != nullptr ? slab->record(set.schedule) : std::span<std::uint8_t>());
+    expander_->expand(params.suite, keys, key,
+                      slab != nullptr ? slab->record(set.schedule) : std::span<std::uint8_t>());
 
     const std::uint64_t iv = random_.u64();
     constexpr std::uint64_t one_bit = std::uint64_t{1} << 63U;
-    fill_outbound(set.out_uc, n.spi_uc, n.port_uc, n.port_ps, state.out_uc, iv, set, index, params, key);
-    fill_outbound(set.out_us, n.spi_us, n.port_us, n.port_pc, state.out_us, iv ^ one_bit, set, index, params, key);
-    // Both must fit before either becomes visible: what a worker has seen cannot be taken back without a grace period.
+    fill_outbound(set.out_uc, n.spi_uc, n.port_uc, n.port_ps, state.out_uc, iv, set, index, params,
+                  key);
+    fill_outbound(set.out_us, n.spi_us, n.port_us, n.port_pc, state.out_us, iv ^ one_bit, set,
+                  index, params, key);
+    // Both must fit before either becomes visible: what a worker has seen cannot be taken back
+    // without a grace period.
     if (outbound_.room(set.out_uc) < 2 || outbound_.room(set.out_us) < 2) {
         wipe(key);
         outbound_.release(set.out_us);
@@ -203,8 +234,9 @@ Result<SetHandle> SaTable::publish(const sa::SetParams& params, const SequenceSt
     return SetHandle{index};
 }
 
-void SaTable::fill_inbound(sa::Spi spi, std::uint16_t ue_port, std::uint16_t our_port, std::uint32_t highest, const Set& set,
-                           std::uint32_t index, const sa::SetParams& params,
+void SaTable::fill_inbound(sa::Spi spi, std::uint16_t ue_port, std::uint16_t our_port,
+                           std::uint32_t highest, const Set& set, std::uint32_t index,
+                           const sa::SetParams& params,
                            std::span<const std::uint8_t, small_key_size> key) {
     InboundSa& sa = slots_[sa::SpiLayout::slot(spi)];
     sa.set = index + 1;
@@ -232,9 +264,10 @@ void SaTable::fill_inbound(sa::Spi spi, std::uint16_t ue_port, std::uint16_t our
     sa.spi.store(spi, std::memory_order_release);
 }
 
-void SaTable::fill_outbound(std::uint32_t record, sa::Spi spi, std::uint16_t ue_port, std::uint16_t our_port,
-                            std::uint32_t sequence, std::uint64_t iv_base, const Set& set, std::uint32_t index,
-                            const sa::SetParams& params, std::span<const std::uint8_t, small_key_size> key) {
+void SaTable::fill_outbound(std::uint32_t record, sa::Spi spi, std::uint16_t ue_port,
+                            std::uint16_t our_port, std::uint32_t sequence, std::uint64_t iv_base,
+                            const Set& set, std::uint32_t index, const sa::SetParams& params,
+                            std::span<const std::uint8_t, small_key_size> key) {
     OutboundSa& sa = outbound_.record(record);
     sa.spi = spi;
     sa.set = index;
@@ -304,8 +337,10 @@ SetCounters SaTable::counters(SetHandle handle) const {
 SequenceState SaTable::sequence_state(SetHandle handle) const {
     const Set& set = sets_[handle.index];
     if (set.id == 0) return {};
-    return {slots_[sa::SpiLayout::slot(set.spi_ps)].highest.get(), slots_[sa::SpiLayout::slot(set.spi_pc)].highest.get(),
-            outbound_.record(set.out_uc).sequence.get(), outbound_.record(set.out_us).sequence.get()};
+    return {slots_[sa::SpiLayout::slot(set.spi_ps)].highest.get(),
+            slots_[sa::SpiLayout::slot(set.spi_pc)].highest.get(),
+            outbound_.record(set.out_uc).sequence.get(),
+            outbound_.record(set.out_us).sequence.get()};
 }
 
 std::optional<sa::SetId> SaTable::resolve(const FastPathEvent& event) const {
@@ -313,7 +348,9 @@ std::optional<sa::SetId> SaTable::resolve(const FastPathEvent& event) const {
     const Set& set = sets_[event.set];
     if (set.id == 0 || !set.published) return std::nullopt;
     if (event.outbound) {
-        if (outbound_.record(set.out_uc).spi != event.spi && outbound_.record(set.out_us).spi != event.spi) return std::nullopt;
+        if (outbound_.record(set.out_uc).spi != event.spi &&
+            outbound_.record(set.out_us).spi != event.spi)
+            return std::nullopt;
     } else if (set.spi_ps != event.spi && set.spi_pc != event.spi) {
         return std::nullopt;
     }

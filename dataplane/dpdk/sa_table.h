@@ -1,9 +1,10 @@
 #pragma once
-// All SAs of the packet layer. The inbound SPI is the index (sa::SpiLayout): one array access, no hash. The control thread
-// publishes and removes whole sets; the workers read without locks.
+// All SAs of the packet layer. The inbound SPI is the index (sa::SpiLayout): one array access, no
+// hash. The control thread publishes and removes whole sets; the workers read without locks.
 //
-// Removal is three steps, so that one grace period serves many sets: unpublish (new packets miss it), the caller waits until every
-// worker has been quiescent once and the hand-over rings have been drained once, reclaim (keys wiped, slot free).
+// Removal is three steps, so that one grace period serves many sets: unpublish (new packets miss
+// it), the caller waits until every worker has been quiescent once and the hand-over rings have
+// been drained once, reclaim (keys wiped, slot free).
 
 #include <cstddef>
 #include <cstdint>
@@ -25,8 +26,8 @@ namespace gmgate::dataplane {
 
 struct SaTableConfig {
     std::size_t capacity = 100'000;  // sets; 1 to 2^21
-    // Inbound slots: SPIs with a larger slot number are refused. 0: twice the capacity. Keep the allocator dense: a slot is 128
-    // octets, and only touched pages cost memory.
+    // Inbound slots: SPIs with a larger slot number are refused. 0: twice the capacity. Keep the
+    // allocator dense: a slot is 128 octets, and only touched pages cost memory.
     std::uint32_t slots = 0;
     unsigned replay_bits = 64;  // 64 to 4096, a multiple of 64 (A1)
     unsigned workers = 1;       // 1 to SpiLayout::max_owners
@@ -46,7 +47,8 @@ struct SetCounters {
     std::uint64_t integrity_failures = 0;
     std::uint64_t replays = 0;
     std::uint32_t highest_out_sequence = 0;  // the larger of the two
-    std::uint32_t last_use = 0;              // the workers' second of the last authentic inbound packet; 0: none
+    std::uint32_t last_use =
+        0;  // the workers' second of the last authentic inbound packet; 0: none
 };
 
 // What a restart carries over (D7, no reuse of sequence numbers; no replay of old packets).
@@ -59,8 +61,8 @@ struct SequenceState {
 
 class SaTable {
   public:
-    // `expander` fixes the key format: the workers' engines must be of the same kind. Start-up: throws std::bad_alloc, or
-    // std::invalid_argument for a configuration out of range.
+    // `expander` fixes the key format: the workers' engines must be of the same kind. Start-up:
+    // throws std::bad_alloc, or std::invalid_argument for a configuration out of range.
     SaTable(const SaTableConfig& config, std::unique_ptr<CryptoEngine> expander, Random& random);
     ~SaTable();
     SaTable(const SaTable&) = delete;
@@ -68,10 +70,11 @@ class SaTable {
 
     // -- control thread
     // All four SAs or none; live in both directions when it returns (B2).
-    // exhausted: full; conflict: a slot or a flow is taken; invalid: SPI slot or owner out of range, addresses of two families;
-    // unsupported: the suite.
-    // `state`: where an earlier run of the same set stopped; everything received up to there counts as seen.
-    [[nodiscard]] Result<SetHandle> publish(const sa::SetParams& params, const SequenceState& state = {});
+    // exhausted: full; conflict: a slot or a flow is taken; invalid: SPI slot or owner out of
+    // range, addresses of two families; unsupported: the suite. `state`: where an earlier run of
+    // the same set stopped; everything received up to there counts as seen.
+    [[nodiscard]] Result<SetHandle> publish(const sa::SetParams& params,
+                                            const SequenceState& state = {});
     void unpublish(SetHandle set);
     // Only after unpublish() and the grace period.
     void reclaim(SetHandle set);
@@ -113,10 +116,13 @@ class SaTable {
     [[nodiscard]] Result<void> check(const sa::SetParams& params) const;
     [[nodiscard]] std::uint32_t allocate_set();
     void release_set(std::uint32_t index);
-    void fill_inbound(sa::Spi spi, std::uint16_t ue_port, std::uint16_t our_port, std::uint32_t highest, const Set& set,
-                      std::uint32_t index, const sa::SetParams& params, std::span<const std::uint8_t, small_key_size> key);
-    void fill_outbound(std::uint32_t record, sa::Spi spi, std::uint16_t ue_port, std::uint16_t our_port, std::uint32_t sequence,
-                       std::uint64_t iv_base, const Set& set, std::uint32_t index, const sa::SetParams& params,
+    void fill_inbound(sa::Spi spi, std::uint16_t ue_port, std::uint16_t our_port,
+                      std::uint32_t highest, const Set& set, std::uint32_t index,
+                      const sa::SetParams& params,
+                      std::span<const std::uint8_t, small_key_size> key);
+    void fill_outbound(std::uint32_t record, sa::Spi spi, std::uint16_t ue_port,
+                       std::uint16_t our_port, std::uint32_t sequence, std::uint64_t iv_base,
+                       const Set& set, std::uint32_t index, const sa::SetParams& params,
                        std::span<const std::uint8_t, small_key_size> key);
 
     std::size_t capacity_;

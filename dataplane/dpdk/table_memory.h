@@ -15,8 +15,10 @@ inline constexpr std::size_t huge_page_threshold = 16UL << 20U;
 
 [[nodiscard]] inline SecretPages table_pages(std::size_t bytes, bool huge_pages) {
     SecretPages pages(bytes == 0 ? 1 : bytes);
-    // Advice: with thousands of SAs in random order every access would else be a TLB miss besides a cache miss.
-    if (huge_pages && bytes >= huge_page_threshold) (void)madvise(pages.bytes().data(), pages.bytes().size(), MADV_HUGEPAGE);
+    // Advice: with thousands of SAs in random order every access would else be a TLB miss besides a
+    // cache miss.
+    if (huge_pages && bytes >= huge_page_threshold)
+        (void)madvise(pages.bytes().data(), pages.bytes().size(), MADV_HUGEPAGE);
     return pages;
 }
 

@@ -20,7 +20,11 @@ inline constexpr std::uint32_t sequence_near_end = ~std::uint32_t{0} - (std::uin
 
 struct WorkerContext {
     WorkerContext(const FastPathConfig& c, SaTable& t, std::unique_ptr<CryptoEngine> e)
-        : config(c), ours(c.our_addresses), table(t), engine(std::move(e)), geometry(esp_geometries()) {}
+        : config(c),
+          ours(c.our_addresses),
+          table(t),
+          engine(std::move(e)),
+          geometry(esp_geometries()) {}
 
     // false: the ring is full; the caller tries again with a later packet.
     bool report(const FastPathEvent& event) {

@@ -1,14 +1,17 @@
-// The inbound fast path, ring to ring, against raw libIPSec_MB and OpenSSL on the same packets and keys in the same run.
+// The inbound fast path, ring to ring, against raw libIPSec_MB and OpenSSL on the same packets and
+// keys in the same run.
 //
-// One iteration takes a chunk of packets fresh from their templates (as a NIC would have put them into the cache's last level),
-// times the fast path on it: rte_ring → inbound() with every check, decapsulation and counter → rte_ring, then times raw
-// libIPSec_MB on another chunk: nothing but the hash or cipher calls, over the same kind of buffers and the very same key
-// memory, no lookup, no comparison. Rates are medians over the chunks, in CPU time of the thread; the two alternate, so that a
-// busy machine slows both.
+// One iteration takes a chunk of packets fresh from their templates (as a NIC would have put them
+// into the cache's last level), times the fast path on it: rte_ring → inbound() with every check,
+// decapsulation and counter → rte_ring, then times raw libIPSec_MB on another chunk: nothing but
+// the hash or cipher calls, over the same kind of buffers and the very same key memory, no lookup,
+// no comparison. Rates are medians over the chunks, in CPU time of the thread; the two alternate,
+// so that a busy machine slows both.
 //
 //   bench_fastpath            everything (minutes, about 4 GB)
 //   bench_fastpath --quick    a cut through it (seconds)
-// and all options of Google Benchmark. DPDK uses huge pages if some are free, ordinary memory otherwise.
+// and all options of Google Benchmark. DPDK uses huge pages if some are free, ordinary memory
+// otherwise.
 
 #include <benchmark/benchmark.h>
 #include <intel-ipsec-mb.h>
@@ -50,17 +53,22 @@ enum class Traffic : std::uint8_t { good, forged, replayed, unknown_spi };
 
 std::string_view name(Traffic t) {
     switch (t) {
-        case Traffic::good: return "good";
-        case Traffic::forged: return "forged";
-        case Traffic::replayed: return "replayed";
-        case Traffic::unknown_spi: return "unknown-spi";
+        case Traffic::good:
+            return "good";
+        case Traffic::forged:
+            return "forged";
+        case Traffic::replayed:
+            return "replayed";
+        case Traffic::unknown_spi:
+            return "unknown-spi";
     }
     return "";
 }
 
 rte_mempool* buffers() {
     static rte_mempool* const pool = [] {
-        rte_mempool* p = rte_pktmbuf_pool_create("bench", 4 * chunk - 1, 256, 0, RTE_MBUF_DEFAULT_BUF_SIZE, SOCKET_ID_ANY);
+        rte_mempool* p = rte_pktmbuf_pool_create("bench", 4 * chunk - 1, 256, 0,
+                                                 RTE_MBUF_DEFAULT_BUF_SIZE, SOCKET_ID_ANY);
         if (p == nullptr) {
             std::fprintf(stderr, "no memory for buffers: %s\n", rte_strerror(rte_errno));
             std::exit(1);
@@ -72,7 +80,8 @@ rte_mempool* buffers() {
 
 struct Ring {
     explicit Ring(const char* ring_name)
-        : ring(rte_ring_create(ring_name, 2 * chunk, SOCKET_ID_ANY, RING_F_SP_ENQ | RING_F_SC_DEQ)) {
+        : ring(
+              rte_ring_create(ring_name, 2 * chunk, SOCKET_ID_ANY, RING_F_SP_ENQ | RING_F_SC_DEQ)) {
         if (ring == nullptr) std::exit(1);
     }
     ~Ring() { rte_ring_free(ring); }
@@ -95,7 +104,8 @@ double median(std::vector<double> v) {
     return *middle;
 }
 
-// Phones with installed sets, and one sealed packet or more for each, in random order of the phones.
+// Phones with installed sets, and one sealed packet or more for each, in random order of the
+// phones.
 class World {
   public:
     // `octets`: of the UDP datagram inside; 0: mixed, 100 to 1400.
@@ -115,9 +125,13 @@ class World {
 
     [[nodiscard]] std::size_t chunks() const { return templates_ / chunk; }
     [[nodiscard]] FastPath& path() { return *path_; }
-    [[nodiscard]] const InboundSa* const* sas(std::size_t which) const { return &sas_[which * chunk]; }
+    [[nodiscard]] const InboundSa* const* sas(std::size_t which) const {
+        return &sas_[which * chunk];
+    }
     [[nodiscard]] const EspGeometry& geometry() const { return geometry_; }
-    [[nodiscard]] const std::uint8_t* schedule(const InboundSa& sa) const { return table_.schedule(sa.suite, sa.schedule); }
+    [[nodiscard]] const std::uint8_t* schedule(const InboundSa& sa) const {
+        return table_.schedule(sa.suite, sa.schedule);
+    }
     [[nodiscard]] SeededRandom& random() { return random_; }
 
     // Fresh buffers with chunk number `which`.
@@ -129,23 +143,27 @@ class World {
             auto* at = reinterpret_cast<std::uint8_t*>(rte_pktmbuf_append(out[i], size));
             std::memcpy(at, &bytes_[n * stride_], size);
             if (traffic == Traffic::forged) at[size - 1] ^= 1U;
-            // A generation that was never handed out: what is left of it after an SA is gone, or a guess.
+            // A generation that was never handed out: what is left of it after an SA is gone, or a
+            // guess.
             if (traffic == Traffic::unknown_spi) at[34] ^= 0x80U;
         }
     }
     // After a whole pass: nothing has been seen yet.
     void forget() {
         for (const InboundSa* sa : sas_) {
-            auto* writable = const_cast<InboundSa*>(sa);  // NOLINT(cppcoreguidelines-pro-type-const-cast): the bench owns it
+            auto* writable = const_cast<InboundSa*>(
+                sa);  // NOLINT(cppcoreguidelines-pro-type-const-cast): the bench owns it
             writable->highest.set(0);
             writable->window = 0;
         }
     }
     // As if everything had been seen.
     void remember() {
-        const auto last = static_cast<std::uint32_t>(std::max<std::size_t>(64, templates_ / phones_));
+        const auto last =
+            static_cast<std::uint32_t>(std::max<std::size_t>(64, templates_ / phones_));
         for (const InboundSa* sa : sas_) {
-            auto* writable = const_cast<InboundSa*>(sa);  // NOLINT(cppcoreguidelines-pro-type-const-cast)
+            auto* writable =
+                const_cast<InboundSa*>(sa);  // NOLINT(cppcoreguidelines-pro-type-const-cast)
             writable->highest.set(last);
             writable->window = ~std::uint64_t{0};
         }
@@ -153,11 +171,14 @@ class World {
 
   private:
     static IpAddress ue(std::size_t n) {
-        const std::array<std::uint8_t, 4> octets{10, static_cast<std::uint8_t>(n >> 16U), static_cast<std::uint8_t>(n >> 8U),
+        const std::array<std::uint8_t, 4> octets{10, static_cast<std::uint8_t>(n >> 16U),
+                                                 static_cast<std::uint8_t>(n >> 8U),
                                                  static_cast<std::uint8_t>(n)};
         return IpAddress::v4(octets);
     }
-    static sa::Spi spi_ps(std::size_t n) { return sa::SpiLayout::make(1, 0, static_cast<std::uint32_t>(2 * n)); }
+    static sa::Spi spi_ps(std::size_t n) {
+        return sa::SpiLayout::make(1, 0, static_cast<std::uint32_t>(2 * n));
+    }
 
     void publish(std::size_t phones) {
         sa::AkaKey ck, ik;
@@ -189,7 +210,9 @@ class World {
     void seal(std::size_t phones, std::size_t octets) {
         templates_ = (std::max(phones, chunk) + chunk - 1) / chunk * chunk;
         const std::size_t largest = octets == 0 ? 1400 : octets;
-        stride_ = (34 + largest + geometry_.overhead(static_cast<std::uint32_t>(largest)) + 16 + 63) / 64 * 64;
+        stride_ =
+            (34 + largest + geometry_.overhead(static_cast<std::uint32_t>(largest)) + 16 + 63) /
+            64 * 64;
         bytes_.resize(templates_ * stride_);
         sizes_.resize(templates_);
         sas_.resize(templates_);
@@ -203,7 +226,9 @@ class World {
             const std::size_t payload = octets != 0 ? octets : 100 + random_.below(1301);
             InboundSa& sa = table_.slot_of(spi_ps(phone));
             sas_[i] = &sa;
-            jobs.push_back(build(&bytes_[i * stride_], phone, static_cast<std::uint32_t>(1 + i / phones), payload, sa, sizes_[i]));
+            jobs.push_back(build(&bytes_[i * stride_], phone,
+                                 static_cast<std::uint32_t>(1 + i / phones), payload, sa,
+                                 sizes_[i]));
             if (jobs.size() == CryptoEngine::max_jobs || i + 1 == templates_) {
                 engine->seal(suite_, jobs);
                 jobs.clear();
@@ -211,8 +236,8 @@ class World {
         }
     }
 
-    CryptoJob build(std::uint8_t* f, std::size_t phone, std::uint32_t sequence, std::size_t payload, const InboundSa& sa,
-                    std::uint16_t& size) {
+    CryptoJob build(std::uint8_t* f, std::size_t phone, std::uint32_t sequence, std::size_t payload,
+                    const InboundSa& sa, std::uint16_t& size) {
         const std::uint32_t padding = geometry_.padding(static_cast<std::uint32_t>(payload));
         const std::uint32_t head = geometry_.head();
         const std::size_t esp_size = head + payload + padding + esp_trailer_size + geometry_.icv;
@@ -258,7 +283,8 @@ class World {
     std::vector<const InboundSa*> sas_;
 };
 
-// libIPSec_MB and nothing else: fill jobs, submit. `prefetch`: ask for the keys of the burst first; the faster of both is the yardstick.
+// libIPSec_MB and nothing else: fill jobs, submit. `prefetch`: ask for the keys of the burst first;
+// the faster of both is the yardstick.
 class Raw {
   public:
     explicit Raw(sa::Suite suite) : suite_(suite), mb_(alloc_mb_mgr(0)) {
@@ -274,16 +300,20 @@ class Raw {
     double run(const World& world, std::size_t which, rte_mbuf* const* packets, bool prefetch) {
         const InboundSa* const* sas = world.sas(which);
         const double begin = cpu_seconds();
-        for (std::size_t i = 0; i < chunk; i += max_burst) burst(world, sas + i, packets + i, prefetch);
+        for (std::size_t i = 0; i < chunk; i += max_burst)
+            burst(world, sas + i, packets + i, prefetch);
         return cpu_seconds() - begin;
     }
 
   private:
-    void burst(const World& world, const InboundSa* const* sas, rte_mbuf* const* packets, bool prefetch) {
+    void burst(const World& world, const InboundSa* const* sas, rte_mbuf* const* packets,
+               bool prefetch) {
         if (prefetch) {
-            for (std::size_t i = 0; i < max_burst; ++i) __builtin_prefetch(sas[i]->small_key.data());
+            for (std::size_t i = 0; i < max_burst; ++i)
+                __builtin_prefetch(sas[i]->small_key.data());
         }
-        if (suite_.encryption == sa::Encryption::aes_gcm || suite_.integrity == sa::Integrity::aes_gmac) {
+        if (suite_.encryption == sa::Encryption::aes_gcm ||
+            suite_.integrity == sa::Integrity::aes_gmac) {
             aead(world, sas, packets, prefetch);
         } else if (suite_.integrity == sa::Integrity::hmac_md5_96) {
             md5(world, sas, packets);
@@ -292,8 +322,12 @@ class Raw {
         }
     }
 
-    static std::uint8_t* esp_of(rte_mbuf* m) { return rte_pktmbuf_mtod_offset(m, std::uint8_t*, 34); }
-    static std::uint32_t authenticated(const World& world, const rte_mbuf* m) { return m->data_len - 34U - world.geometry().icv; }
+    static std::uint8_t* esp_of(rte_mbuf* m) {
+        return rte_pktmbuf_mtod_offset(m, std::uint8_t*, 34);
+    }
+    static std::uint32_t authenticated(const World& world, const rte_mbuf* m) {
+        return m->data_len - 34U - world.geometry().icv;
+    }
 
     static void hmac(IMB_JOB& job, const World& world, const InboundSa& sa, rte_mbuf* m) {
         job.src = esp_of(m);
@@ -324,7 +358,8 @@ class Raw {
             job.dst = esp + 24;
             job.msg_len_to_cipher_in_bytes = authenticated(world, packets[i]) - 24;
         }
-        IMB_SUBMIT_CIPHER_BURST_NOCHECK(mb_, jobs_.data(), max_burst, IMB_CIPHER_CBC, IMB_DIR_DECRYPT, IMB_KEY_128_BYTES);
+        IMB_SUBMIT_CIPHER_BURST_NOCHECK(mb_, jobs_.data(), max_burst, IMB_CIPHER_CBC,
+                                        IMB_DIR_DECRYPT, IMB_KEY_128_BYTES);
     }
 
     void md5(const World& world, const InboundSa* const* sas, rte_mbuf* const* packets) {
@@ -343,12 +378,14 @@ class Raw {
         while (done < max_burst) done += IMB_FLUSH_BURST(mb_, max_burst - done, jobs.data());
     }
 
-    void aead(const World& world, const InboundSa* const* sas, rte_mbuf* const* packets, bool prefetch) {
+    void aead(const World& world, const InboundSa* const* sas, rte_mbuf* const* packets,
+              bool prefetch) {
         gcm_context_data context;
         for (std::size_t i = 0; i < max_burst; ++i) {
             if (prefetch && i + 2 < max_burst) {
                 const std::uint8_t* next = world.schedule(*sas[i + 2]);
-                for (std::size_t at = 0; at < sizeof(gcm_key_data); at += 64) __builtin_prefetch(next + at);
+                for (std::size_t at = 0; at < sizeof(gcm_key_data); at += 64)
+                    __builtin_prefetch(next + at);
             }
             const auto* key = reinterpret_cast<const gcm_key_data*>(world.schedule(*sas[i]));
             std::uint8_t* esp = esp_of(packets[i]);
@@ -357,7 +394,8 @@ class Raw {
             std::memcpy(nonce.data(), sas[i]->small_key.data(), 4);
             std::memcpy(nonce.data() + 4, esp + 8, 8);
             if (suite_.encryption == sa::Encryption::aes_gcm) {
-                IMB_AES128_GCM_DEC(mb_, key, &context, esp + 16, esp + 16, length - 16, nonce.data(), esp, 8, tags_[i].data(), 16);
+                IMB_AES128_GCM_DEC(mb_, key, &context, esp + 16, esp + 16, length - 16,
+                                   nonce.data(), esp, 8, tags_[i].data(), 16);
             } else {
                 IMB_AES128_GMAC_INIT(mb_, key, &context, nonce.data(), 12);
                 IMB_AES128_GMAC_UPDATE(mb_, key, &context, esp, length);
@@ -372,15 +410,17 @@ class Raw {
     std::array<std::array<std::uint8_t, 20>, max_burst> tags_{};
 };
 
-// OpenSSL's HMAC as a program without multi-buffer crypto would use it: one context an SA, keyed beforehand.
+// OpenSSL's HMAC as a program without multi-buffer crypto would use it: one context an SA, keyed
+// beforehand.
 class Evp {
   public:
     Evp(const World& world, sa::Suite suite) {
         EVP_MAC* mac = EVP_MAC_fetch(nullptr, "HMAC", nullptr);
         EVP_MAC_CTX* first = EVP_MAC_CTX_new(mac);
         std::string digest = suite.integrity == sa::Integrity::hmac_md5_96 ? "MD5" : "SHA1";
-        const std::array<OSSL_PARAM, 2> params{OSSL_PARAM_construct_utf8_string("digest", digest.data(), 0),
-                                               OSSL_PARAM_construct_end()};
+        const std::array<OSSL_PARAM, 2> params{
+            OSSL_PARAM_construct_utf8_string("digest", digest.data(), 0),
+            OSSL_PARAM_construct_end()};
         std::array<std::uint8_t, 20> key{};
         std::uint32_t n = 0;
         // Made in the order of the SAs, as phones register, and used in the packets' random order.
@@ -389,7 +429,8 @@ class Evp {
         }
         for (auto& [sa, context] : contexts_) {
             store_be32(key.data(), ++n);
-            EVP_MAC_init(first, key.data(), suite.integrity == sa::Integrity::hmac_md5_96 ? 16 : 20, params.data());
+            EVP_MAC_init(first, key.data(), suite.integrity == sa::Integrity::hmac_md5_96 ? 16 : 20,
+                         params.data());
             context = EVP_MAC_CTX_dup(first);
         }
         for (std::size_t c = 0; c < world.chunks(); ++c) {
@@ -435,22 +476,26 @@ struct Row {
 std::vector<Row> rows;
 
 double run_fast(World& world, Ring& in, Ring& out, rte_mbuf** packets, std::uint64_t& to_host) {
-    if (rte_ring_enqueue_bulk(in.ring, reinterpret_cast<void**>(packets), chunk, nullptr) != chunk) std::exit(1);
+    if (rte_ring_enqueue_bulk(in.ring, reinterpret_cast<void**>(packets), chunk, nullptr) != chunk)
+        std::exit(1);
     std::array<rte_mbuf*, max_burst> burst;
     InboundResult result;
     FastPath& path = world.path();
     const double begin = cpu_seconds();
     for (;;) {
-        const unsigned n = rte_ring_dequeue_burst(in.ring, reinterpret_cast<void**>(burst.data()), max_burst, nullptr);
+        const unsigned n = rte_ring_dequeue_burst(in.ring, reinterpret_cast<void**>(burst.data()),
+                                                  max_burst, nullptr);
         if (n == 0) break;
         path.inbound(burst.data(), static_cast<std::uint16_t>(n), 1, result);
         if (result.to_host.count != 0) {
-            rte_ring_enqueue_burst(out.ring, reinterpret_cast<void**>(result.to_host.data()), result.to_host.count, nullptr);
+            rte_ring_enqueue_burst(out.ring, reinterpret_cast<void**>(result.to_host.data()),
+                                   result.to_host.count, nullptr);
         }
     }
     const double seconds = cpu_seconds() - begin;
     for (;;) {
-        const unsigned n = rte_ring_dequeue_burst(out.ring, reinterpret_cast<void**>(burst.data()), max_burst, nullptr);
+        const unsigned n = rte_ring_dequeue_burst(out.ring, reinterpret_cast<void**>(burst.data()),
+                                                  max_burst, nullptr);
         if (n == 0) break;
         to_host += n;
         rte_pktmbuf_free_bulk(burst.data(), n);
@@ -460,7 +505,8 @@ double run_fast(World& world, Ring& in, Ring& out, rte_mbuf** packets, std::uint
     return seconds;
 }
 
-void inbound(benchmark::State& state, sa::Suite suite, std::size_t phones, std::size_t octets, Traffic traffic, bool with_evp) {
+void inbound(benchmark::State& state, sa::Suite suite, std::size_t phones, std::size_t octets,
+             Traffic traffic, bool with_evp) {
     World world(suite, phones, octets);
     Raw raw(suite);
     std::unique_ptr<Evp> evp;
@@ -503,12 +549,20 @@ void inbound(benchmark::State& state, sa::Suite suite, std::size_t phones, std::
         ++turn;
     }
     if (to_host != (traffic == Traffic::good ? offered : 0)) {
-        state.SkipWithError(fmt::format("{} of {} packets reached the host", to_host, offered).c_str());
+        state.SkipWithError(
+            fmt::format("{} of {} packets reached the host", to_host, offered).c_str());
         return;
     }
-    const auto mpps = [](double seconds) { return seconds > 0 ? static_cast<double>(chunk) / seconds / 1e6 : 0; };
-    Row row{sa::to_string(suite), phones, octets == 0 ? "mixed" : std::to_string(octets), traffic, mpps(median(fast_times)),
-            std::max(mpps(median(raw_times)), mpps(median(raw_prefetch_times))), mpps(median(evp_times))};
+    const auto mpps = [](double seconds) {
+        return seconds > 0 ? static_cast<double>(chunk) / seconds / 1e6 : 0;
+    };
+    Row row{sa::to_string(suite),
+            phones,
+            octets == 0 ? "mixed" : std::to_string(octets),
+            traffic,
+            mpps(median(fast_times)),
+            std::max(mpps(median(raw_times)), mpps(median(raw_prefetch_times))),
+            mpps(median(evp_times))};
     state.counters["Mpps"] = row.fast;
     state.counters["raw_Mpps"] = row.raw;
     state.counters["of_raw"] = row.fast / row.raw;
@@ -519,34 +573,44 @@ void inbound(benchmark::State& state, sa::Suite suite, std::size_t phones, std::
     rows.push_back(row);
 }
 
-void add(sa::Suite suite, std::size_t phones, std::size_t octets, Traffic traffic, bool with_evp, bool quick) {
-    const std::string title = fmt::format("inbound/{}/{}_SAs/{}/{}", sa::to_string(suite), phones,
-                                          octets == 0 ? "mixed" : std::to_string(octets), name(traffic));
+void add(sa::Suite suite, std::size_t phones, std::size_t octets, Traffic traffic, bool with_evp,
+         bool quick) {
+    const std::string title =
+        fmt::format("inbound/{}/{}_SAs/{}/{}", sa::to_string(suite), phones,
+                    octets == 0 ? "mixed" : std::to_string(octets), name(traffic));
     // Through all SAs at least once.
-    const std::size_t passes = std::max<std::size_t>((phones + chunk - 1) / chunk + 1, quick ? 24 : 120);
-    benchmark::RegisterBenchmark(title.c_str(), [=](benchmark::State& s) { inbound(s, suite, phones, octets, traffic, with_evp); })
+    const std::size_t passes =
+        std::max<std::size_t>((phones + chunk - 1) / chunk + 1, quick ? 24 : 120);
+    benchmark::RegisterBenchmark(
+        title.c_str(),
+        [=](benchmark::State& s) { inbound(s, suite, phones, octets, traffic, with_evp); })
         ->UseManualTime()
         ->Unit(benchmark::kMicrosecond)
         ->Iterations(static_cast<benchmark::IterationCount>(passes));
 }
 
 void print_table() {
-    std::printf("\nInbound, ring to ring, one core. Mpps; raw = libIPSec_MB crypto calls only; EVP = OpenSSL EVP_MAC only.\n");
-    std::printf("%-26s %9s %6s %-12s %7s %7s %7s %7s %7s\n", "suite", "SAs", "octets", "traffic", "fast", "raw", "of raw", "EVP",
-                "x EVP");
+    std::printf(
+        "\nInbound, ring to ring, one core. Mpps; raw = libIPSec_MB crypto calls only; EVP = "
+        "OpenSSL EVP_MAC only.\n");
+    std::printf("%-26s %9s %6s %-12s %7s %7s %7s %7s %7s\n", "suite", "SAs", "octets", "traffic",
+                "fast", "raw", "of raw", "EVP", "x EVP");
     std::map<std::string, double> good;
     for (const Row& r : rows) {
-        if (r.traffic == Traffic::good) good[fmt::format("{}/{}/{}", r.suite, r.phones, r.size)] = r.fast;
-        fmt::print("{:<26} {:>9} {:>6} {:<12} {:>7.2f} {:>7.2f} {:>7.2f}", r.suite, r.phones, r.size, name(r.traffic), r.fast, r.raw,
-                   r.fast / r.raw);
+        if (r.traffic == Traffic::good)
+            good[fmt::format("{}/{}/{}", r.suite, r.phones, r.size)] = r.fast;
+        fmt::print("{:<26} {:>9} {:>6} {:<12} {:>7.2f} {:>7.2f} {:>7.2f}", r.suite, r.phones,
+                   r.size, name(r.traffic), r.fast, r.raw, r.fast / r.raw);
         if (r.evp > 0) fmt::print(" {:>7.2f} {:>7.1f}", r.evp, r.fast / r.evp);
         fmt::print("\n");
     }
     for (const Row& r : rows) {
         const auto it = good.find(fmt::format("{}/{}/{}", r.suite, r.phones, r.size));
         if (r.traffic == Traffic::good || it == good.end()) continue;
-        fmt::print("{} packets are dropped at {:.2f} times the rate at which good ones pass ({}, {} SAs, {})\n", name(r.traffic),
-                   r.fast / it->second, r.suite, r.phones, r.size);
+        fmt::print(
+            "{} packets are dropped at {:.2f} times the rate at which good ones pass ({}, {} SAs, "
+            "{})\n",
+            name(r.traffic), r.fast / it->second, r.suite, r.phones, r.size);
     }
 }
 
@@ -557,7 +621,8 @@ bool huge_pages_free() {
 }
 
 void start_dpdk() {
-    std::vector<std::string> words{"bench", "--no-pci", "--no-shconf", "--no-telemetry", "--log-level=critical", "-m", "96"};
+    std::vector<std::string> words{
+        "bench", "--no-pci", "--no-shconf", "--no-telemetry", "--log-level=critical", "-m", "96"};
     if (huge_pages_free()) {
         words.insert(words.end(), {"--in-memory"});
     } else {
@@ -588,10 +653,16 @@ int main(int argc, char** argv) {
     using I = sa::Integrity;
     using E = sa::Encryption;
     constexpr sa::Suite sha1{I::hmac_sha_1_96, E::null};
-    const std::vector<sa::Suite> suites{sha1, {I::hmac_md5_96, E::null}, {I::aes_gmac, E::null}, {I::null, E::aes_gcm},
+    const std::vector<sa::Suite> suites{sha1,
+                                        {I::hmac_md5_96, E::null},
+                                        {I::aes_gmac, E::null},
+                                        {I::null, E::aes_gcm},
                                         {I::hmac_sha_1_96, E::aes_cbc}};
-    const std::vector<std::size_t> phones = quick ? std::vector<std::size_t>{32, 10'000} : std::vector<std::size_t>{32, 1000, 100'000, 1'000'000};
-    const std::vector<std::size_t> sizes = quick ? std::vector<std::size_t>{700} : std::vector<std::size_t>{700, 1200, 0};
+    const std::vector<std::size_t> phones =
+        quick ? std::vector<std::size_t>{32, 10'000}
+              : std::vector<std::size_t>{32, 1000, 100'000, 1'000'000};
+    const std::vector<std::size_t> sizes =
+        quick ? std::vector<std::size_t>{700} : std::vector<std::size_t>{700, 1200, 0};
     for (const sa::Suite suite : suites) {
         for (const std::size_t count : phones) {
             for (const std::size_t octets : sizes) {
@@ -600,7 +671,8 @@ int main(int argc, char** argv) {
         }
     }
     for (const std::size_t count : phones) {
-        for (const Traffic t : {Traffic::forged, Traffic::replayed, Traffic::unknown_spi}) add(sha1, count, 700, t, false, quick);
+        for (const Traffic t : {Traffic::forged, Traffic::replayed, Traffic::unknown_spi})
+            add(sha1, count, 700, t, false, quick);
     }
     int count = static_cast<int>(rest.size());
     benchmark::Initialize(&count, rest.data());

@@ -1,4 +1,5 @@
-// The classifier on anything a wire can bring: it must stay inside the frame, and what it says must be true of it.
+// The classifier on anything a wire can bring: it must stay inside the frame, and what it says must
+// be true of it.
 
 #include <cstddef>
 #include <cstdint>
@@ -29,20 +30,29 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         check(v.l3 < v.end);
         const std::size_t address = v.v6 ? 16 : 4;
         check(v.source_at() + address <= v.end && v.destination_at() + address <= v.end);
-        check(v.kind == PacketKind::extension_headers || (v.l4 > v.l3 && v.l4 <= v.end && v.next_header_at < v.end));
+        check(v.kind == PacketKind::extension_headers ||
+              (v.l4 > v.l3 && v.l4 <= v.end && v.next_header_at < v.end));
     } else {
         check(v.kind == PacketKind::other || v.kind == PacketKind::malformed_ip);
     }
     switch (v.kind) {
-        case PacketKind::esp: check(v.protocol == protocol_esp && v.end - v.l4 >= 8 && frame[v.next_header_at] == protocol_esp); break;
-        case PacketKind::udp: check(v.protocol == protocol_udp && v.end - v.l4 >= 8); break;
-        case PacketKind::tcp: check(v.protocol == protocol_tcp && v.end - v.l4 >= 20); break;
+        case PacketKind::esp:
+            check(v.protocol == protocol_esp && v.end - v.l4 >= 8 &&
+                  frame[v.next_header_at] == protocol_esp);
+            break;
+        case PacketKind::udp:
+            check(v.protocol == protocol_udp && v.end - v.l4 >= 8);
+            break;
+        case PacketKind::tcp:
+            check(v.protocol == protocol_tcp && v.end - v.l4 >= 20);
+            break;
         case PacketKind::icmp: {
             const QuotedDestination q = quoted_destination(frame, v);
             check(q.port == 0 || q.address_at + (q.v6 ? 16U : 4U) <= v.end);
             break;
         }
-        default: break;
+        default:
+            break;
     }
     return 0;
 }

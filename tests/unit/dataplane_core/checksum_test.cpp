@@ -83,7 +83,8 @@ TEST(Checksum, TransportOverBothFamilies) {
                 std::vector<std::uint8_t> all = source;
                 all.insert(all.end(), destination.begin(), destination.end());
                 const auto length = static_cast<std::uint16_t>(size);
-                all.insert(all.end(), {0, protocol, static_cast<std::uint8_t>(length >> 8U), static_cast<std::uint8_t>(length)});
+                all.insert(all.end(), {0, protocol, static_cast<std::uint8_t>(length >> 8U),
+                                       static_cast<std::uint8_t>(length)});
                 all.insert(all.end(), segment.begin(), segment.end());
                 ASSERT_EQ(slow_sum(all, 0), 0xFFFF) << size;
             }

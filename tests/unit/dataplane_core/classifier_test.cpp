@@ -22,7 +22,8 @@ Frame ethernet(std::uint16_t type, const Frame& payload, unsigned vlans = 0) {
     return f;
 }
 
-Frame ipv4(std::uint8_t protocol, const Frame& payload, std::size_t options = 0, std::uint16_t fragment = 0) {
+Frame ipv4(std::uint8_t protocol, const Frame& payload, std::size_t options = 0,
+           std::uint16_t fragment = 0) {
     Frame ip(20 + options);
     ip[0] = static_cast<std::uint8_t>(0x40U | ((20 + options) / 4));
     store_be16(&ip[2], static_cast<std::uint16_t>(ip.size() + payload.size()));
@@ -91,7 +92,8 @@ TEST(Classifier, OneVlanTagAndIpv4Options) {
         EXPECT_EQ(v.l3, 18);
         EXPECT_EQ(v.l4, 38 + options);
     }
-    EXPECT_EQ(classify(ethernet(0x0800, ipv4(17, udp(1, 2)), 2)).kind, PacketKind::other) << "two tags are not ours to read";
+    EXPECT_EQ(classify(ethernet(0x0800, ipv4(17, udp(1, 2)), 2)).kind, PacketKind::other)
+        << "two tags are not ours to read";
 }
 
 TEST(Classifier, Ipv6AndItsExtensionHeaders) {
@@ -101,7 +103,9 @@ TEST(Classifier, Ipv6AndItsExtensionHeaders) {
     EXPECT_EQ(v.l4, 54);
     EXPECT_EQ(v.destination_port, 8);
 
-    const Frame f = ethernet(0x86DD, ipv6(0, join({extension(43, 1), extension(60, 2), extension(50), Frame(16, 0xAA)})));
+    const Frame f = ethernet(
+        0x86DD,
+        ipv6(0, join({extension(43, 1), extension(60, 2), extension(50), Frame(16, 0xAA)})));
     v = classify(f);
     EXPECT_EQ(v.kind, PacketKind::esp);
     EXPECT_EQ(v.l4, 14 + 40 + 16 + 24 + 8);
@@ -116,7 +120,8 @@ TEST(Classifier, CountsExtensionHeaders) {
     }
     EXPECT_EQ(classify(ethernet(0x86DD, ipv6(60, join({chain, udp(1, 2)})))).kind, PacketKind::udp);
     chain = join({extension(60), chain});
-    EXPECT_EQ(classify(ethernet(0x86DD, ipv6(60, join({chain, udp(1, 2)})))).kind, PacketKind::extension_headers);
+    EXPECT_EQ(classify(ethernet(0x86DD, ipv6(60, join({chain, udp(1, 2)})))).kind,
+              PacketKind::extension_headers);
 }
 
 TEST(Classifier, TruncatedExtensionHeader) {
@@ -128,12 +133,18 @@ TEST(Classifier, TruncatedExtensionHeader) {
 }
 
 TEST(Classifier, Fragments) {
-    EXPECT_EQ(classify(ethernet(0x0800, ipv4(17, udp(1, 2), 0, 0x2000))).kind, PacketKind::fragment);
-    EXPECT_EQ(classify(ethernet(0x0800, ipv4(17, udp(1, 2), 0, 0x0001))).kind, PacketKind::fragment);
+    EXPECT_EQ(classify(ethernet(0x0800, ipv4(17, udp(1, 2), 0, 0x2000))).kind,
+              PacketKind::fragment);
+    EXPECT_EQ(classify(ethernet(0x0800, ipv4(17, udp(1, 2), 0, 0x0001))).kind,
+              PacketKind::fragment);
     EXPECT_EQ(classify(ethernet(0x0800, ipv4(50, Frame(), 0, 0x1FFF))).kind, PacketKind::fragment);
-    EXPECT_EQ(classify(ethernet(0x0800, ipv4(17, udp(1, 2), 0, 0x4000))).kind, PacketKind::udp) << "do not fragment";
-    EXPECT_EQ(classify(ethernet(0x86DD, ipv6(44, join({extension(17), udp(1, 2)})))).kind, PacketKind::fragment);
-    EXPECT_EQ(classify(ethernet(0x86DD, ipv6(0, join({extension(44), extension(50), Frame(8)})))).kind, PacketKind::fragment);
+    EXPECT_EQ(classify(ethernet(0x0800, ipv4(17, udp(1, 2), 0, 0x4000))).kind, PacketKind::udp)
+        << "do not fragment";
+    EXPECT_EQ(classify(ethernet(0x86DD, ipv6(44, join({extension(17), udp(1, 2)})))).kind,
+              PacketKind::fragment);
+    EXPECT_EQ(
+        classify(ethernet(0x86DD, ipv6(0, join({extension(44), extension(50), Frame(8)})))).kind,
+        PacketKind::fragment);
 }
 
 TEST(Classifier, OtherTraffic) {
@@ -158,10 +169,12 @@ TEST(Classifier, LengthsThatLie) {
     EXPECT_EQ(classify(ethernet(0x0800, ip)).kind, PacketKind::malformed_ip) << "version 6 as IPv4";
     ip = good;
     store_be16(&ip[2], static_cast<std::uint16_t>(good.size() + 1));
-    EXPECT_EQ(classify(ethernet(0x0800, ip)).kind, PacketKind::malformed_ip) << "longer than the frame";
+    EXPECT_EQ(classify(ethernet(0x0800, ip)).kind, PacketKind::malformed_ip)
+        << "longer than the frame";
     ip = good;
     store_be16(&ip[2], 19);
-    EXPECT_EQ(classify(ethernet(0x0800, ip)).kind, PacketKind::malformed_ip) << "shorter than its header";
+    EXPECT_EQ(classify(ethernet(0x0800, ip)).kind, PacketKind::malformed_ip)
+        << "shorter than its header";
     ip = ipv6(17, udp(1, 2));
     store_be16(&ip[4], 19);
     EXPECT_EQ(classify(ethernet(0x86DD, ip)).kind, PacketKind::malformed_ip);
@@ -194,22 +207,28 @@ TEST(Classifier, QuotedDestinationOfAnIcmpError) {
     EXPECT_TRUE(q.v6);
 }
 
-// Every prefix of every shape, and random damage, in a buffer that ends where the frame ends (ASan sees an octet too far).
+// Every prefix of every shape, and random damage, in a buffer that ends where the frame ends (ASan
+// sees an octet too far).
 TEST(Classifier, NeverReadsBeyondTheFrame) {
     Frame icmp(8);
     icmp[0] = 3;
     const std::vector<Frame> shapes{
-        ethernet(0x0800, ipv4(17, udp(1, 2))), ethernet(0x0800, ipv4(6, Frame(20), 40), 1),
-        ethernet(0x0800, ipv4(50, Frame(40))), ethernet(0x86DD, ipv6(17, udp(1, 2))),
-        ethernet(0x86DD, ipv6(0, join({extension(43, 1), extension(60, 2), extension(50), Frame(16)}))),
-        ethernet(0x0800, ipv4(1, join({icmp, ipv4(17, udp(5, 6))}))), ethernet(0x86DD, ipv6(58, join({icmp, ipv6(17, udp(5, 6))})))};
+        ethernet(0x0800, ipv4(17, udp(1, 2))),
+        ethernet(0x0800, ipv4(6, Frame(20), 40), 1),
+        ethernet(0x0800, ipv4(50, Frame(40))),
+        ethernet(0x86DD, ipv6(17, udp(1, 2))),
+        ethernet(0x86DD,
+                 ipv6(0, join({extension(43, 1), extension(60, 2), extension(50), Frame(16)}))),
+        ethernet(0x0800, ipv4(1, join({icmp, ipv4(17, udp(5, 6))}))),
+        ethernet(0x86DD, ipv6(58, join({icmp, ipv6(17, udp(5, 6))})))};
     std::mt19937 random(4);
     for (const Frame& shape : shapes) {
         for (std::size_t size = 0; size <= shape.size(); ++size) {
             for (int damage = 0; damage < 50; ++damage) {
                 const std::unique_ptr<std::uint8_t[]> exact(new std::uint8_t[size + 1]);
                 std::copy_n(shape.begin(), size, exact.get());
-                for (int n = 0; n < damage % 5 && size != 0; ++n) exact[random() % size] = static_cast<std::uint8_t>(random());
+                for (int n = 0; n < damage % 5 && size != 0; ++n)
+                    exact[random() % size] = static_cast<std::uint8_t>(random());
                 const std::span<const std::uint8_t> frame(exact.get(), size);
                 const PacketView v = classify(frame);
                 if (v.ip) {

@@ -18,7 +18,8 @@ TEST(DropReasons, NamesAreLabelsAndUnique) {
     for (std::size_t i = 0; i < drop_reason_count; ++i) {
         const auto reason = static_cast<DropReason>(i);
         EXPECT_TRUE(names.insert(name(reason)).second);
-        EXPECT_EQ(name(reason).find_first_not_of("abcdefghijklmnopqrstuvwxyz_"), std::string_view::npos);
+        EXPECT_EQ(name(reason).find_first_not_of("abcdefghijklmnopqrstuvwxyz_"),
+                  std::string_view::npos);
         EXPECT_GT(help(reason).size(), 10U);
     }
     EXPECT_EQ(name(DropReason::unknown_spi), "unknown_spi");
@@ -26,12 +27,14 @@ TEST(DropReasons, NamesAreLabelsAndUnique) {
 
 TEST(ProtectedPorts, EveryPortAlone) {
     ProtectedPorts ports;
-    for (std::uint32_t p = 0; p <= 65535; ++p) ASSERT_FALSE(ports.contains(static_cast<std::uint16_t>(p)));
+    for (std::uint32_t p = 0; p <= 65535; ++p)
+        ASSERT_FALSE(ports.contains(static_cast<std::uint16_t>(p)));
     ports.add(0);
     ports.add(5063);
     ports.add_range(65000, 65535);
     for (std::uint32_t p = 0; p <= 65535; ++p) {
-        ASSERT_EQ(ports.contains(static_cast<std::uint16_t>(p)), p == 0 || p == 5063 || p >= 65000) << p;
+        ASSERT_EQ(ports.contains(static_cast<std::uint16_t>(p)), p == 0 || p == 5063 || p >= 65000)
+            << p;
     }
 }
 
@@ -42,7 +45,8 @@ TEST(EspGeometry, OfTheSuites) {
     EXPECT_EQ(sha1.head(), 8U);
     EXPECT_EQ(sha1.minimum(), 8U + 4 + 12);
     EXPECT_EQ(of(sa::Integrity::hmac_md5_96, sa::Encryption::aes_cbc).minimum(), 8U + 16 + 16 + 12);
-    EXPECT_EQ(of(sa::Integrity::hmac_md5_96, sa::Encryption::des_ede3_cbc).minimum(), 8U + 8 + 8 + 12);
+    EXPECT_EQ(of(sa::Integrity::hmac_md5_96, sa::Encryption::des_ede3_cbc).minimum(),
+              8U + 8 + 8 + 12);
     EXPECT_EQ(of(sa::Integrity::null, sa::Encryption::aes_gcm).minimum(), 8U + 8 + 4 + 16);
     EXPECT_EQ(of(sa::Integrity::aes_gmac, sa::Encryption::null).minimum(), 8U + 8 + 4 + 16);
     for (const EspGeometry& one : g) {

@@ -49,9 +49,11 @@ TEST_P(ReplayWindow, RefusesADuplicateAtEveryPosition) {
     for (std::uint32_t start = 1; start <= 64; ++start) {
         Window w(bits);
         const std::uint32_t highest = start + 2 * bits;
-        for (std::uint32_t s = start; s <= highest; ++s) ASSERT_EQ(w.receive(s), ReplayVerdict::fresh) << s;
+        for (std::uint32_t s = start; s <= highest; ++s)
+            ASSERT_EQ(w.receive(s), ReplayVerdict::fresh) << s;
         for (std::uint32_t behind = 0; behind < bits; ++behind) {
-            ASSERT_EQ(w.check(highest - behind), ReplayVerdict::seen) << "start " << start << ", behind " << behind;
+            ASSERT_EQ(w.check(highest - behind), ReplayVerdict::seen)
+                << "start " << start << ", behind " << behind;
         }
         ASSERT_EQ(w.check(highest - bits), ReplayVerdict::too_old);
         ASSERT_EQ(w.check(start), ReplayVerdict::too_old);
@@ -89,14 +91,16 @@ TEST_P(ReplayWindow, CheckingMovesNothing) {
 
 TEST_P(ReplayWindow, JumpsForgetWhatLiesBehind) {
     const std::uint32_t bits = GetParam();
-    for (const std::uint32_t jump : {1U, 63U, 64U, 65U, bits - 1, bits, bits + 1, 3 * bits, 0x10000U}) {
+    for (const std::uint32_t jump :
+         {1U, 63U, 64U, 65U, bits - 1, bits, bits + 1, 3 * bits, 0x10000U}) {
         Window w(bits);
         for (std::uint32_t s = 1; s <= bits; ++s) ASSERT_EQ(w.receive(s), ReplayVerdict::fresh);
         const std::uint32_t top = bits + jump;
         ASSERT_EQ(w.receive(top), ReplayVerdict::fresh);
         for (std::uint32_t behind = 1; behind < bits; ++behind) {
             const std::uint32_t s = top - behind;
-            ASSERT_EQ(w.check(s), s <= bits ? ReplayVerdict::seen : ReplayVerdict::fresh) << jump << " " << s;
+            ASSERT_EQ(w.check(s), s <= bits ? ReplayVerdict::seen : ReplayVerdict::fresh)
+                << jump << " " << s;
         }
     }
 }
@@ -138,7 +142,8 @@ TEST(WideReplayWindowFill, CountsEverythingAsSeen) {
     WideReplayWindow w(words.data(), words.size());
     w.fill();
     std::uint32_t highest = 1000;
-    for (std::uint32_t s = 1000 - 127; s <= 1000; ++s) EXPECT_EQ(w.check(s, highest), ReplayVerdict::seen);
+    for (std::uint32_t s = 1000 - 127; s <= 1000; ++s)
+        EXPECT_EQ(w.check(s, highest), ReplayVerdict::seen);
     EXPECT_EQ(w.check(1001, highest), ReplayVerdict::fresh);
     w.advance(1001, highest);
     EXPECT_EQ(w.check(1001, highest), ReplayVerdict::seen);

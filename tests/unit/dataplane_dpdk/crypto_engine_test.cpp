@@ -20,7 +20,9 @@ namespace {
 using test::Octets;
 using test::ReferenceEsp;
 
-Octets hex(const nlohmann::json& text) { return *from_hex(text.get<std::string>()); }
+Octets hex(const nlohmann::json& text) {
+    return *from_hex(text.get<std::string>());
+}
 
 nlohmann::json read(const std::string& name) {
     std::ifstream file(std::string(GMGATE_TEST_DATA) + "/dataplane/" + name);
@@ -28,13 +30,18 @@ nlohmann::json read(const std::string& name) {
     return nlohmann::json::parse(file);
 }
 
-sa::AkaKey aka_key(const Octets& bytes) { return sa::AkaKey(std::span<const std::uint8_t, 16>(bytes.data(), 16)); }
+sa::AkaKey aka_key(const Octets& bytes) {
+    return sa::AkaKey(std::span<const std::uint8_t, 16>(bytes.data(), 16));
+}
 
 // The expanded key of one set in an engine's format.
 class Keys {
   public:
-    Keys(CryptoEngine& engine, sa::Suite suite, const sa::EspKeys& keys) : size_(engine.schedule_size(suite)) {
-        if (size_ != 0) schedule_.reset(static_cast<std::uint8_t*>(std::aligned_alloc(64, (size_ + 63) / 64 * 64)));
+    Keys(CryptoEngine& engine, sa::Suite suite, const sa::EspKeys& keys)
+        : size_(engine.schedule_size(suite)) {
+        if (size_ != 0)
+            schedule_.reset(
+                static_cast<std::uint8_t*>(std::aligned_alloc(64, (size_ + 63) / 64 * 64)));
         engine.expand(suite, keys, small_, {schedule_.get(), size_});
     }
     Keys(CryptoEngine& engine, sa::Suite suite, const sa::AkaKey& ck, const sa::AkaKey& ik)
@@ -76,7 +83,8 @@ TEST_P(Engine, KnownAnswersOfAnnexI) {
         const auto ck = aka_key(hex(set["ck"]));
         const auto ik = aka_key(hex(set["ik"]));
         for (const auto& p : set["esp_packets"]) {
-            const auto suite = sa::parse_suite(p["alg"].get<std::string>() + "/" + p["ealg"].get<std::string>());
+            const auto suite =
+                sa::parse_suite(p["alg"].get<std::string>() + "/" + p["ealg"].get<std::string>());
             ASSERT_TRUE(suite.has_value());
             const std::string what = sa::to_string(*suite);
             const Octets expected = hex(p["esp"]);
@@ -88,7 +96,8 @@ TEST_P(Engine, KnownAnswersOfAnnexI) {
             engine_->open(*suite, {&job, 1});
             ASSERT_TRUE(job.ok) << what;
             const std::uint32_t padding = g.padding(static_cast<std::uint32_t>(udp.size()));
-            Octets clear(packet.begin() + g.head(), packet.begin() + g.head() + static_cast<std::ptrdiff_t>(udp.size()));
+            Octets clear(packet.begin() + g.head(),
+                         packet.begin() + g.head() + static_cast<std::ptrdiff_t>(udp.size()));
             EXPECT_EQ(clear, udp) << what;
             EXPECT_EQ(packet[job.length - 1], 17) << what;
             EXPECT_EQ(packet[job.length - 2], padding) << what;
@@ -146,11 +155,13 @@ TEST_P(Engine, KnownAnswersOfRfc3602) {
         CryptoJob job = keys.job(packet, 12);
         engine_->seal(suite, {&job, 1});
         ASSERT_TRUE(job.ok);
-        EXPECT_EQ(to_hex(Octets(packet.begin(), packet.end() - 12)), to_hex(expected)) << "case " << c["case"];
+        EXPECT_EQ(to_hex(Octets(packet.begin(), packet.end() - 12)), to_hex(expected))
+            << "case " << c["case"];
     }
 }
 
-// Bursts of 1 to 64 packets of different lengths, each under another key, good and damaged ones mixed.
+// Bursts of 1 to 64 packets of different lengths, each under another key, good and damaged ones
+// mixed.
 TEST_P(Engine, BurstsOfManyKeysAgreeWithTheReference) {
     SeededRandom random(7);
     for (const sa::Suite suite : sa::all_suites) {
@@ -168,7 +179,8 @@ TEST_P(Engine, BurstsOfManyKeysAgreeWithTheReference) {
                 Octets payload(random.below(1500));
                 random.fill(payload);
                 const Octets clear = reference.pad(payload, 17);
-                expected[i] = reference.seal(0x1000 + static_cast<std::uint32_t>(i), static_cast<std::uint32_t>(i + 1), clear);
+                expected[i] = reference.seal(0x1000 + static_cast<std::uint32_t>(i),
+                                             static_cast<std::uint32_t>(i + 1), clear);
                 keys.push_back(std::make_unique<Keys>(*engine_, suite, ck, ik));
 
                 sealed[i] = expected[i];
@@ -179,7 +191,9 @@ TEST_P(Engine, BurstsOfManyKeysAgreeWithTheReference) {
 
                 opened[i] = expected[i];
                 good[i] = random.below(3) != 0;
-                if (!good[i]) opened[i][random.below(opened[i].size())] ^= static_cast<std::uint8_t>(1U << random.below(8));
+                if (!good[i])
+                    opened[i][random.below(opened[i].size())] ^=
+                        static_cast<std::uint8_t>(1U << random.below(8));
                 open[i] = keys[i]->job(opened[i], g.icv);
             }
             engine_->seal(suite, seal);
@@ -187,8 +201,10 @@ TEST_P(Engine, BurstsOfManyKeysAgreeWithTheReference) {
             for (std::size_t i = 0; i < count; ++i) {
                 ASSERT_TRUE(seal[i].ok);
                 ASSERT_EQ(seal[i].tag, i);
-                ASSERT_EQ(sealed[i], expected[i]) << sa::to_string(suite) << " " << i << " of " << count;
-                ASSERT_EQ(open[i].ok, good[i]) << sa::to_string(suite) << " " << i << " of " << count;
+                ASSERT_EQ(sealed[i], expected[i])
+                    << sa::to_string(suite) << " " << i << " of " << count;
+                ASSERT_EQ(open[i].ok, good[i])
+                    << sa::to_string(suite) << " " << i << " of " << count;
                 if (!good[i]) continue;
                 // Decrypted in place: sealing it again gives the packet back.
                 engine_->seal(suite, {&open[i], 1});
@@ -206,7 +222,8 @@ TEST_P(Engine, EveryBitOfTheIcvAndEveryOctetCounts) {
         sa::AkaKey ck, ik;
         random.fill(ck.writable());
         random.fill(ik.writable());
-        const Octets good = ReferenceEsp(suite, ck, ik).seal_payload(0x1234, 5, Octets(40, 0x5A), 17);
+        const Octets good =
+            ReferenceEsp(suite, ck, ik).seal_payload(0x1234, 5, Octets(40, 0x5A), 17);
         const Keys keys(*engine_, suite, ck, ik);
         const auto verifies = [&](Octets packet) {
             CryptoJob job = keys.job(packet, g.icv);
@@ -223,7 +240,9 @@ TEST_P(Engine, EveryBitOfTheIcvAndEveryOctetCounts) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, Engine, testing::Values(EngineKind::ipsec_mb, EngineKind::openssl),
-                         [](const auto& kind) { return kind.param == EngineKind::ipsec_mb ? "ipsec_mb" : "openssl"; });
+                         [](const auto& kind) {
+                             return kind.param == EngineKind::ipsec_mb ? "ipsec_mb" : "openssl";
+                         });
 
 }  // namespace
 }  // namespace gmgate::dataplane

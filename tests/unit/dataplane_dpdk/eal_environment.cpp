@@ -1,9 +1,9 @@
 #include "tests/unit/dataplane_dpdk/eal_environment.h"
 
-#include <algorithm>
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <unistd.h>
+#include <algorithm>
 
 #include <array>
 #include <cstdio>
@@ -15,10 +15,13 @@ namespace gmgate::dataplane::test {
 void start_eal() {
     static const bool started = [] {
         // Without root the runtime folder is taken from here.
-        if (getuid() != 0 && getenv("XDG_RUNTIME_DIR") == nullptr) setenv("XDG_RUNTIME_DIR", "/tmp", 1);
+        if (getuid() != 0 && getenv("XDG_RUNTIME_DIR") == nullptr)
+            setenv("XDG_RUNTIME_DIR", "/tmp", 1);
         std::string prefix = "--file-prefix=gmgate-unit-" + std::to_string(getpid());
-        std::array<std::string, 9> words{"unit", "--no-huge", "--no-pci", "-m", "64", "--no-shconf", "--no-telemetry",
-                                         "--log-level=critical", prefix};
+        std::array<std::string, 9> words{
+            "unit", "--no-huge",   "--no-pci",       "-m",
+            "64",   "--no-shconf", "--no-telemetry", "--log-level=critical",
+            prefix};
         std::array<char*, 10> argv{};
         for (std::size_t i = 0; i < words.size(); ++i) argv[i] = words[i].data();
         if (rte_eal_init(static_cast<int>(words.size()), argv.data()) < 0) {
@@ -33,9 +36,11 @@ void start_eal() {
 rte_mempool* pool() {
     start_eal();
     static rte_mempool* const made = [] {
-        rte_mempool* p = rte_pktmbuf_pool_create("unit", 1023, 0, 0, RTE_PKTMBUF_HEADROOM + 4096, SOCKET_ID_ANY);
+        rte_mempool* p =
+            rte_pktmbuf_pool_create("unit", 1023, 0, 0, RTE_PKTMBUF_HEADROOM + 4096, SOCKET_ID_ANY);
         if (p == nullptr) {
-            std::fprintf(stderr, "DPDK has no memory for the tests' buffers: %s\n", rte_strerror(rte_errno));
+            std::fprintf(stderr, "DPDK has no memory for the tests' buffers: %s\n",
+                         rte_strerror(rte_errno));
             std::exit(EXIT_FAILURE);
         }
         return p;
@@ -57,6 +62,8 @@ std::vector<std::uint8_t> contents(const rte_mbuf* m) {
     return {at, at + m->data_len};
 }
 
-unsigned buffers_out() { return rte_mempool_in_use_count(pool()); }
+unsigned buffers_out() {
+    return rte_mempool_in_use_count(pool());
+}
 
 }  // namespace gmgate::dataplane::test

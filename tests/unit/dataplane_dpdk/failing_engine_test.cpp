@@ -1,4 +1,5 @@
-// What happens when the crypto library itself refuses: packets are dropped and counted, nothing leaves in clear.
+// What happens when the crypto library itself refuses: packets are dropped and counted, nothing
+// leaves in clear.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -27,7 +28,8 @@ class RefusingEngine final : public CryptoEngine {
 class Refusing : public test::FastPathTest {};
 
 TEST_F(Refusing, PacketsAreDroppedAndCounted) {
-    const test::Phone phone(0, {sa::Integrity::hmac_sha_1_96, sa::Encryption::null}, false, random_);
+    const test::Phone phone(0, {sa::Integrity::hmac_sha_1_96, sa::Encryption::null}, false,
+                            random_);
     install(phone);
     FastPathConfig config;
     config.our_addresses = {test::our_address(false)};

@@ -4,7 +4,9 @@
 
 namespace gmgate::dataplane::test {
 
-IpAddress our_address(bool v6) { return *IpAddress::parse(v6 ? "2001:db8::1" : "10.0.0.1"); }
+IpAddress our_address(bool v6) {
+    return *IpAddress::parse(v6 ? "2001:db8::1" : "10.0.0.1");
+}
 
 namespace {
 
@@ -14,13 +16,17 @@ sa::AkaKey random_key(Random& random) {
     return key;
 }
 
-Octets octets(const IpAddress& a) { return {a.octets().begin(), a.octets().end()}; }
+Octets octets(const IpAddress& a) {
+    return {a.octets().begin(), a.octets().end()};
+}
 
 }  // namespace
 
-Phone::Phone(std::uint32_t n, sa::Suite s, bool v6, Random& random, std::uint32_t owner, std::uint32_t generation)
+Phone::Phone(std::uint32_t n, sa::Suite s, bool v6, Random& random, std::uint32_t owner,
+             std::uint32_t generation)
     : id(n + 1),
-      ue(*IpAddress::parse(v6 ? "2001:db8:1::" + std::to_string(n + 1) : "10.1.0." + std::to_string(n + 1))),
+      ue(*IpAddress::parse(v6 ? "2001:db8:1::" + std::to_string(n + 1)
+                              : "10.1.0." + std::to_string(n + 1))),
       ours(our_address(v6)),
       suite(s),
       ck(random_key(random)),
@@ -49,20 +55,30 @@ sa::SetParams Phone::params() const {
 }
 
 Flow Phone::up(bool tcp, bool to_ps) const {
-    return {ue.is_v6(), tcp, octets(ue), octets(ours), to_ps ? numbers.port_uc : numbers.port_us,
+    return {ue.is_v6(),
+            tcp,
+            octets(ue),
+            octets(ours),
+            to_ps ? numbers.port_uc : numbers.port_us,
             to_ps ? numbers.port_ps : numbers.port_pc};
 }
 
 Flow Phone::down(bool tcp, bool to_uc) const {
-    return {ue.is_v6(), tcp, octets(ours), octets(ue), to_uc ? numbers.port_ps : numbers.port_pc,
+    return {ue.is_v6(),
+            tcp,
+            octets(ours),
+            octets(ue),
+            to_uc ? numbers.port_ps : numbers.port_pc,
             to_uc ? numbers.port_uc : numbers.port_us};
 }
 
 Octets Phone::esp_up(std::uint32_t sequence, std::size_t data, bool tcp, bool to_ps) const {
-    return esp.protect(plain_frame(up(tcp, to_ps), data), to_ps ? numbers.spi_ps : numbers.spi_pc, sequence);
+    return esp.protect(plain_frame(up(tcp, to_ps), data), to_ps ? numbers.spi_ps : numbers.spi_pc,
+                       sequence);
 }
 
-FastPathTest::FastPathTest(const SaTableConfig& config) : table_(config, make_engine(best_engine()), random_) {}
+FastPathTest::FastPathTest(const SaTableConfig& config)
+    : table_(config, make_engine(best_engine()), random_) {}
 
 void FastPathTest::SetUp() {
     start_eal();
@@ -81,7 +97,9 @@ void FastPathTest::make_path(unsigned worker, bool fill_checksums) {
     last_drops_ = {};
 }
 
-void FastPathTest::TearDown() { EXPECT_EQ(buffers_out(), before_) << "a packet was neither listed nor freed"; }
+void FastPathTest::TearDown() {
+    EXPECT_EQ(buffers_out(), before_) << "a packet was neither listed nor freed";
+}
 
 SetHandle FastPathTest::install(const Phone& phone, const SequenceState& state) {
     const auto handle = table_.publish(phone.params(), state);
@@ -105,7 +123,8 @@ std::vector<Octets> take(PacketList& list) {
 
 std::vector<std::pair<unsigned, Octets>> take(HandOverList& list) {
     std::vector<std::pair<unsigned, Octets>> all;
-    for (std::uint16_t i = 0; i < list.packets.count; ++i) all.emplace_back(list.workers[i], contents(list.packets.packets[i]));
+    for (std::uint16_t i = 0; i < list.packets.count; ++i)
+        all.emplace_back(list.workers[i], contents(list.packets.packets[i]));
     (void)take(list.packets);
     return all;
 }
@@ -152,7 +171,8 @@ std::uint64_t FastPathTest::dropped(DropReason reason) {
         if (i == static_cast<std::size_t>(reason)) {
             found = since;
         } else {
-            EXPECT_EQ(since, 0U) << name(static_cast<DropReason>(i)) << " counted beside " << name(reason);
+            EXPECT_EQ(since, 0U) << name(static_cast<DropReason>(i)) << " counted beside "
+                                 << name(reason);
         }
     }
     return found;

@@ -18,7 +18,8 @@ inline constexpr std::uint16_t first_port_pc = 20000;
 
 // One UE with one set; numbers derived from `n`.
 struct Phone {
-    Phone(std::uint32_t n, sa::Suite suite, bool v6, Random& random, std::uint32_t owner = 0, std::uint32_t generation = 1);
+    Phone(std::uint32_t n, sa::Suite suite, bool v6, Random& random, std::uint32_t owner = 0,
+          std::uint32_t generation = 1);
 
     [[nodiscard]] sa::SetParams params() const;
     // From the UE to us: port_uc → port_ps, or port_us → port_pc.
@@ -26,7 +27,8 @@ struct Phone {
     // From us to the UE: port_ps → port_uc, or port_pc → port_us.
     [[nodiscard]] Flow down(bool tcp, bool to_uc = true) const;
     // `data` octets under spi_ps (or spi_pc) with this sequence number.
-    [[nodiscard]] Octets esp_up(std::uint32_t sequence, std::size_t data, bool tcp = false, bool to_ps = true) const;
+    [[nodiscard]] Octets esp_up(std::uint32_t sequence, std::size_t data, bool tcp = false,
+                                bool to_ps = true) const;
 
     sa::SetId id;
     IpAddress ue;

@@ -17,7 +17,9 @@ constexpr sa::Suite gcm{sa::Integrity::null, sa::Encryption::aes_gcm};
 
 class Inbound : public test::FastPathTest {};
 
-std::size_t l4_of(const Octets& frame) { return frame[12] == 0x86 ? 54 : 34; }
+std::size_t l4_of(const Octets& frame) {
+    return frame[12] == 0x86 ? 54 : 34;
+}
 
 TEST_F(Inbound, EverySuiteFamilyAndProtocolArrivesAsItWasSent) {
     std::uint32_t n = 0;
@@ -35,7 +37,8 @@ TEST_F(Inbound, EverySuiteFamilyAndProtocolArrivesAsItWasSent) {
                         const Octets wire = phone.esp_up(++sequence, data, tcp, to_ps);
                         octets += wire.size() - l4_of(wire);
                         const auto r = inbound({wire});
-                        ASSERT_EQ(r.to_host.size(), 1U) << sa::to_string(suite) << (v6 ? " v6 " : " v4 ") << data;
+                        ASSERT_EQ(r.to_host.size(), 1U)
+                            << sa::to_string(suite) << (v6 ? " v6 " : " v4 ") << data;
                         ASSERT_EQ(to_hex(r.to_host[0]), to_hex(plain));
                     }
                 }
@@ -70,7 +73,9 @@ TEST_F(Inbound, ABurstOfAllSuitesKeepsTheOrderOfEachSa) {
         std::vector<Octets> expected, got;
         for (std::uint32_t s = 1; s <= 8; ++s) expected.push_back(plain_frame(p.up(false), 10 * s));
         std::copy_if(r.to_host.begin(), r.to_host.end(), std::back_inserter(got),
-                     [&](const Octets& f) { return std::find(expected.begin(), expected.end(), f) != expected.end(); });
+                     [&](const Octets& f) {
+                         return std::find(expected.begin(), expected.end(), f) != expected.end();
+                     });
         EXPECT_EQ(got, expected);
     }
 }
@@ -151,7 +156,8 @@ class WindowTest : public test::FastPathTest {
         const Phone phone(0, sha1, false, random_);
         install(phone);
         const std::uint32_t highest = 2 * Bits + 5;
-        for (std::uint32_t s = 1; s <= highest; ++s) ASSERT_EQ(inbound({phone.esp_up(s, 0)}).to_host.size(), 1U);
+        for (std::uint32_t s = 1; s <= highest; ++s)
+            ASSERT_EQ(inbound({phone.esp_up(s, 0)}).to_host.size(), 1U);
         for (std::uint32_t behind = 0; behind < Bits; ++behind) {
             ASSERT_TRUE(inbound({phone.esp_up(highest - behind, 0)}).to_host.empty()) << behind;
             ASSERT_EQ(dropped(DropReason::replay), 1U) << behind;
@@ -164,10 +170,18 @@ using Window64 = WindowTest<64>;
 using Window128 = WindowTest<128>;
 using Window256 = WindowTest<256>;
 using Window1024 = WindowTest<1024>;
-TEST_F(Window64, DuplicatesAtEveryPosition) { duplicates_at_every_position(); }
-TEST_F(Window128, DuplicatesAtEveryPosition) { duplicates_at_every_position(); }
-TEST_F(Window256, DuplicatesAtEveryPosition) { duplicates_at_every_position(); }
-TEST_F(Window1024, DuplicatesAtEveryPosition) { duplicates_at_every_position(); }
+TEST_F(Window64, DuplicatesAtEveryPosition) {
+    duplicates_at_every_position();
+}
+TEST_F(Window128, DuplicatesAtEveryPosition) {
+    duplicates_at_every_position();
+}
+TEST_F(Window256, DuplicatesAtEveryPosition) {
+    duplicates_at_every_position();
+}
+TEST_F(Window1024, DuplicatesAtEveryPosition) {
+    duplicates_at_every_position();
+}
 
 TEST_F(Inbound, ForgedPacketsMoveNothing) {
     for (std::uint32_t n = 0; n < sa::all_suites.size(); ++n) {
@@ -210,7 +224,8 @@ TEST_F(Inbound, TruncatedAtEachLengthIsDroppedAndCounted) {
             }
             // And cut on the way: the lengths do not fit.
             for (std::size_t size = 15; size < good.size(); ++size) {
-                (void)inbound({Octets(good.begin(), good.begin() + static_cast<std::ptrdiff_t>(size))});
+                (void)inbound(
+                    {Octets(good.begin(), good.begin() + static_cast<std::ptrdiff_t>(size))});
             }
             const auto r = inbound({good});
             ASSERT_EQ(r.to_host.size(), 1U);
@@ -248,9 +263,9 @@ TEST_F(Inbound, UnknownAndStaleSpis) {
     const Phone phone(3, sha1, false, random_);
     const SetHandle handle = install(phone);
     Octets wire = phone.esp_up(1, 20);
-    for (const std::uint32_t spi :
-         {0U, 1U, 255U, sa::SpiLayout::make(2, 0, 6), sa::SpiLayout::make(1, 1, 6), sa::SpiLayout::make(1, 0, 8),
-          sa::SpiLayout::make(1, 0, sa::SpiLayout::max_slots - 1), ~0U}) {
+    for (const std::uint32_t spi : {0U, 1U, 255U, sa::SpiLayout::make(2, 0, 6),
+                                    sa::SpiLayout::make(1, 1, 6), sa::SpiLayout::make(1, 0, 8),
+                                    sa::SpiLayout::make(1, 0, sa::SpiLayout::max_slots - 1), ~0U}) {
         store_be32(&wire[34], spi);
         const auto r = inbound({wire});
         EXPECT_TRUE(r.to_host.empty());
@@ -292,7 +307,8 @@ TEST_F(Inbound, WrongAddressesAndReflection) {
         EXPECT_TRUE(inbound({wire}).to_host.empty());
         EXPECT_EQ(dropped(DropReason::wrong_address), 1U);
 
-        // Our own packet sent back, as it was and with the addresses turned round (the key is the same both ways, A2).
+        // Our own packet sent back, as it was and with the addresses turned round (the key is the
+        // same both ways, A2).
         const auto sent = outbound({plain_frame(phone.down(false), 20)}).to_wire;
         ASSERT_EQ(sent.size(), 1U);
         Octets back = sent[0];
@@ -358,7 +374,8 @@ TEST_F(Inbound, TrailerAndSelectorsAfterTheIcv) {
         (void)inbound({with(phone.esp.pad(udp(uc, ps), static_cast<std::uint8_t>(next)))});
         EXPECT_EQ(dropped(DropReason::next_header), 1U) << next;
     }
-    const std::vector<std::pair<std::uint16_t, std::uint16_t>> wrong{{us, pc}, {us, ps}, {uc, pc}, {ps, uc}, {uc, 5060}, {1, ps}};
+    const std::vector<std::pair<std::uint16_t, std::uint16_t>> wrong{{us, pc}, {us, ps},   {uc, pc},
+                                                                     {ps, uc}, {uc, 5060}, {1, ps}};
     for (const auto& [from, to] : wrong) {
         (void)inbound({with(phone.esp.pad(udp(from, to), 17))});
         EXPECT_EQ(dropped(DropReason::selector), 1U) << from << " " << to;
@@ -366,7 +383,10 @@ TEST_F(Inbound, TrailerAndSelectorsAfterTheIcv) {
     (void)inbound({with(phone.esp.pad(udp(uc, ps, 7), 17)), with(phone.esp.pad(udp(uc, ps, 19), 6)),
                    with(phone.esp.pad(udp(uc, ps, 0), 17))});
     EXPECT_EQ(dropped(DropReason::selector), 3U);
-    EXPECT_EQ(inbound({with(phone.esp.pad(udp(uc, ps, 8), 17)), with(phone.esp.pad(udp(uc, ps, 20), 6))}).to_host.size(), 2U);
+    EXPECT_EQ(
+        inbound({with(phone.esp.pad(udp(uc, ps, 8), 17)), with(phone.esp.pad(udp(uc, ps, 20), 6))})
+            .to_host.size(),
+        2U);
     // Padding longer than needed is allowed (RFC 4303 2.4).
     Octets padded = udp(uc, ps, 20);
     for (int i = 1; i <= 14; ++i) padded.push_back(static_cast<std::uint8_t>(i));
@@ -387,7 +407,8 @@ TEST_F(Inbound, CleartextForProtectedPortsIsDroppedAndTheRestPasses) {
             }
             // Unprotected port; NAT-traversal port; protected port of another host.
             test::Flow other = p->up(tcp);
-            for (const std::uint16_t port : {std::uint16_t{5060}, std::uint16_t{4500}, std::uint16_t{443}}) {
+            for (const std::uint16_t port :
+                 {std::uint16_t{5060}, std::uint16_t{4500}, std::uint16_t{443}}) {
                 other.destination_port = port;
                 const Octets plain = plain_frame(other, 10);
                 const auto r = inbound({plain});

@@ -17,7 +17,9 @@ constexpr sa::Suite sha1{sa::Integrity::hmac_sha_1_96, sa::Encryption::null};
 class Outbound : public test::FastPathTest {
   protected:
     static std::uint32_t spi_of(const Octets& f) { return load_be32(&f[f[12] == 0x86 ? 54 : 34]); }
-    static std::uint32_t sequence_of(const Octets& f) { return load_be32(&f[f[12] == 0x86 ? 58 : 38]); }
+    static std::uint32_t sequence_of(const Octets& f) {
+        return load_be32(&f[f[12] == 0x86 ? 58 : 38]);
+    }
 };
 
 TEST_F(Outbound, EverySuiteFamilyAndProtocolIsWhatTheUeExpects) {
@@ -36,7 +38,8 @@ TEST_F(Outbound, EverySuiteFamilyAndProtocolIsWhatTheUeExpects) {
                         ASSERT_EQ(r.to_wire.size(), 1U);
                         const Octets& wire = r.to_wire[0];
                         octets += wire.size() - (v6 ? 54 : 34);
-                        EXPECT_EQ(spi_of(wire), to_uc ? phone.numbers.spi_uc : phone.numbers.spi_us);
+                        EXPECT_EQ(spi_of(wire),
+                                  to_uc ? phone.numbers.spi_uc : phone.numbers.spi_us);
                         EXPECT_EQ(sequence_of(wire), ++sequence[to_uc ? 0 : 1]);
                         if (v6) {
                             EXPECT_EQ(load_be16(&wire[18]), wire.size() - 54);
@@ -44,7 +47,8 @@ TEST_F(Outbound, EverySuiteFamilyAndProtocolIsWhatTheUeExpects) {
                             EXPECT_EQ(load_be16(&wire[16]), wire.size() - 14);
                         }
                         const auto back = phone.esp.unprotect(wire);
-                        ASSERT_TRUE(back.has_value()) << sa::to_string(suite) << (v6 ? " v6 " : " v4 ") << data;
+                        ASSERT_TRUE(back.has_value())
+                            << sa::to_string(suite) << (v6 ? " v6 " : " v4 ") << data;
                         ASSERT_EQ(to_hex(*back), to_hex(plain));
                     }
                 }
@@ -71,15 +75,18 @@ TEST_F(Outbound, Ipv4HeaderChecksumIsRight) {
 }
 
 TEST_F(Outbound, TheWholeWayThereAndBackThroughBothPaths) {
-    // Our own two halves agree: what one encapsulates, the other takes when the roles are turned round.
+    // Our own two halves agree: what one encapsulates, the other takes when the roles are turned
+    // round.
     for (std::uint32_t n = 0; n < sa::all_suites.size(); ++n) {
         const Phone phone(n, sa::all_suites[n], n % 2 == 0, random_);
         install(phone);
         std::vector<Octets> burst;
-        for (std::size_t i = 0; i < max_burst; ++i) burst.push_back(plain_frame(phone.down(i % 2 == 0), i * 13));
+        for (std::size_t i = 0; i < max_burst; ++i)
+            burst.push_back(plain_frame(phone.down(i % 2 == 0), i * 13));
         const auto wire = outbound(burst).to_wire;
         ASSERT_EQ(wire.size(), burst.size());
-        for (std::size_t i = 0; i < wire.size(); ++i) ASSERT_EQ(phone.esp.unprotect(wire[i]), burst[i]);
+        for (std::size_t i = 0; i < wire.size(); ++i)
+            ASSERT_EQ(phone.esp.unprotect(wire[i]), burst[i]);
     }
 }
 
@@ -93,10 +100,14 @@ TEST_F(Outbound, IvsNeverRepeatWithinASet) {
         std::set<Octets> ivs;
         for (int round = 0; round < 8; ++round) {
             std::vector<Octets> burst;
-            for (std::size_t i = 0; i < max_burst; ++i) burst.push_back(plain_frame(phone.down(false, i % 2 == 0), 10));
+            for (std::size_t i = 0; i < max_burst; ++i)
+                burst.push_back(plain_frame(phone.down(false, i % 2 == 0), 10));
             for (const Octets& f : outbound(burst).to_wire) {
-                EXPECT_TRUE(ivs.insert(Octets(f.begin() + 42, f.begin() + 42 + static_cast<std::ptrdiff_t>(size))).second)
-                    << sa::to_string(suite) << ": both outbound SAs share one key, so an IV must not come twice";
+                EXPECT_TRUE(ivs.insert(Octets(f.begin() + 42,
+                                              f.begin() + 42 + static_cast<std::ptrdiff_t>(size)))
+                                .second)
+                    << sa::to_string(suite)
+                    << ": both outbound SAs share one key, so an IV must not come twice";
             }
         }
         EXPECT_EQ(ivs.size(), 8U * max_burst);
@@ -113,8 +124,10 @@ TEST_F(Outbound, ChecksumsTheHostLeftToTheNic) {
             store_be16(&unfinished[(v6 ? 54U : 34U) + (tcp ? 16U : 6U)], 0x1234);
             auto wire = outbound({unfinished}).to_wire;
             ASSERT_EQ(wire.size(), 1U);
-            EXPECT_EQ(phone.esp.unprotect(wire[0]), unfinished) << "nobody asked: nothing is touched";
-            wire = outbound({unfinished}, tcp ? RTE_MBUF_F_TX_TCP_CKSUM : RTE_MBUF_F_TX_UDP_CKSUM).to_wire;
+            EXPECT_EQ(phone.esp.unprotect(wire[0]), unfinished)
+                << "nobody asked: nothing is touched";
+            wire = outbound({unfinished}, tcp ? RTE_MBUF_F_TX_TCP_CKSUM : RTE_MBUF_F_TX_UDP_CKSUM)
+                       .to_wire;
             ASSERT_EQ(wire.size(), 1U);
             EXPECT_EQ(phone.esp.unprotect(wire[0]), good);
             make_path(0, true);
@@ -171,7 +184,9 @@ TEST_F(Outbound, RemovedSetsSendNothing) {
     const SetHandle handle = install(phone);
     ASSERT_EQ(outbound({plain_frame(phone.down(true), 10)}).to_wire.size(), 1U);
     table_.unpublish(handle);
-    EXPECT_TRUE(outbound({plain_frame(phone.down(true), 10), plain_frame(phone.down(true, false), 10)}).to_wire.empty());
+    EXPECT_TRUE(
+        outbound({plain_frame(phone.down(true), 10), plain_frame(phone.down(true, false), 10)})
+            .to_wire.empty());
     EXPECT_EQ(dropped(DropReason::outbound_no_sa), 2U);
     table_.reclaim(handle);
     EXPECT_TRUE(outbound({plain_frame(phone.down(true), 10)}).to_wire.empty());
@@ -212,7 +227,8 @@ TEST_F(Outbound, NoRoomInTheBuffer) {
     rte_mbuf* m = rte_pktmbuf_alloc(test::pool());
     m->data_off = 23;
     const Octets plain = plain_frame(phone.down(false), 50);
-    std::copy(plain.begin(), plain.end(), rte_pktmbuf_append(m, static_cast<std::uint16_t>(plain.size())));
+    std::copy(plain.begin(), plain.end(),
+              rte_pktmbuf_append(m, static_cast<std::uint16_t>(plain.size())));
     EXPECT_TRUE(outbound_mbuf(m).to_wire.empty());
     EXPECT_EQ(dropped(DropReason::outbound_no_room), 1U);
     const auto wire = outbound({plain}).to_wire;
@@ -246,7 +262,8 @@ TEST_F(Outbound, IcmpErrorsDoNotQuoteWhatCameProtected) {
     };
     EXPECT_TRUE(outbound({icmp(plain_frame(phone.up(false), 30), 3)}).to_wire.empty());
     EXPECT_EQ(dropped(DropReason::outbound_icmp_quote), 1U);
-    EXPECT_EQ(outbound({icmp(plain_frame(phone.up(false), 30), 8)}).to_wire.size(), 1U) << "an echo quotes nothing";
+    EXPECT_EQ(outbound({icmp(plain_frame(phone.up(false), 30), 8)}).to_wire.size(), 1U)
+        << "an echo quotes nothing";
     test::Flow flow = phone.up(false);
     flow.destination_port = 5060;
     EXPECT_EQ(outbound({icmp(plain_frame(flow, 30), 3)}).to_wire.size(), 1U);

@@ -45,8 +45,8 @@ Octets ReferenceEsp::tag(const Octets& authenticated) const {
     unsigned size = 0;
     Octets out(EVP_MAX_MD_SIZE);
     const EVP_MD* md = suite_.integrity == sa::Integrity::hmac_md5_96 ? EVP_md5() : EVP_sha1();
-    if (HMAC(md, keys_.integrity().data(), static_cast<int>(keys_.integrity().size()), authenticated.data(),
-             authenticated.size(), out.data(), &size) == nullptr) {
+    if (HMAC(md, keys_.integrity().data(), static_cast<int>(keys_.integrity().size()),
+             authenticated.data(), authenticated.size(), out.data(), &size) == nullptr) {
         std::abort();
     }
     out.resize(12);
@@ -55,8 +55,10 @@ Octets ReferenceEsp::tag(const Octets& authenticated) const {
 
 Octets ReferenceEsp::cbc(const Octets& iv, const Octets& in, bool encrypt) const {
     const Context c(EVP_CIPHER_CTX_new());
-    const EVP_CIPHER* cipher = suite_.encryption == sa::Encryption::aes_cbc ? EVP_aes_128_cbc() : EVP_des_ede3_cbc();
-    must(EVP_CipherInit_ex(c.get(), cipher, nullptr, keys_.encryption().data(), iv.data(), encrypt ? 1 : 0));
+    const EVP_CIPHER* cipher =
+        suite_.encryption == sa::Encryption::aes_cbc ? EVP_aes_128_cbc() : EVP_des_ede3_cbc();
+    must(EVP_CipherInit_ex(c.get(), cipher, nullptr, keys_.encryption().data(), iv.data(),
+                           encrypt ? 1 : 0));
     must(EVP_CIPHER_CTX_set_padding(c.get(), 0));
     Octets out(in.size() + 32);
     int size = 0;
@@ -65,18 +67,21 @@ Octets ReferenceEsp::cbc(const Octets& iv, const Octets& in, bool encrypt) const
     return out;
 }
 
-std::optional<Octets> ReferenceEsp::aead(const Octets& head, const Octets& body, const Octets& icv, bool encrypt) const {
+std::optional<Octets> ReferenceEsp::aead(const Octets& head, const Octets& body, const Octets& icv,
+                                         bool encrypt) const {
     const bool gcm = suite_.encryption == sa::Encryption::aes_gcm;
     const auto key = gcm ? keys_.encryption() : keys_.integrity();
     Octets nonce(keys_.salt.reveal().begin(), keys_.salt.reveal().end());
     nonce.insert(nonce.end(), head.begin() + 8, head.end());
     const Context c(EVP_CIPHER_CTX_new());
-    must(EVP_CipherInit_ex(c.get(), EVP_aes_128_gcm(), nullptr, key.data(), nonce.data(), encrypt ? 1 : 0));
+    must(EVP_CipherInit_ex(c.get(), EVP_aes_128_gcm(), nullptr, key.data(), nonce.data(),
+                           encrypt ? 1 : 0));
     int size = 0;
     Octets out = body;
     if (gcm) {
         must(EVP_CipherUpdate(c.get(), nullptr, &size, head.data(), 8));
-        must(EVP_CipherUpdate(c.get(), out.data(), &size, body.data(), static_cast<int>(body.size())));
+        must(EVP_CipherUpdate(c.get(), out.data(), &size, body.data(),
+                              static_cast<int>(body.size())));
     } else {
         must(EVP_CipherUpdate(c.get(), nullptr, &size, head.data(), static_cast<int>(head.size())));
         must(EVP_CipherUpdate(c.get(), nullptr, &size, body.data(), static_cast<int>(body.size())));
@@ -103,19 +108,22 @@ Octets ReferenceEsp::pad(Octets payload, std::uint8_t next_header) const {
     return payload;
 }
 
-Octets ReferenceEsp::seal(std::uint32_t spi, std::uint32_t sequence, const Octets& cleartext) const {
+Octets ReferenceEsp::seal(std::uint32_t spi, std::uint32_t sequence,
+                          const Octets& cleartext) const {
     Octets head(8);
     store_be32(&head[0], spi);
     store_be32(&head[4], sequence);
     Octets iv;
-    for (std::size_t i = 0; i < sa::iv_size(suite_); ++i) iv.push_back(static_cast<std::uint8_t>(i + sequence - 1));
+    for (std::size_t i = 0; i < sa::iv_size(suite_); ++i)
+        iv.push_back(static_cast<std::uint8_t>(i + sequence - 1));
     head.insert(head.end(), iv.begin(), iv.end());
     if (is_aead()) {
         const Octets body = *aead(head, cleartext, {}, true);
         head.insert(head.end(), body.begin(), body.end());
         return head;
     }
-    const Octets body = suite_.encryption == sa::Encryption::null ? cleartext : cbc(iv, cleartext, true);
+    const Octets body =
+        suite_.encryption == sa::Encryption::null ? cleartext : cbc(iv, cleartext, true);
     head.insert(head.end(), body.begin(), body.end());
     const Octets icv = tag(head);
     head.insert(head.end(), icv.begin(), icv.end());
@@ -144,7 +152,8 @@ Octets ReferenceEsp::protect(const Octets& frame, std::uint32_t spi, std::uint32
     const std::ptrdiff_t l4 = v6 ? 54 : 34;
     Octets out(frame.begin(), frame.begin() + l4);
     const std::uint8_t next_header = out[v6 ? 20 : 23];
-    const Octets esp = seal_payload(spi, sequence, Octets(frame.begin() + l4, frame.end()), next_header);
+    const Octets esp =
+        seal_payload(spi, sequence, Octets(frame.begin() + l4, frame.end()), next_header);
     out[v6 ? 20 : 23] = 50;
     out.insert(out.end(), esp.begin(), esp.end());
     if (v6) {

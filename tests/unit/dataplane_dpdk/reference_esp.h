@@ -1,5 +1,6 @@
 #pragma once
-// ESP in transport mode, written for the tests on OpenSSL alone and one packet at a time: the other opinion.
+// ESP in transport mode, written for the tests on OpenSSL alone and one packet at a time: the other
+// opinion.
 
 #include <cstdint>
 #include <optional>
@@ -16,16 +17,19 @@ class ReferenceEsp {
   public:
     ReferenceEsp(sa::Suite suite, const sa::AkaKey& ck, const sa::AkaKey& ik);
 
-    // SPI ‖ sequence ‖ IV ‖ payload ‖ ICV. `cleartext` includes padding, pad length, next header. The IV is 00 01 02 … plus
-    // the sequence number.
-    [[nodiscard]] Octets seal(std::uint32_t spi, std::uint32_t sequence, const Octets& cleartext) const;
-    [[nodiscard]] Octets seal_payload(std::uint32_t spi, std::uint32_t sequence, const Octets& payload,
-                                      std::uint8_t next_header) const;
+    // SPI ‖ sequence ‖ IV ‖ payload ‖ ICV. `cleartext` includes padding, pad length, next header.
+    // The IV is 00 01 02 … plus the sequence number.
+    [[nodiscard]] Octets seal(std::uint32_t spi, std::uint32_t sequence,
+                              const Octets& cleartext) const;
+    [[nodiscard]] Octets seal_payload(std::uint32_t spi, std::uint32_t sequence,
+                                      const Octets& payload, std::uint8_t next_header) const;
     // Cleartext with its trailer; nullopt: the ICV does not verify.
     [[nodiscard]] std::optional<Octets> open(const Octets& esp) const;
 
-    // An IP frame (Ethernet, IPv4 without options or IPv6) into ESP, and back; lengths and checksums as they must be.
-    [[nodiscard]] Octets protect(const Octets& frame, std::uint32_t spi, std::uint32_t sequence) const;
+    // An IP frame (Ethernet, IPv4 without options or IPv6) into ESP, and back; lengths and
+    // checksums as they must be.
+    [[nodiscard]] Octets protect(const Octets& frame, std::uint32_t spi,
+                                 std::uint32_t sequence) const;
     [[nodiscard]] std::optional<Octets> unprotect(const Octets& frame) const;
 
     [[nodiscard]] Octets pad(Octets payload, std::uint8_t next_header) const;
@@ -33,9 +37,11 @@ class ReferenceEsp {
   private:
     [[nodiscard]] Octets tag(const Octets& authenticated) const;
     [[nodiscard]] Octets cbc(const Octets& iv, const Octets& in, bool encrypt) const;
-    [[nodiscard]] std::optional<Octets> aead(const Octets& head, const Octets& body, const Octets& icv, bool encrypt) const;
+    [[nodiscard]] std::optional<Octets> aead(const Octets& head, const Octets& body,
+                                             const Octets& icv, bool encrypt) const;
     [[nodiscard]] bool is_aead() const {
-        return suite_.encryption == sa::Encryption::aes_gcm || suite_.integrity == sa::Integrity::aes_gmac;
+        return suite_.encryption == sa::Encryption::aes_gcm ||
+               suite_.integrity == sa::Integrity::aes_gmac;
     }
 
     sa::Suite suite_;
@@ -46,7 +52,7 @@ class ReferenceEsp {
 struct Flow {
     bool v6 = false;
     bool tcp = false;
-    Octets source;       // 4 or 16
+    Octets source;  // 4 or 16
     Octets destination;
     std::uint16_t source_port = 0;
     std::uint16_t destination_port = 0;

@@ -21,7 +21,8 @@ class Table : public testing::Test {
   protected:
     static constexpr std::size_t capacity = 32;
     SeededRandom random_{1};
-    SaTable table_{{.capacity = capacity, .huge_pages = false}, make_engine(best_engine()), random_};
+    SaTable table_{
+        {.capacity = capacity, .huge_pages = false}, make_engine(best_engine()), random_};
 
     // What refuses leaves everything free: the same set, put right, fits.
     ErrorKind refusal(const sa::SetParams& params) {
@@ -84,7 +85,8 @@ TEST_F(Table, FillsToItsCapacityManyTimes) {
     for (std::uint32_t round = 1; round <= 3; ++round) {
         std::vector<SetHandle> handles;
         for (std::uint32_t n = 0; n < capacity; ++n) {
-            const Phone phone(n, sa::all_suites[(n + round) % sa::all_suites.size()], n % 2 == 0, random_, 0, round);
+            const Phone phone(n, sa::all_suites[(n + round) % sa::all_suites.size()], n % 2 == 0,
+                              random_, 0, round);
             const auto r = table_.publish(phone.params());
             ASSERT_TRUE(r.has_value()) << r.error().text;
             handles.push_back(*r);
@@ -104,7 +106,8 @@ TEST_F(Table, FillsToItsCapacityManyTimes) {
 
 TEST(TableExhaustion, MoreSlotsThanSets) {
     SeededRandom random(3);
-    SaTable table({.capacity = 2, .slots = 64, .huge_pages = false}, make_engine(best_engine()), random);
+    SaTable table({.capacity = 2, .slots = 64, .huge_pages = false}, make_engine(best_engine()),
+                  random);
     const Phone a(0, sha1, false, random), b(1, sha1, false, random), c(2, sha1, false, random);
     const auto first = table.publish(a.params());
     ASSERT_TRUE(first.has_value());
@@ -129,7 +132,8 @@ TEST_F(Table, ReclaimWipesTheKeys) {
         const auto zeros = [](const std::uint8_t* p, std::size_t n) {
             return std::all_of(p, p + n, [](std::uint8_t o) { return o == 0; });
         };
-        EXPECT_TRUE(!zeros(sa.small_key.data(), small_key_size) || (size != 0 && !zeros(schedule, size)));
+        EXPECT_TRUE(!zeros(sa.small_key.data(), small_key_size) ||
+                    (size != 0 && !zeros(schedule, size)));
         table_.unpublish(*handle);
         table_.reclaim(*handle);
         EXPECT_TRUE(zeros(sa.small_key.data(), small_key_size));
@@ -155,7 +159,9 @@ TEST_F(Table, ReclaimBeforeUnpublishDoesNothing) {
 
 TEST(TableConfig, OutOfRange) {
     SeededRandom random(2);
-    const auto make = [&](const SaTableConfig& c) { SaTable(c, make_engine(best_engine()), random); };
+    const auto make = [&](const SaTableConfig& c) {
+        SaTable(c, make_engine(best_engine()), random);
+    };
     EXPECT_THROW(make({.capacity = 0}), std::invalid_argument);
     EXPECT_THROW(make({.capacity = (1U << 21U) + 1}), std::invalid_argument);
     EXPECT_THROW(make({.capacity = 1, .workers = 0}), std::invalid_argument);
@@ -197,13 +203,15 @@ TEST(OutboundTable, FindsExactlyWhatIsInIt) {
     EXPECT_EQ(table.allocate(), OutboundTable::none);
     for (std::uint32_t n = 0; n < count; ++n) ASSERT_EQ(table.lookup(key(n)), records[n]);
     for (std::uint32_t n = 0; n < count; n += 2) table.unlink(records[n]);
-    for (std::uint32_t n = 0; n < count; ++n) ASSERT_EQ(table.lookup(key(n)), n % 2 == 0 ? OutboundTable::none : records[n]);
+    for (std::uint32_t n = 0; n < count; ++n)
+        ASSERT_EQ(table.lookup(key(n)), n % 2 == 0 ? OutboundTable::none : records[n]);
     for (std::uint32_t n = 0; n < count; n += 2) table.release(records[n]);
     EXPECT_NE(table.allocate(), OutboundTable::none);
 }
 
-// One control thread publishes and removes while a worker receives and sends on the same numbers. The grace period is a counter
-// the worker advances between bursts, as the workers' RCU does. Run under ThreadSanitizer this is the proof of the protocol.
+// One control thread publishes and removes while a worker receives and sends on the same numbers.
+// The grace period is a counter the worker advances between bursts, as the workers' RCU does. Run
+// under ThreadSanitizer this is the proof of the protocol.
 TEST(TableUnderTraffic, PublishAndRemoveWhileAWorkerWorks) {
     test::start_eal();
     SeededRandom random(9);
@@ -217,7 +225,8 @@ TEST(TableUnderTraffic, PublishAndRemoveWhileAWorkerWorks) {
     std::vector<std::unique_ptr<Phone>> phones;
     for (std::uint32_t n = 0; n < 2; ++n) {
         for (const sa::Suite suite : {sa::all_suites[0], sa::all_suites[3]}) {
-            phones.push_back(std::make_unique<Phone>(n, suite, false, random, 0, static_cast<std::uint32_t>(phones.size() + 1)));
+            phones.push_back(std::make_unique<Phone>(
+                n, suite, false, random, 0, static_cast<std::uint32_t>(phones.size() + 1)));
         }
     }
     std::vector<test::Octets> wire, plain;
