@@ -20,7 +20,8 @@ struct DigestInput {
     std::string_view body;    // with auth-int only
 };
 
-// `password` is RES as octets; empty when the answer carries AUTS (RFC 3310 3.4). 32 lower-case hex digits.
+// `password` is RES as octets; empty when the answer carries AUTS (RFC 3310 3.4). 32 lower-case hex
+// digits.
 [[nodiscard]] std::string aka_digest(const DigestInput& in, std::span<const std::uint8_t> password);
 
 }  // namespace gmgate::ue

@@ -37,16 +37,21 @@ MacContext hmac(const char* digest) {
     EVP_MAC_free(mac);
     std::string name(digest);
     const std::array<OSSL_PARAM, 2> params{
-        OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, name.data(), 0), OSSL_PARAM_construct_end()};
+        OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, name.data(), 0),
+        OSSL_PARAM_construct_end()};
     if (!c || EVP_MAC_CTX_set_params(c.get(), params.data()) != 1) {
         throw std::runtime_error(std::string("OpenSSL has no HMAC with ") + digest);
     }
     return c;
 }
 
-int as_int(std::size_t n) { return static_cast<int>(n); }
+int as_int(std::size_t n) {
+    return static_cast<int>(n);
+}
 
-[[noreturn]] void broken() { throw std::runtime_error("OpenSSL refused a cipher operation"); }
+[[noreturn]] void broken() {
+    throw std::runtime_error("OpenSSL refused a cipher operation");
+}
 
 bool is_aead(sa::Suite s) {
     return s.encryption == sa::Encryption::aes_gcm || s.integrity == sa::Integrity::aes_gmac;
@@ -95,18 +100,23 @@ struct EspCrypto::Contexts {
         return icv;
     }
 
-    // GCM over `aad` and `text` (in place; empty with GMAC). Encrypting fills `tag`; decrypting checks it.
+    // GCM over `aad` and `text` (in place; empty with GMAC). Encrypting fills `tag`; decrypting
+    // checks it.
     bool gcm_run(bool encrypt, std::span<const std::uint8_t> key, const Secret<4>& salt,
-                 std::span<const std::uint8_t> iv, std::span<const std::uint8_t> aad, std::span<std::uint8_t> text,
-                 std::span<std::uint8_t, 16> tag) const {
+                 std::span<const std::uint8_t> iv, std::span<const std::uint8_t> aad,
+                 std::span<std::uint8_t> text, std::span<std::uint8_t, 16> tag) const {
         EVP_CIPHER_CTX* c = cipher.get();
         std::array<std::uint8_t, 12> nonce{};
         std::copy_n(salt.reveal().begin(), 4, nonce.begin());
         std::copy_n(iv.begin(), 8, nonce.begin() + 4);
         int n = 0;
-        if (EVP_CipherInit_ex2(c, gcm.get(), key.data(), nonce.data(), encrypt ? 1 : 0, nullptr) != 1) broken();
+        if (EVP_CipherInit_ex2(c, gcm.get(), key.data(), nonce.data(), encrypt ? 1 : 0, nullptr) !=
+            1)
+            broken();
         if (EVP_CipherUpdate(c, nullptr, &n, aad.data(), as_int(aad.size())) != 1) broken();
-        if (!text.empty() && EVP_CipherUpdate(c, text.data(), &n, text.data(), as_int(text.size())) != 1) broken();
+        if (!text.empty() &&
+            EVP_CipherUpdate(c, text.data(), &n, text.data(), as_int(text.size())) != 1)
+            broken();
         std::array<std::uint8_t, 16> last{};
         if (encrypt) {
             if (EVP_CipherFinal_ex(c, last.data(), &n) != 1) broken();
@@ -121,16 +131,20 @@ struct EspCrypto::Contexts {
         EVP_CIPHER_CTX* c = cipher.get();
         const EVP_CIPHER* which = algorithm == sa::Encryption::aes_cbc ? cbc.get() : des3.get();
         int n = 0;
-        if (EVP_CipherInit_ex2(c, which, key.data(), iv.data(), encrypt ? 1 : 0, nullptr) != 1) broken();
+        if (EVP_CipherInit_ex2(c, which, key.data(), iv.data(), encrypt ? 1 : 0, nullptr) != 1)
+            broken();
         EVP_CIPHER_CTX_set_padding(c, 0);
         if (EVP_CipherUpdate(c, text.data(), &n, text.data(), as_int(text.size())) != 1) broken();
     }
 };
 
 EspCrypto::EspCrypto() : contexts_(std::make_unique<Contexts>()) {}
-EspCrypto::~EspCrypto() { wipe(scratch_); }
+EspCrypto::~EspCrypto() {
+    wipe(scratch_);
+}
 
-void EspCrypto::seal(sa::Suite suite, const sa::EspKeys& keys, const Packet& packet, Random& random, Bytes& out) {
+void EspCrypto::seal(sa::Suite suite, const sa::EspKeys& keys, const Packet& packet, Random& random,
+                     Bytes& out) {
     std::array<std::uint8_t, 16> iv{};
     const std::size_t n = sa::iv_size(suite);
     if (is_aead(suite)) {
@@ -156,7 +170,8 @@ void EspCrypto::seal_with_iv(sa::Suite suite, const sa::EspKeys& keys, const Pac
     std::uint8_t* p = out.data() + start;
     if (!packet.payload.empty()) std::memcpy(p, packet.payload.data(), packet.payload.size());
     p += packet.payload.size();
-    for (std::size_t i = 1; i <= pad; ++i) *p++ = static_cast<std::uint8_t>(i);  // RFC 4303 2.4: 1, 2, 3, …
+    for (std::size_t i = 1; i <= pad; ++i)
+        *p++ = static_cast<std::uint8_t>(i);  // RFC 4303 2.4: 1, 2, 3, …
     *p++ = static_cast<std::uint8_t>(pad);
     *p++ = packet.next_header;
 
@@ -164,10 +179,12 @@ void EspCrypto::seal_with_iv(sa::Suite suite, const sa::EspKeys& keys, const Pac
     const auto text = all.subspan(start, body + pad);
     const auto tail = all.last(icv);
     if (suite.encryption == sa::Encryption::aes_gcm) {
-        contexts_->gcm_run(true, keys.encryption(), keys.salt, iv, all.first(header_size), text, tail.first<16>());
+        contexts_->gcm_run(true, keys.encryption(), keys.salt, iv, all.first(header_size), text,
+                           tail.first<16>());
     } else if (suite.integrity == sa::Integrity::aes_gmac) {
         // RFC 4543 3.3: the IV and the whole payload are additional data, nothing is plaintext.
-        contexts_->gcm_run(true, keys.integrity(), keys.salt, iv, all.first(all.size() - icv), {}, tail.first<16>());
+        contexts_->gcm_run(true, keys.integrity(), keys.salt, iv, all.first(all.size() - icv), {},
+                           tail.first<16>());
     } else {
         if (suite.encryption != sa::Encryption::null) {
             contexts_->cbc_run(true, suite.encryption, keys.encryption(), iv, text);
@@ -195,7 +212,8 @@ std::expected<EspCrypto::Opened, EspError> EspCrypto::open(sa::Suite suite, cons
         std::copy(tail.begin(), tail.end(), tag.begin());
         if (suite.encryption == sa::Encryption::aes_gcm) {
             scratch_.assign(cipher.begin(), cipher.end());
-            if (!contexts_->gcm_run(false, keys.encryption(), keys.salt, iv, packet.first(header_size), scratch_, tag)) {
+            if (!contexts_->gcm_run(false, keys.encryption(), keys.salt, iv,
+                                    packet.first(header_size), scratch_, tag)) {
                 return std::unexpected(EspError::icv);
             }
             plain = scratch_;

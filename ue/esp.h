@@ -1,8 +1,9 @@
 #pragma once
 // The UE's ESP (RFC 4303, transport mode, 32-bit sequence numbers), all suites of A9, on OpenSSL.
 //
-// Shares no code with the gateway's: what this accepts and what it sends is a judgement of its own. Keys lie with the SA;
-// the OpenSSL contexts are shared by all SAs of the thread, so that an SA costs its keys and two dozen octets.
+// Shares no code with the gateway's: what this accepts and what it sends is a judgement of its own.
+// Keys lie with the SA; the OpenSSL contexts are shared by all SAs of the thread, so that an SA
+// costs its keys and two dozen octets.
 
 #include <array>
 #include <cstdint>
@@ -29,7 +30,8 @@ enum class EspError : std::uint8_t {
     padding,    // authentic, but the trailer makes no sense
 };
 
-// The last 64 sequence numbers seen on one inbound SA (RFC 4303 3.4.3). `fresh` before the ICV, `mark` after.
+// The last 64 sequence numbers seen on one inbound SA (RFC 4303 3.4.3). `fresh` before the ICV,
+// `mark` after.
 class ReplayWindow {
   public:
     static constexpr std::uint32_t width = 64;
@@ -42,7 +44,8 @@ class ReplayWindow {
     std::uint32_t highest_ = 0;
 };
 
-// One thread's OpenSSL contexts. Functions throw only if OpenSSL lacks an algorithm altogether (start-up).
+// One thread's OpenSSL contexts. Functions throw only if OpenSSL lacks an algorithm altogether
+// (start-up).
 class EspCrypto {
   public:
     EspCrypto();
@@ -56,16 +59,19 @@ class EspCrypto {
         std::uint8_t next_header = protocol_udp;
         std::span<const std::uint8_t> payload;
     };
-    // Replaces `out` with the ESP packet (from the SPI on). The IV: random for CBC; SPI | sequence number for GCM and GMAC,
-    // since one key serves the four SAs of a set and both ends, and their SPIs differ (A2, A4): no nonce comes twice.
-    void seal(sa::Suite suite, const sa::EspKeys& keys, const Packet& packet, Random& random, Bytes& out);
+    // Replaces `out` with the ESP packet (from the SPI on). The IV: random for CBC; SPI | sequence
+    // number for GCM and GMAC, since one key serves the four SAs of a set and both ends, and their
+    // SPIs differ (A2, A4): no nonce comes twice.
+    void seal(sa::Suite suite, const sa::EspKeys& keys, const Packet& packet, Random& random,
+              Bytes& out);
     // The same with the IV given: known answers.
     void seal_with_iv(sa::Suite suite, const sa::EspKeys& keys, const Packet& packet,
                       std::span<const std::uint8_t> iv, Bytes& out);
 
     struct Opened {
         std::uint8_t next_header = 0;
-        std::span<const std::uint8_t> payload;  // into `packet`, or into this object until the next call
+        std::span<const std::uint8_t>
+            payload;  // into `packet`, or into this object until the next call
     };
     // ICV first, then decryption, then the trailer. `packet` from the SPI on.
     [[nodiscard]] std::expected<Opened, EspError> open(sa::Suite suite, const sa::EspKeys& keys,

@@ -22,7 +22,8 @@ Names wireshark(sa::Suite suite, const sa::EspKeys& keys) {
     Names n{"NULL", "", "NULL", ""};
     const auto hex = [](std::span<const std::uint8_t> k) { return "0x" + to_hex(k); };
     switch (suite.encryption) {
-        case sa::Encryption::null: break;
+        case sa::Encryption::null:
+            break;
         case sa::Encryption::aes_cbc:
             n.encryption = "AES-CBC [RFC3602]";
             n.encryption_key = hex(keys.encryption());
@@ -37,7 +38,8 @@ Names wireshark(sa::Suite suite, const sa::EspKeys& keys) {
             break;
     }
     switch (suite.integrity) {
-        case sa::Integrity::null: break;
+        case sa::Integrity::null:
+            break;
         case sa::Integrity::hmac_sha_1_96:
             n.authentication = "HMAC-SHA-1-96 [RFC2404]";
             n.authentication_key = hex(keys.integrity());
@@ -46,7 +48,9 @@ Names wireshark(sa::Suite suite, const sa::EspKeys& keys) {
             n.authentication = "HMAC-MD5-96 [RFC2403]";
             n.authentication_key = hex(keys.integrity());
             break;
-        case sa::Integrity::aes_gmac: n.authentication = "ANY 128 bit authentication [no checking]"; break;
+        case sa::Integrity::aes_gmac:
+            n.authentication = "ANY 128 bit authentication [no checking]";
+            break;
     }
     return n;
 }
@@ -57,9 +61,10 @@ std::string key_table_rows(const IpAddress& ue, const IpAddress& pcscf, const Sa
     Names n = wireshark(set.suite, set.secret->keys);
     const char* family = ue.is_v6() ? "IPv6" : "IPv4";
     std::string out;
-    const auto row = [&](const IpAddress& from, const IpAddress& to, sa::Spi spi) {
-        out += fmt::format("\"{}\",\"{}\",\"{}\",\"0x{:08x}\",\"{}\",\"{}\",\"{}\",\"{}\"\n", family, from.to_string(),
-                           to.to_string(), spi, n.encryption, n.encryption_key, n.authentication, n.authentication_key);
+    const auto row = [&](const IpAddress& from, const IpAddress& to, Spi spi) {
+        out += fmt::format("\"{}\",\"{}\",\"{}\",\"0x{:08x}\",\"{}\",\"{}\",\"{}\",\"{}\"\n",
+                           family, from.to_string(), to.to_string(), spi, n.encryption,
+                           n.encryption_key, n.authentication, n.authentication_key);
     };
     row(ue, pcscf, set.numbers.spi_ps);
     row(ue, pcscf, set.numbers.spi_pc);
@@ -72,12 +77,17 @@ std::string key_table_rows(const IpAddress& ue, const IpAddress& pcscf, const Sa
 }
 
 Result<std::unique_ptr<FileKeyLog>> FileKeyLog::open(const std::string& path) {
-    const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd < 0) return fail(ErrorKind::io, fmt::format("--keylog {}: {}", path, std::strerror(errno)));
+    const int fd =
+        ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return fail(ErrorKind::io, fmt::format("--keylog {}: {}", path, std::strerror(errno)));
     struct stat s{};
     if (::fstat(fd, &s) != 0 || !S_ISREG(s.st_mode) || (s.st_mode & 077U) != 0) {
         ::close(fd);
-        return fail(ErrorKind::denied, fmt::format("--keylog {}: not a file only its owner may read; remove it or 'chmod 600'", path));
+        return fail(
+            ErrorKind::denied,
+            fmt::format("--keylog {}: not a file only its owner may read; remove it or 'chmod 600'",
+                        path));
     }
     std::FILE* file = ::fdopen(fd, "a");
     if (file == nullptr) {
@@ -87,7 +97,9 @@ Result<std::unique_ptr<FileKeyLog>> FileKeyLog::open(const std::string& path) {
     return std::unique_ptr<FileKeyLog>(new FileKeyLog(file));
 }
 
-FileKeyLog::~FileKeyLog() { std::fclose(file_); }
+FileKeyLog::~FileKeyLog() {
+    std::fclose(file_);
+}
 
 void FileKeyLog::write(const IpAddress& ue, const IpAddress& pcscf, const SaSet& set) {
     std::string rows = key_table_rows(ue, pcscf, set);

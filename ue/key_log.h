@@ -1,5 +1,6 @@
 #pragma once
-// The table that lets Wireshark open the ESP (its file "esp_sa"): only when the operator asks for it by name (S1).
+// The table that lets Wireshark open the ESP (its file "esp_sa"): only when the operator asks for
+// it by name (S1).
 
 #include <cstdio>
 #include <memory>
@@ -10,9 +11,11 @@
 
 namespace gmgate::ue {
 
-// Four lines a set, each a row of Wireshark's "ESP SAs" table. AES-GMAC is beyond Wireshark 4.0 (it takes NULL encryption to have no
-// IV): those rows carry the length of the ICV only, and the SIP behind the eight octets of IV is readable as it stands.
-[[nodiscard]] std::string key_table_rows(const IpAddress& ue, const IpAddress& pcscf, const SaSet& set);
+// Four lines a set, each a row of Wireshark's "ESP SAs" table. AES-GMAC is beyond Wireshark 4.0 (it
+// takes NULL encryption to have no IV): those rows carry the length of the ICV only, and the SIP
+// behind the eight octets of IV is readable as it stands.
+[[nodiscard]] std::string key_table_rows(const IpAddress& ue, const IpAddress& pcscf,
+                                         const SaSet& set);
 
 class FileKeyLog final : public KeyLog {
   public:

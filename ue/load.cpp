@@ -11,9 +11,12 @@ namespace gmgate::ue {
 
 namespace {
 
-// Does the item number n (from 0) belong to the share? Spreads them evenly: 0.5 takes every other one.
+// Does the item number n (from 0) belong to the share? Spreads them evenly: 0.5 takes every other
+// one.
 bool in_share(double share, std::uint64_t n) {
-    const auto upto = [&](std::uint64_t k) { return std::floor(static_cast<double>(k) * share + 1e-9); };
+    const auto upto = [&](std::uint64_t k) {
+        return std::floor(static_cast<double>(k) * share + 1e-9);
+    };
     return upto(n + 1) > upto(n);
 }
 
@@ -26,9 +29,11 @@ Result<MisbehaviourShare> parse_misbehaviour_share(std::string_view text) {
     if (!kind || *kind == Misbehaviour::none) {
         std::string names;
         for (const auto& i : misbehaviours()) {
-            if (i.kind != Misbehaviour::none) names += (names.empty() ? "" : ", ") + std::string(i.name);
+            if (i.kind != Misbehaviour::none)
+                names += (names.empty() ? "" : ", ") + std::string(i.name);
         }
-        return fail(ErrorKind::invalid, fmt::format("--misbehave {}: not one of {}", text.substr(0, colon), names));
+        return fail(ErrorKind::invalid,
+                    fmt::format("--misbehave {}: not one of {}", text.substr(0, colon), names));
     }
     m.kind = *kind;
     if (colon == std::string_view::npos) return m;
@@ -37,9 +42,12 @@ Result<MisbehaviourShare> parse_misbehaviour_share(std::string_view text) {
     if (percent) amount.remove_suffix(1);
     double value = 0;
     const auto [end, ec] = std::from_chars(amount.data(), amount.data() + amount.size(), value);
-    if (ec != std::errc{} || end != amount.data() + amount.size() || !(value > 0) || (percent && value > 100) ||
+    if (ec != std::errc{} || end != amount.data() + amount.size() || !(value > 0) ||
+        (percent && value > 100) ||
         (!percent && (value != std::floor(value) || value > 10'000'000))) {
-        return fail(ErrorKind::invalid, fmt::format("--misbehave {}: give a number of phones (:3) or a share (:1%)", text));
+        return fail(
+            ErrorKind::invalid,
+            fmt::format("--misbehave {}: give a number of phones (:3) or a share (:1%)", text));
     }
     if (percent) {
         m.share = value / 100;
@@ -51,17 +59,24 @@ Result<MisbehaviourShare> parse_misbehaviour_share(std::string_view text) {
 
 std::string_view name(Load::Stage stage) {
     switch (stage) {
-        case Load::Stage::registering: return "registering";
-        case Load::Stage::talking: return "messages";
-        case Load::Stage::reregistering: return "re-registering";
-        case Load::Stage::holding: return "registered";
-        case Load::Stage::deregistering: return "de-registering";
-        case Load::Stage::over: return "over";
+        case Load::Stage::registering:
+            return "registering";
+        case Load::Stage::talking:
+            return "messages";
+        case Load::Stage::reregistering:
+            return "re-registering";
+        case Load::Stage::holding:
+            return "registered";
+        case Load::Stage::deregistering:
+            return "de-registering";
+        case Load::Stage::over:
+            return "over";
     }
     return "";
 }
 
-Load::Load(PhoneContext& context, const LoadOptions& options) : context_(context), options_(options) {
+Load::Load(PhoneContext& context, const LoadOptions& options)
+    : context_(context), options_(options) {
     timer_.bind<&Load::on_tick>(this);
     context_.on_event = [this](Phone& p, PhoneEvent e) { on_phone(p, e); };
 }
@@ -93,11 +108,15 @@ Result<void> Load::plan() {
         if (m.share > 0) count = static_cast<std::uint64_t>(std::llround(m.share * o.phones));
         for (std::uint64_t k = 0; k < count; ++k) {
             // Spread over the fleet; where one is taken, the next free one.
-            auto i = static_cast<std::size_t>((static_cast<double>(k) + 0.5) * o.phones / static_cast<double>(count));
+            auto i = static_cast<std::size_t>((static_cast<double>(k) + 0.5) * o.phones /
+                                              static_cast<double>(count));
             std::size_t tried = 0;
-            while (tried < misbehave.size() && misbehave[i % o.phones] != Misbehaviour::none) ++i, ++tried;
+            while (tried < misbehave.size() && misbehave[i % o.phones] != Misbehaviour::none)
+                ++i, ++tried;
             if (tried == misbehave.size()) {
-                return fail(ErrorKind::invalid, fmt::format("--misbehave asks for more phones than the {} there are", o.phones));
+                return fail(ErrorKind::invalid,
+                            fmt::format("--misbehave asks for more phones than the {} there are",
+                                        o.phones));
             }
             misbehave[i % o.phones] = m.kind;
         }
@@ -116,8 +135,9 @@ Result<void> Load::plan() {
         const std::uint64_t nth = of_family[v6 ? 1 : 0]++;
         const std::uint64_t host = net->single() ? nth : o.first_phone + nth;
         if (host > net->last()) {
-            return fail(ErrorKind::invalid, fmt::format("{} has no address for phone {}: give a larger network", net->to_string(),
-                                                        o.first_phone + i));
+            return fail(ErrorKind::invalid,
+                        fmt::format("{} has no address for phone {}: give a larger network",
+                                    net->to_string(), o.first_phone + i));
         }
         p.number = o.first_phone + i;
         p.imsi = o.first_imsi + p.number - 1;
@@ -169,13 +189,15 @@ void Load::interrupt() {
 // Starts as many phones on the stage's errand as rate and window allow.
 void Load::on_tick() {
     context_.timers.start(timer_, tick);
-    if (stage_ != Stage::registering && stage_ != Stage::reregistering && stage_ != Stage::deregistering) {
+    if (stage_ != Stage::registering && stage_ != Stage::reregistering &&
+        stage_ != Stage::deregistering) {
         advance_stage();
         return;
     }
     std::size_t due = phones_.size();
     if (options_.rate > 0) {
-        const double elapsed = std::chrono::duration<double>(context_.timers.now() - stage_began_).count();
+        const double elapsed =
+            std::chrono::duration<double>(context_.timers.now() - stage_began_).count();
         due = std::min(due, static_cast<std::size_t>(elapsed * options_.rate) + 1);
     }
     while (next_ < due && in_flight_ < options_.max_in_flight) {
@@ -209,7 +231,9 @@ void Load::on_phone(Phone& p, PhoneEvent event) {
             if (p.plan().misbehaviour == Misbehaviour::none) registered_at_ = context_.timers.now();
             landed();
             break;
-        case PhoneEvent::talked: ++talked_; break;
+        case PhoneEvent::talked:
+            ++talked_;
+            break;
         case PhoneEvent::reregistered:
             if (stage_ == Stage::reregistering) {
                 ++renewed_;
@@ -232,7 +256,8 @@ void Load::advance_stage() {
             if (next_ == phones_.size() && settled_ >= phones_.size()) enter(Stage::talking);
             break;
         case Stage::talking:
-            if (talked_ >= talkers_) enter(options_.reregister_once ? Stage::reregistering : Stage::holding);
+            if (talked_ >= talkers_)
+                enter(options_.reregister_once ? Stage::reregistering : Stage::holding);
             break;
         case Stage::reregistering:
             if (next_ == phones_.size() && renewed_ >= to_renew_) enter(Stage::holding);
@@ -244,14 +269,16 @@ void Load::advance_stage() {
         case Stage::deregistering:
             if (next_ == phones_.size() && in_flight_ == 0) enter(Stage::over);
             break;
-        case Stage::over: break;
+        case Stage::over:
+            break;
     }
 }
 
 bool Load::good() const {
     const Statistics& s = context_.statistics;
     std::uint64_t misbehaving = 0;
-    for (const auto& p : phones_) misbehaving += p->plan().misbehaviour != Misbehaviour::none ? 1U : 0U;
+    for (const auto& p : phones_)
+        misbehaving += p->plan().misbehaviour != Misbehaviour::none ? 1U : 0U;
     std::uint64_t as_expected = 0;
     for (const auto& m : s.misbehaved) as_expected += m.as_expected;
     return s.failed == 0 && settled_ >= phones_.size() && as_expected == misbehaving &&

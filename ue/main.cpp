@@ -43,7 +43,8 @@ struct Options {
     std::uint32_t expires = 600000;
     std::uint16_t clear_port = 5060;
     std::size_t mtu = 0;
-    bool only_register = false, show_messages = false, verbose = false, quiet = false, setup_net = false, strict = false;
+    bool only_register = false, show_messages = false, verbose = false, quiet = false,
+         setup_net = false, strict = false;
 };
 
 int usage_error(const std::string& text) {
@@ -68,53 +69,135 @@ Misbehaviours: wrong-ik wrong-res mac-failure sync-failure silent-after-sm6 alte
 Exit code: 0 all phones saw what they should; 1 some did not; 2 wrong options, permissions or addresses.)";
 
 void describe(CLI::App& app, Options& o) {
-    app.description("gmue: IMS phones for a P-CSCF. Registers one phone and shows each step, or many as a load generator.\n"
-                    "IMS AKA, security agreement and ESP are its own, independent of the gateway's.");
+    app.description(
+        "gmue: IMS phones for a P-CSCF. Registers one phone and shows each step, or many as a load "
+        "generator.\n"
+        "IMS AKA, security agreement and ESP are its own, independent of the gateway's.");
     app.footer(footer);
     app.set_version_flag("--version", GMGATE_VERSION);
-    app.add_option("--pcscf", o.pcscf, "the P-CSCF's IPv4 address, with :port if not 5060")->group("Network");
-    app.add_option("--pcscf6", o.pcscf6, "its IPv6 address, with [address]:port if not 5060")->group("Network");
-    app.add_option("--ue-net", o.net4, "IPv4 network (or the one address) of the phones; phone n is host n")->group("Network");
-    app.add_option("--ue-net6", o.net6, "IPv6 network (or the one address) of the phones")->group("Network");
-    app.add_flag("--setup-net", o.setup_net, "make these networks local to this host (ip route), undo it at the end")->group("Network");
-    app.add_option("--clear-port", o.clear_port, "UDP port of the phones for SM1 and SM6")->group("Network")->capture_default_str();
-    app.add_option("--mtu", o.mtu, "largest IP packet to send; default: that of the route")->group("Network")->check(CLI::Range(1280, 65535));
+    app.add_option("--pcscf", o.pcscf, "the P-CSCF's IPv4 address, with :port if not 5060")
+        ->group("Network");
+    app.add_option("--pcscf6", o.pcscf6, "its IPv6 address, with [address]:port if not 5060")
+        ->group("Network");
+    app.add_option("--ue-net", o.net4,
+                   "IPv4 network (or the one address) of the phones; phone n is host n")
+        ->group("Network");
+    app.add_option("--ue-net6", o.net6, "IPv6 network (or the one address) of the phones")
+        ->group("Network");
+    app.add_flag("--setup-net", o.setup_net,
+                 "make these networks local to this host (ip route), undo it at the end")
+        ->group("Network");
+    app.add_option("--clear-port", o.clear_port, "UDP port of the phones for SM1 and SM6")
+        ->group("Network")
+        ->capture_default_str();
+    app.add_option("--mtu", o.mtu, "largest IP packet to send; default: that of the route")
+        ->group("Network")
+        ->check(CLI::Range(1280, 65535));
 
-    app.add_option("--realm", o.realm, "home network domain: IMPI is <imsi>@<realm>, IMPU sip:<imsi>@<realm>")->group("Subscribers")->required();
-    app.add_option("--seed", o.seed, "hex; K and OPc are generated from it and the IMSI, as gmhome --generate does")->group("Subscribers");
-    app.add_option("--subscribers", o.subscribers, "CSV file with columns imsi, k, opc or op (instead of --seed)")->group("Subscribers");
-    app.add_option("--imsi", o.imsi, "IMSI of phone 1; the others count up from it (default 001010000000001)")->group("Subscribers");
+    app.add_option("--realm", o.realm,
+                   "home network domain: IMPI is <imsi>@<realm>, IMPU sip:<imsi>@<realm>")
+        ->group("Subscribers")
+        ->required();
+    app.add_option("--seed", o.seed,
+                   "hex; K and OPc are generated from it and the IMSI, as gmhome --generate does")
+        ->group("Subscribers");
+    app.add_option("--subscribers", o.subscribers,
+                   "CSV file with columns imsi, k, opc or op (instead of --seed)")
+        ->group("Subscribers");
+    app.add_option("--imsi", o.imsi,
+                   "IMSI of phone 1; the others count up from it (default 001010000000001)")
+        ->group("Subscribers");
 
-    app.add_option("--phones", o.load.phones, "how many")->group("Load")->capture_default_str()->check(CLI::Range(1, 2000000));
-    app.add_option("--first-phone", o.load.first_phone, "number of the first one: shifts IMSI and address")->group("Load")->capture_default_str()->check(CLI::Range(1, 100000000));
-    app.add_option("--rate", o.load.rate, "registrations started per second; 0: as fast as --in-flight allows")->group("Load")->check(CLI::NonNegativeNumber)->capture_default_str();
-    app.add_option("--in-flight", o.load.max_in_flight, "phones between SM1 and SM12 at most")->group("Load")->capture_default_str()->check(CLI::Range(1, 1000000));
-    app.add_option("--ipv6-share", o.load.ipv6_share, "share of phones over IPv6, 0 to 1")->group("Load")->check(CLI::Range(0.0, 1.0));
-    app.add_option("--tcp-share", o.load.tcp_share, "share of phones over TCP, 0 to 1")->group("Load")->check(CLI::Range(0.0, 1.0));
-    app.add_option("--suites", o.suites, "all, or a list: hmac-sha-1-96/aes-cbc,null/aes-gcm,…")->group("Load")->capture_default_str();
-    app.add_option("--offer", o.offer, "all: each phone offers all these suites; one: each offers one of them in turn; auto: one if --phones > 1")
-        ->group("Load")->check(CLI::IsMember({"auto", "all", "one"}));
-    app.add_option("--style", o.style, "handwriting of the phones' headers: plain samsung qualcomm mediatek google, mix; auto: mix if --phones > 1")->group("Load");
+    app.add_option("--phones", o.load.phones, "how many")
+        ->group("Load")
+        ->capture_default_str()
+        ->check(CLI::Range(1, 2000000));
+    app.add_option("--first-phone", o.load.first_phone,
+                   "number of the first one: shifts IMSI and address")
+        ->group("Load")
+        ->capture_default_str()
+        ->check(CLI::Range(1, 100000000));
+    app.add_option("--rate", o.load.rate,
+                   "registrations started per second; 0: as fast as --in-flight allows")
+        ->group("Load")
+        ->check(CLI::NonNegativeNumber)
+        ->capture_default_str();
+    app.add_option("--in-flight", o.load.max_in_flight, "phones between SM1 and SM12 at most")
+        ->group("Load")
+        ->capture_default_str()
+        ->check(CLI::Range(1, 1000000));
+    app.add_option("--ipv6-share", o.load.ipv6_share, "share of phones over IPv6, 0 to 1")
+        ->group("Load")
+        ->check(CLI::Range(0.0, 1.0));
+    app.add_option("--tcp-share", o.load.tcp_share, "share of phones over TCP, 0 to 1")
+        ->group("Load")
+        ->check(CLI::Range(0.0, 1.0));
+    app.add_option("--suites", o.suites, "all, or a list: hmac-sha-1-96/aes-cbc,null/aes-gcm,…")
+        ->group("Load")
+        ->capture_default_str();
+    app.add_option("--offer", o.offer,
+                   "all: each phone offers all these suites; one: each offers one of them in turn; "
+                   "auto: one if --phones > 1")
+        ->group("Load")
+        ->check(CLI::IsMember({"auto", "all", "one"}));
+    app.add_option("--style", o.style,
+                   "handwriting of the phones' headers: plain samsung qualcomm mediatek google, "
+                   "mix; auto: mix if --phones > 1")
+        ->group("Load");
 
-    app.add_flag("--only-register", o.only_register, "no messages and no re-registration: --messages 0 and no --reregister-once")->group("After registration");
-    app.add_option("--messages", o.messages, "requests each phone then sends, MESSAGE and OPTIONS in turn")->group("After registration")->capture_default_str()->check(CLI::Range(0, 255));
-    app.add_option("--message-share", o.load.message_share, "share of phones that send them")->group("After registration")->check(CLI::Range(0.0, 1.0))->capture_default_str();
-    app.add_option("--message-interval", o.message_interval, "seconds between a phone's requests")->group("After registration")->check(CLI::NonNegativeNumber)->capture_default_str();
-    app.add_option("--reregister", o.reregister, "seconds between re-registrations of each phone, while it holds")->group("After registration")->check(CLI::NonNegativeNumber);
-    app.add_option("--hold", o.hold, "seconds to stay registered; -1: until Ctrl-C")->group("After registration")->capture_default_str();
+    app.add_flag("--only-register", o.only_register,
+                 "no messages and no re-registration: --messages 0 and no --reregister-once")
+        ->group("After registration");
+    app.add_option("--messages", o.messages,
+                   "requests each phone then sends, MESSAGE and OPTIONS in turn")
+        ->group("After registration")
+        ->capture_default_str()
+        ->check(CLI::Range(0, 255));
+    app.add_option("--message-share", o.load.message_share, "share of phones that send them")
+        ->group("After registration")
+        ->check(CLI::Range(0.0, 1.0))
+        ->capture_default_str();
+    app.add_option("--message-interval", o.message_interval, "seconds between a phone's requests")
+        ->group("After registration")
+        ->check(CLI::NonNegativeNumber)
+        ->capture_default_str();
+    app.add_option("--reregister", o.reregister,
+                   "seconds between re-registrations of each phone, while it holds")
+        ->group("After registration")
+        ->check(CLI::NonNegativeNumber);
+    app.add_option("--hold", o.hold, "seconds to stay registered; -1: until Ctrl-C")
+        ->group("After registration")
+        ->capture_default_str();
     app.add_flag("--stay", o.load.stay, "end without de-registering")->group("After registration");
-    app.add_option("--expires", o.expires, "seconds asked for in REGISTER")->group("After registration")->capture_default_str();
+    app.add_option("--expires", o.expires, "seconds asked for in REGISTER")
+        ->group("After registration")
+        ->capture_default_str();
 
-    app.add_option("--misbehave", o.misbehave, "KIND[:phones|:share%], may be given several times; kinds below")->group("Misbehaviour");
-    app.add_option("--silence", o.silence, "seconds a misbehaving phone waits before it calls it \"no answer\"")->group("Misbehaviour")->capture_default_str()->check(CLI::PositiveNumber);
-    app.add_option("--timeout", o.timeout, "seconds a phone waits for a final answer")->group("Misbehaviour")->capture_default_str()->check(CLI::PositiveNumber);
+    app.add_option("--misbehave", o.misbehave,
+                   "KIND[:phones|:share%], may be given several times; kinds below")
+        ->group("Misbehaviour");
+    app.add_option("--silence", o.silence,
+                   "seconds a misbehaving phone waits before it calls it \"no answer\"")
+        ->group("Misbehaviour")
+        ->capture_default_str()
+        ->check(CLI::PositiveNumber);
+    app.add_option("--timeout", o.timeout, "seconds a phone waits for a final answer")
+        ->group("Misbehaviour")
+        ->capture_default_str()
+        ->check(CLI::PositiveNumber);
 
     app.add_flag("--verbose", o.verbose, "show each step also of several phones")->group("Output");
     app.add_flag("--quiet", o.quiet, "no steps, no progress, no summary")->group("Output");
     app.add_flag("--show-messages", o.show_messages, "show the SIP as well")->group("Output");
-    app.add_option("--json", o.json, "write the summary as JSON to this file; - : standard output")->group("Output");
-    app.add_option("--keylog", o.keylog, "append the keys of all SAs to this file, as Wireshark's esp_sa table (mode 0600)")->group("Output");
-    app.add_flag("--strict", o.strict, "also fail if the gateway broke a rule that did not stop a phone")->group("Output");
+    app.add_option("--json", o.json, "write the summary as JSON to this file; - : standard output")
+        ->group("Output");
+    app.add_option(
+           "--keylog", o.keylog,
+           "append the keys of all SAs to this file, as Wireshark's esp_sa table (mode 0600)")
+        ->group("Output");
+    app.add_flag("--strict", o.strict,
+                 "also fail if the gateway broke a rule that did not stop a phone")
+        ->group("Output");
 }
 
 Result<std::vector<sa::Suite>> parse_suites(const std::string& text) {
@@ -127,7 +210,8 @@ Result<std::vector<sa::Suite>> parse_suites(const std::string& text) {
         if (!s) {
             std::string all;
             for (const auto a : sa::all_suites) all += (all.empty() ? "" : ", ") + sa::to_string(a);
-            return fail(ErrorKind::invalid, fmt::format("--suites: '{}' is none of {}", trim(rest.substr(0, comma)), all));
+            return fail(ErrorKind::invalid, fmt::format("--suites: '{}' is none of {}",
+                                                        trim(rest.substr(0, comma)), all));
         }
         out.push_back(*s);
         if (comma == std::string_view::npos) return out;
@@ -136,14 +220,21 @@ Result<std::vector<sa::Suite>> parse_suites(const std::string& text) {
 }
 
 Result<std::vector<Style>> parse_styles(const std::string& text, bool several) {
-    if (text == "mix" || (text == "auto" && several)) return std::vector<Style>(all_styles.begin(), all_styles.end());
+    if (text == "mix" || (text == "auto" && several))
+        return std::vector<Style>(all_styles.begin(), all_styles.end());
     if (text == "auto") return std::vector<Style>{Style::plain};
     const auto s = parse_style(text);
-    if (!s) return fail(ErrorKind::invalid, fmt::format("--style: '{}' is none of plain, samsung, qualcomm, mediatek, google, mix", text));
+    if (!s)
+        return fail(
+            ErrorKind::invalid,
+            fmt::format("--style: '{}' is none of plain, samsung, qualcomm, mediatek, google, mix",
+                        text));
     return std::vector<Style>{*s};
 }
 
-Duration seconds(double s) { return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(s)); }
+Duration seconds(double s) {
+    return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(s));
+}
 
 int run_command(const std::vector<std::string>& command) {
     std::vector<char*> argv;
@@ -165,7 +256,11 @@ class LocalRoutes {
     Result<void> add(const AddressPlan& net) {
         if (is_local(net.host(1))) return {};
         if (run_command({"ip", "route", "add", "local", net.to_string(), "dev", "lo"}) != 0) {
-            return fail(ErrorKind::denied, fmt::format("--setup-net: 'ip route add local {} dev lo' failed; it needs CAP_NET_ADMIN", net.to_string()));
+            return fail(
+                ErrorKind::denied,
+                fmt::format(
+                    "--setup-net: 'ip route add local {} dev lo' failed; it needs CAP_NET_ADMIN",
+                    net.to_string()));
         }
         added_.push_back(net.to_string());
         return {};
@@ -192,10 +287,14 @@ class Progress {
     Progress& operator=(const Progress&) = delete;
 
   private:
-    [[nodiscard]] Duration period() const { return tty_ ? Duration(std::chrono::milliseconds(100)) : Duration(std::chrono::seconds(5)); }
+    [[nodiscard]] Duration period() const {
+        return tty_ ? Duration(std::chrono::milliseconds(100)) : Duration(std::chrono::seconds(5));
+    }
     void on_timer() {
         winsize w{};
-        const std::size_t width = tty_ && ioctl(fileno(out_), TIOCGWINSZ, &w) == 0 && w.ws_col > 20 ? w.ws_col - 1U : 100U;
+        const std::size_t width = tty_ && ioctl(fileno(out_), TIOCGWINSZ, &w) == 0 && w.ws_col > 20
+                                      ? w.ws_col - 1U
+                                      : 100U;
         const std::string line = progress_line(load_, width);
         if (tty_) {
             fmt::print(out_, "\r\x1b[K{}", line);
@@ -220,24 +319,30 @@ int run(Options& o) {
     std::optional<Endpoint> pcscf4, pcscf6;
     if (!o.pcscf.empty()) {
         pcscf4 = Endpoint::parse(o.pcscf, 5060);
-        if (!pcscf4) return usage_error(fmt::format("--pcscf: '{}' is not an address (host names are not resolved)", o.pcscf));
+        if (!pcscf4)
+            return usage_error(fmt::format(
+                "--pcscf: '{}' is not an address (host names are not resolved)", o.pcscf));
         if (pcscf4->address.is_v6()) std::swap(pcscf4, pcscf6);
     }
     if (!o.pcscf6.empty()) {
         pcscf6 = Endpoint::parse(o.pcscf6, 5060);
-        if (!pcscf6 || !pcscf6->address.is_v6()) return usage_error(fmt::format("--pcscf6: '{}' is not an IPv6 address", o.pcscf6));
+        if (!pcscf6 || !pcscf6->address.is_v6())
+            return usage_error(fmt::format("--pcscf6: '{}' is not an IPv6 address", o.pcscf6));
     }
-    if (!pcscf4 && !pcscf6) return usage_error("where is the P-CSCF? give --pcscf ADDRESS, or --pcscf6");
+    if (!pcscf4 && !pcscf6)
+        return usage_error("where is the P-CSCF? give --pcscf ADDRESS, or --pcscf6");
     for (auto [text, option] : {std::pair{&o.net4, "--ue-net"}, std::pair{&o.net6, "--ue-net6"}}) {
         if (text->empty()) continue;
         auto n = AddressPlan::parse(*text);
         if (!n) return usage_error(fmt::format("{}: {}", option, n.error().text));
         (n->is_v6() ? l.net6 : l.net4) = *n;
     }
-    if (!l.net4 && !l.net6) return usage_error("which addresses are the phones'? give --ue-net NETWORK, or --ue-net6");
+    if (!l.net4 && !l.net6)
+        return usage_error("which addresses are the phones'? give --ue-net NETWORK, or --ue-net6");
     if (!l.net4) l.ipv6_share = 1;
     if (l.ipv6_share > 0 && !pcscf6) return usage_error("phones over IPv6 need --pcscf6");
-    if (l.ipv6_share < 1 && !pcscf4) return usage_error("phones over IPv4 need --pcscf (or give --ipv6-share 1)");
+    if (l.ipv6_share < 1 && !pcscf4)
+        return usage_error("phones over IPv4 need --pcscf (or give --ipv6-share 1)");
 
     auto suites = parse_suites(o.suites);
     if (!suites) return usage_error(suites.error().text);
@@ -263,7 +368,8 @@ int run(Options& o) {
     }
     if (!o.seed.empty()) {
         seed = from_hex(o.seed);
-        if (!seed || seed->size() < 8) return usage_error("--seed: an even number of hex digits, at least 16");
+        if (!seed || seed->size() < 8)
+            return usage_error("--seed: an even number of hex digits, at least 16");
         wipe(std::span(reinterpret_cast<std::uint8_t*>(o.seed.data()), o.seed.size()));
     } else {
         auto loaded = SubscriberFile::load(o.subscribers);
@@ -272,7 +378,8 @@ int run(Options& o) {
         if (o.imsi.empty()) o.imsi = file->first_imsi();
     }
     if (!o.imsi.empty()) {
-        if (o.imsi.size() > 15 || !std::ranges::all_of(o.imsi, [](char c) { return c >= '0' && c <= '9'; })) {
+        if (o.imsi.size() > 15 ||
+            !std::ranges::all_of(o.imsi, [](char c) { return c >= '0' && c <= '9'; })) {
             return usage_error(fmt::format("--imsi: '{}' is not 1 to 15 digits", o.imsi));
         }
         l.first_imsi = std::stoull(o.imsi);
@@ -280,8 +387,10 @@ int run(Options& o) {
     }
     if (file) {
         for (std::uint32_t i = 0; i < l.phones; ++i) {
-            const std::string imsi = fmt::format("{:0{}}", l.first_imsi + l.first_phone - 1 + i, l.imsi_digits);
-            if (file->find(imsi) == nullptr) return usage_error(fmt::format("{} has no IMSI {}", o.subscribers, imsi));
+            const std::string imsi =
+                fmt::format("{:0{}}", l.first_imsi + l.first_phone - 1 + i, l.imsi_digits);
+            if (file->find(imsi) == nullptr)
+                return usage_error(fmt::format("{} has no IMSI {}", o.subscribers, imsi));
         }
     }
 
@@ -294,15 +403,19 @@ int run(Options& o) {
         }
         const IpAddress first = (*net)->host((*net)->single() ? 0 : l.first_phone);
         if (!is_local(first)) {
-            return usage_error(fmt::format("{} is not an address of this host: add --setup-net, or 'ip route add local {} dev lo'",
-                                           first.to_string(), (*net)->to_string()));
+            return usage_error(
+                fmt::format("{} is not an address of this host: add --setup-net, or 'ip route add "
+                            "local {} dev lo'",
+                            first.to_string(), (*net)->to_string()));
         }
     }
     std::size_t mtu = o.mtu;
     for (const auto* p : {&pcscf4, &pcscf6}) {
         if (!*p || ((*p)->address.is_v6() ? l.ipv6_share <= 0 : l.ipv6_share >= 1)) continue;
         const std::size_t m = route_mtu((*p)->address);
-        if (m == 0) return usage_error(fmt::format("no route to the P-CSCF at {}", (*p)->address.to_string()));
+        if (m == 0)
+            return usage_error(
+                fmt::format("no route to the P-CSCF at {}", (*p)->address.to_string()));
         if (o.mtu == 0) mtu = mtu == 0 ? m : std::min(mtu, m);
     }
     rlimit files{};
@@ -331,7 +444,8 @@ int run(Options& o) {
         void on_udp(const Endpoint& from, const IpAddress& to, std::string_view payload) override {
             if (load != nullptr) load->on_udp(from, to, payload);
         }
-        void on_esp(const IpAddress& from, const IpAddress& to, std::span<const std::uint8_t> esp) override {
+        void on_esp(const IpAddress& from, const IpAddress& to,
+                    std::span<const std::uint8_t> esp) override {
             if (load != nullptr) load->on_esp(from, to, esp);
         }
     } relay;
@@ -350,7 +464,11 @@ int run(Options& o) {
         narrator.emplace(people, isatty(fileno(people)) != 0, o.show_messages, several);
     }
 
-    PhoneContext context{.timers = loop.timers(), .random = random, .network = **network, .crypto = crypto, .statistics = statistics};
+    PhoneContext context{.timers = loop.timers(),
+                         .random = random,
+                         .network = **network,
+                         .crypto = crypto,
+                         .statistics = statistics};
     context.observer = narrator ? &*narrator : nullptr;
     context.key_log = keys.get();
     context.card = [&](std::string_view imsi) {
@@ -382,7 +500,8 @@ int run(Options& o) {
     {
         std::optional<Progress> progress;
         if (!o.quiet && !narrator) progress.emplace(loop.timers(), **load, people);
-        // The last packets (an answer, a FIN) leave with the flush before the loop looks whether to stop.
+        // The last packets (an answer, a FIN) leave with the flush before the loop looks whether to
+        // stop.
         (*load)->start([&] { loop.stop(); });
         loop.run();
     }
@@ -392,7 +511,8 @@ int run(Options& o) {
 
     if (!o.quiet) {
         fmt::print(people, "{}", text_summary(**load, took, (*network)->send_errors()));
-        if ((*network)->send_errors() > 0) fmt::print(people, "  first: {}\n", (*network)->first_send_error());
+        if ((*network)->send_errors() > 0)
+            fmt::print(people, "  first: {}\n", (*network)->first_send_error());
         std::fflush(people);
     }
     if (!o.json.empty()) {
@@ -402,7 +522,8 @@ int run(Options& o) {
         } else {
             std::ofstream out(o.json, std::ios::binary | std::ios::trunc);
             out << j;
-            if (!out.flush()) return usage_error(fmt::format("--json {}: cannot be written", o.json));
+            if (!out.flush())
+                return usage_error(fmt::format("--json {}: cannot be written", o.json));
         }
     }
     const bool good = (*load)->good() && (!o.strict || statistics.violations.total() == 0);

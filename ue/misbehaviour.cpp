@@ -25,7 +25,9 @@ const std::array<MisbehaviourInfo, misbehaviour_count>& misbehaviours() {
     return table;
 }
 
-const MisbehaviourInfo& info(Misbehaviour kind) { return misbehaviours()[static_cast<std::size_t>(kind)]; }
+const MisbehaviourInfo& info(Misbehaviour kind) {
+    return misbehaviours()[static_cast<std::size_t>(kind)];
+}
 
 std::optional<Misbehaviour> parse_misbehaviour(std::string_view text) {
     for (const auto& m : misbehaviours()) {

@@ -1,5 +1,6 @@
 #pragma once
-// What a phone can be told to do wrong, and what a right gateway then does (SPEC C, A6, B7, RFC 4303 3.4).
+// What a phone can be told to do wrong, and what a right gateway then does (SPEC C, A6, B7, RFC
+// 4303 3.4).
 
 #include <array>
 #include <cstdint>
@@ -10,19 +11,19 @@ namespace gmgate::ue {
 
 enum class Misbehaviour : std::uint8_t {
     none,
-    wrong_ik,             // C1: SM7 under other keys; no answer
-    wrong_res,            // C2: right keys, wrong answer; 403
-    mac_failure,          // C3: refuses the network: empty response, no auts; 403 as SM1 came
-    sync_failure,         // C4: auts; challenged again, and registered
-    silent_after_sm6,     // C5: never sends SM7; no answer
-    altered_verify,       // C8: Security-Verify is not the list it was sent; refused or no answer
-    altered_client,       // C8: Security-Client of SM7 is not that of SM1; refused or no answer
-    no_security_client,   // C6: 421
-    bad_proposal,         // C6: nothing acceptable offered; 494
-    replay,               // RFC 4303: packets sent again; no second answer, good ones pass
-    forged_esp,           // bad ICVs under a live SPI; no answer, good ones pass
-    unknown_spi,          // ESP nobody has an SA for; no answer, good ones pass
-    clear_on_protected,   // A6: clear SIP to port_ps; no answer, good ones pass
+    wrong_ik,            // C1: SM7 under other keys; no answer
+    wrong_res,           // C2: right keys, wrong answer; 403
+    mac_failure,         // C3: refuses the network: empty response, no auts; 403 as SM1 came
+    sync_failure,        // C4: auts; challenged again, and registered
+    silent_after_sm6,    // C5: never sends SM7; no answer
+    altered_verify,      // C8: Security-Verify is not the list it was sent; refused or no answer
+    altered_client,      // C8: Security-Client of SM7 is not that of SM1; refused or no answer
+    no_security_client,  // C6: 421
+    bad_proposal,        // C6: nothing acceptable offered; 494
+    replay,              // RFC 4303: packets sent again; no second answer, good ones pass
+    forged_esp,          // bad ICVs under a live SPI; no answer, good ones pass
+    unknown_spi,         // ESP nobody has an SA for; no answer, good ones pass
+    clear_on_protected,  // A6: clear SIP to port_ps; no answer, good ones pass
 };
 inline constexpr std::size_t misbehaviour_count = 14;
 

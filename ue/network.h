@@ -15,7 +15,8 @@ class ClearStreamHandler {
   public:
     virtual ~ClearStreamHandler() = default;
     virtual void stream_data(std::string_view data) = 0;
-    virtual void stream_closed(std::string_view why) = 0;  // the stream is dead; destroy it when convenient
+    virtual void stream_closed(
+        std::string_view why) = 0;  // the stream is dead; destroy it when convenient
 };
 
 // One ordinary TCP connection, for SM1 and SM6 of a phone that uses TCP. Destroying it closes it.
@@ -31,8 +32,10 @@ class Network {
     virtual ~Network() = default;
     // Clear UDP from the phone's address and the clear port.
     virtual void send_udp(const Endpoint& from, const Endpoint& to, std::string_view payload) = 0;
-    // An ESP packet (from the SPI on); the IP header, and fragments where needed, are the network's.
-    virtual void send_esp(const IpAddress& from, const IpAddress& to, std::span<const std::uint8_t> esp) = 0;
+    // An ESP packet (from the SPI on); the IP header, and fragments where needed, are the
+    // network's.
+    virtual void send_esp(const IpAddress& from, const IpAddress& to,
+                          std::span<const std::uint8_t> esp) = 0;
     virtual std::unique_ptr<ClearStream> connect_tcp(const IpAddress& from, const Endpoint& to,
                                                      ClearStreamHandler& handler) = 0;
 };

@@ -19,10 +19,13 @@ std::uint16_t finish(std::uint64_t sum) {
     return static_cast<std::uint16_t>(~sum);
 }
 
-void append(Bytes& out, std::span<const std::uint8_t> data) { out.insert(out.end(), data.begin(), data.end()); }
+void append(Bytes& out, std::span<const std::uint8_t> data) {
+    out.insert(out.end(), data.begin(), data.end());
+}
 
-Bytes ipv4_packet(const IpAddress& from, const IpAddress& to, std::uint8_t protocol, std::uint16_t identification,
-                  std::uint16_t fragment_field, std::span<const std::uint8_t> payload) {
+Bytes ipv4_packet(const IpAddress& from, const IpAddress& to, std::uint8_t protocol,
+                  std::uint16_t identification, std::uint16_t fragment_field,
+                  std::span<const std::uint8_t> payload) {
     Bytes p;
     p.reserve(20 + payload.size());
     p.resize(20);
@@ -39,7 +42,8 @@ Bytes ipv4_packet(const IpAddress& from, const IpAddress& to, std::uint8_t proto
     return p;
 }
 
-Bytes ipv6_packet(const IpAddress& from, const IpAddress& to, std::uint8_t next, std::size_t length) {
+Bytes ipv6_packet(const IpAddress& from, const IpAddress& to, std::uint8_t next,
+                  std::size_t length) {
     Bytes p;
     p.reserve(40 + length);
     p.resize(40);
@@ -63,7 +67,8 @@ std::uint16_t transport_checksum(const IpAddress& from, const IpAddress& to, std
     return finish(sum16(segment, sum));
 }
 
-void build_udp(const Endpoint& from, const Endpoint& to, std::span<const std::uint8_t> payload, Bytes& out) {
+void build_udp(const Endpoint& from, const Endpoint& to, std::span<const std::uint8_t> payload,
+               Bytes& out) {
     out.resize(udp_header_size);
     store_be16(&out[0], from.port);
     store_be16(&out[2], to.port);
@@ -74,13 +79,16 @@ void build_udp(const Endpoint& from, const Endpoint& to, std::span<const std::ui
     store_be16(&out[6], c == 0 ? 0xFFFF : c);
 }
 
-std::optional<UdpView> read_udp(const IpAddress& from, const IpAddress& to, std::span<const std::uint8_t> segment) {
+std::optional<UdpView> read_udp(const IpAddress& from, const IpAddress& to,
+                                std::span<const std::uint8_t> segment) {
     if (segment.size() < udp_header_size) return std::nullopt;
     if (load_be16(&segment[4]) != segment.size()) return std::nullopt;
-    if (load_be16(&segment[6]) == 0 ? from.is_v6() : transport_checksum(from, to, 17, segment) != 0) {
+    if (load_be16(&segment[6]) == 0 ? from.is_v6()
+                                    : transport_checksum(from, to, 17, segment) != 0) {
         return std::nullopt;
     }
-    return UdpView{load_be16(&segment[0]), load_be16(&segment[2]), segment.subspan(udp_header_size)};
+    return UdpView{load_be16(&segment[0]), load_be16(&segment[2]),
+                   segment.subspan(udp_header_size)};
 }
 
 void build_tcp(const IpAddress& from, const IpAddress& to, const TcpSegment& s, Bytes& out) {
@@ -105,7 +113,8 @@ void build_tcp(const IpAddress& from, const IpAddress& to, const TcpSegment& s, 
 
 std::optional<TcpSegment> read_tcp(const IpAddress& from, const IpAddress& to,
                                    std::span<const std::uint8_t> segment) {
-    if (segment.size() < tcp_header_size || transport_checksum(from, to, 6, segment) != 0) return std::nullopt;
+    if (segment.size() < tcp_header_size || transport_checksum(from, to, 6, segment) != 0)
+        return std::nullopt;
     const std::size_t header = static_cast<std::size_t>(segment[12] >> 4U) * 4;
     if (header < tcp_header_size || header > segment.size()) return std::nullopt;
     TcpSegment s;
@@ -130,15 +139,17 @@ std::optional<TcpSegment> read_tcp(const IpAddress& from, const IpAddress& to,
     return s;
 }
 
-void build_ip(const IpAddress& from, const IpAddress& to, std::uint8_t protocol, std::span<const std::uint8_t> payload,
-              std::size_t mtu, std::uint32_t identification, std::vector<Bytes>& out) {
+void build_ip(const IpAddress& from, const IpAddress& to, std::uint8_t protocol,
+              std::span<const std::uint8_t> payload, std::size_t mtu, std::uint32_t identification,
+              std::vector<Bytes>& out) {
     const std::size_t header = from.is_v6() ? 40 : 20;
     if (header + payload.size() <= mtu) {
         if (from.is_v6()) {
             out.push_back(ipv6_packet(from, to, protocol, payload.size()));
             append(out.back(), payload);
         } else {
-            out.push_back(ipv4_packet(from, to, protocol, static_cast<std::uint16_t>(identification), 0, payload));
+            out.push_back(ipv4_packet(from, to, protocol,
+                                      static_cast<std::uint16_t>(identification), 0, payload));
         }
         return;
     }
@@ -150,14 +161,16 @@ void build_ip(const IpAddress& from, const IpAddress& to, std::uint8_t protocol,
             Bytes p = ipv6_packet(from, to, 44, 8 + piece.size());
             std::array<std::uint8_t, 8> f{};
             f[0] = protocol;
-            store_be16(&f[2], static_cast<std::uint16_t>(at | (more ? 1U : 0U)));  // offset in octets, low 3 bits free
+            store_be16(&f[2], static_cast<std::uint16_t>(
+                                  at | (more ? 1U : 0U)));  // offset in octets, low 3 bits free
             store_be32(&f[4], identification);
             append(p, f);
             append(p, piece);
             out.push_back(std::move(p));
         } else {
-            out.push_back(ipv4_packet(from, to, protocol, static_cast<std::uint16_t>(identification),
-                                      static_cast<std::uint16_t>(at / 8 | (more ? 0x2000U : 0U)), piece));
+            out.push_back(
+                ipv4_packet(from, to, protocol, static_cast<std::uint16_t>(identification),
+                            static_cast<std::uint16_t>(at / 8 | (more ? 0x2000U : 0U)), piece));
         }
     }
 }
@@ -165,7 +178,8 @@ void build_ip(const IpAddress& from, const IpAddress& to, std::uint8_t protocol,
 std::optional<IpView> read_ipv4(std::span<const std::uint8_t> p) {
     if (p.size() < 20 || p[0] >> 4U != 4) return std::nullopt;
     const std::size_t header = static_cast<std::size_t>(p[0] & 15U) * 4;
-    // Linux gives raw sockets the length in network order and the whole packet; a shorter field means link padding.
+    // Linux gives raw sockets the length in network order and the whole packet; a shorter field
+    // means link padding.
     const std::size_t total = std::min<std::size_t>(load_be16(&p[2]), p.size());
     if (header < 20 || total < header || (load_be16(&p[6]) & 0x3FFFU) != 0) return std::nullopt;
     IpView v;

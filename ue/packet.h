@@ -1,5 +1,6 @@
 #pragma once
-// IPv4, IPv6, UDP and TCP headers as octets: what the UE builds and reads itself because its packets travel inside ESP.
+// IPv4, IPv6, UDP and TCP headers as octets: what the UE builds and reads itself because its
+// packets travel inside ESP.
 
 #include <cstdint>
 #include <optional>
@@ -14,13 +15,16 @@ namespace gmgate::ue {
 inline constexpr std::size_t udp_header_size = 8;
 inline constexpr std::size_t tcp_header_size = 20;
 
-// The Internet checksum of `segment` (UDP or TCP, checksum field as it stands) with the pseudo-header of the two addresses.
-// 0 when the field is already right. Both addresses of one family.
-[[nodiscard]] std::uint16_t transport_checksum(const IpAddress& from, const IpAddress& to, std::uint8_t protocol,
+// The Internet checksum of `segment` (UDP or TCP, checksum field as it stands) with the
+// pseudo-header of the two addresses. 0 when the field is already right. Both addresses of one
+// family.
+[[nodiscard]] std::uint16_t transport_checksum(const IpAddress& from, const IpAddress& to,
+                                               std::uint8_t protocol,
                                                std::span<const std::uint8_t> segment);
 
 // A UDP datagram, checksum filled in. Payload at most 65,507 octets.
-void build_udp(const Endpoint& from, const Endpoint& to, std::span<const std::uint8_t> payload, Bytes& out);
+void build_udp(const Endpoint& from, const Endpoint& to, std::span<const std::uint8_t> payload,
+               Bytes& out);
 
 struct UdpView {
     std::uint16_t from_port = 0;
@@ -53,10 +57,11 @@ void build_tcp(const IpAddress& from, const IpAddress& to, const TcpSegment& seg
 [[nodiscard]] std::optional<TcpSegment> read_tcp(const IpAddress& from, const IpAddress& to,
                                                  std::span<const std::uint8_t> segment);
 
-// Whole IP packets with `payload`, cut into fragments where `mtu` asks for it. `identification` names the datagram.
-// Appends to `out`.
-void build_ip(const IpAddress& from, const IpAddress& to, std::uint8_t protocol, std::span<const std::uint8_t> payload,
-              std::size_t mtu, std::uint32_t identification, std::vector<Bytes>& out);
+// Whole IP packets with `payload`, cut into fragments where `mtu` asks for it. `identification`
+// names the datagram. Appends to `out`.
+void build_ip(const IpAddress& from, const IpAddress& to, std::uint8_t protocol,
+              std::span<const std::uint8_t> payload, std::size_t mtu, std::uint32_t identification,
+              std::vector<Bytes>& out);
 
 struct IpView {
     IpAddress from;

@@ -18,8 +18,8 @@ constexpr unsigned max_challenges = 3;
 constexpr std::size_t branch_octets = 8;
 
 bool is_attack(Misbehaviour m) {
-    return m == Misbehaviour::replay || m == Misbehaviour::forged_esp || m == Misbehaviour::unknown_spi ||
-           m == Misbehaviour::clear_on_protected;
+    return m == Misbehaviour::replay || m == Misbehaviour::forged_esp ||
+           m == Misbehaviour::unknown_spi || m == Misbehaviour::clear_on_protected;
 }
 
 std::string status_text(const sip::Message& m) {
@@ -39,8 +39,12 @@ void TcpLink::tcp_output(TcpConnection& c, const TcpSegment& segment) {
     phone_.send_protected(set_, at_client_port, protocol_tcp, bytes);
 }
 void TcpLink::tcp_established(TcpConnection&) {}
-void TcpLink::tcp_data(TcpConnection&, std::string_view data) { phone_.link_data(*this, set_, data); }
-void TcpLink::tcp_closed(TcpConnection&, bool reset) { phone_.link_closed(*this, set_, reset); }
+void TcpLink::tcp_data(TcpConnection&, std::string_view data) {
+    phone_.link_data(*this, set_, data);
+}
+void TcpLink::tcp_closed(TcpConnection&, bool reset) {
+    phone_.link_closed(*this, set_, reset);
+}
 
 // ---- life ----
 
@@ -102,22 +106,23 @@ void Phone::begin(Purpose purpose) {
     send_sm1(nullptr, "SM1");
 }
 
-// Our SPIs and ports for the SAs to come. port_us stays while the phone is registered, port_uc changes (A5).
+// Our SPIs and ports for the SAs to come. port_us stays while the phone is registered, port_uc
+// changes (A5).
 void Phone::choose_numbers() {
-    const auto taken = [&](sa::Spi spi) {
+    const auto taken = [&](Spi spi) {
         for (const auto* s : {current_.get(), old_.get(), pending_.get()}) {
             if (s != nullptr && (s->numbers.spi_uc == spi || s->numbers.spi_us == spi)) return true;
         }
         return false;
     };
     const auto spi = [&] {
-        sa::Spi v = 0;
+        Spi v = 0;
         do v = context_.random.u32();
         while (v <= 255 || v == proposed_.spi_uc || taken(v));
         return v;
     };
-    const auto port = [&] { return static_cast<sa::Port>(10000 + context_.random.below(50000)); };
-    const sa::Port last_uc = proposed_.port_uc;
+    const auto port = [&] { return static_cast<Port>(10000 + context_.random.below(50000)); };
+    const Port last_uc = proposed_.port_uc;
     if (current_) {
         proposed_.port_us = current_->numbers.port_us;
     } else {
@@ -133,7 +138,8 @@ void Phone::choose_numbers() {
 std::uint16_t Phone::mss() const {
     // IP and TCP headers, and the worst of ESP: header 8, IV 16, padding 15 + 2, ICV 16.
     const std::size_t overhead = (plan_.address.is_v6() ? 40U : 20U) + 20U + 57U;
-    return static_cast<std::uint16_t>(std::max<std::size_t>(536, context_.mtu - std::min(context_.mtu, overhead)));
+    return static_cast<std::uint16_t>(
+        std::max<std::size_t>(536, context_.mtu - std::min(context_.mtu, overhead)));
 }
 
 // ---- what a person sees ----
@@ -151,12 +157,14 @@ std::string Phone::route_text(const Arrival& a, bool sent) const {
     const Endpoint& from = sent ? a.to : a.from;
     const Endpoint& to = sent ? a.from : a.to;
     if (a.set == nullptr) {
-        return fmt::format("clear {} {} → {}", a.tcp ? "TCP" : "UDP", from.to_string(), to.to_string());
+        return fmt::format("clear {} {} → {}", a.tcp ? "TCP" : "UDP", from.to_string(),
+                           to.to_string());
     }
     const auto& n = a.set->numbers;
     const bool client = a.to.port == n.port_uc;
-    const sa::Spi spi = sent ? (client ? n.spi_ps : n.spi_pc) : (client ? n.spi_uc : n.spi_us);
-    return fmt::format("ESP 0x{:08x} {} {} → {}", spi, a.tcp ? "TCP" : "UDP", from.to_string(), to.to_string());
+    const Spi spi = sent ? (client ? n.spi_ps : n.spi_pc) : (client ? n.spi_uc : n.spi_us);
+    return fmt::format("ESP 0x{:08x} {} {} → {}", spi, a.tcp ? "TCP" : "UDP", from.to_string(),
+                       to.to_string());
 }
 
 // ---- sending ----
@@ -187,7 +195,8 @@ void Phone::send_udp_protected(SaSet& set, bool from_client_port, std::string_vi
     const auto& n = set.numbers;
     Bytes inner;
     build_udp({plan_.address, from_client_port ? n.port_uc : n.port_us},
-              {pcscf().address, from_client_port ? n.port_ps : n.port_pc}, as_bytes(payload), inner);
+              {pcscf().address, from_client_port ? n.port_ps : n.port_pc}, as_bytes(payload),
+              inner);
     send_protected(set, from_client_port, protocol_udp, inner);
 }
 
@@ -207,8 +216,9 @@ TcpLink& Phone::client_link(SaSet& set) {
     return *set.client;
 }
 
-void Phone::send_transaction(RequestFrame frame, const std::function<std::string(const RequestFrame&)>& build, SaSet* set,
-                             bool tcp, const char* step) {
+void Phone::send_transaction(RequestFrame frame,
+                             const std::function<std::string(const RequestFrame&)>& build,
+                             SaSet* set, bool tcp, const char* step) {
     end_transaction();
     auto t = std::make_unique<Transaction>();
     t->branch = "z9hG4bK" + context_.random.token(branch_octets);
@@ -238,7 +248,9 @@ void Phone::send_transaction(RequestFrame frame, const std::function<std::string
         a.set = set;
         a.tcp = tcp;
         a.from = set != nullptr ? Endpoint{pcscf().address, set->numbers.port_ps} : pcscf();
-        a.to = {plan_.address, set != nullptr ? set->numbers.port_uc : tcp ? std::uint16_t{0} : context_.clear_port};
+        a.to = {plan_.address, set != nullptr ? set->numbers.port_uc
+                               : tcp          ? std::uint16_t{0}
+                                              : context_.clear_port};
         const std::string where = route_text(a, true);
         say(fmt::format("{:<4} → {:<24} {}", step, transaction_->method, where));
         context_.observer->message(*this, true, where, transaction_->bytes);
@@ -260,7 +272,8 @@ void Phone::transmit(const Transaction& t) {
             if (stream_framer_) {
                 stream_framer_->clear();
             } else {
-                stream_framer_ = std::make_unique<sip::StreamFramer>(sip::StreamFramer::Side::client);
+                stream_framer_ =
+                    std::make_unique<sip::StreamFramer>(sip::StreamFramer::Side::client);
             }
             stream_ = context_.network.connect_tcp(plan_.address, pcscf(), *this);
         }
@@ -294,7 +307,8 @@ void Phone::discard(std::unique_ptr<SaSet>& set) {
 // ---- registration ----
 
 void Phone::send_sm1(const Credentials* credentials, const char* step) {
-    // A REGISTER that refuses a challenge is a new proposal as well: the SAs of the refused one are gone (C3, C4).
+    // A REGISTER that refuses a challenge is a new proposal as well: the SAs of the refused one are
+    // gone (C3, C4).
     discard(pending_);
     choose_numbers();
     const Identity id = identity();
@@ -302,27 +316,32 @@ void Phone::send_sm1(const Credentials* credentials, const char* step) {
     const std::string impu = id.impu();
     std::string client;
     if (misbehaves(Misbehaviour::bad_proposal)) {
-        client = fmt::format("Security-Client: ipsec-3gpp; alg=hmac-tiger-96; ealg=null; spi-c={}; spi-s={}; port-c={}; port-s={}\r\n",
-                             proposed_.spi_uc, proposed_.spi_us, proposed_.port_uc, proposed_.port_us);
+        client = fmt::format(
+            "Security-Client: ipsec-3gpp; alg=hmac-tiger-96; ealg=null; spi-c={}; spi-s={}; "
+            "port-c={}; port-s={}\r\n",
+            proposed_.spi_uc, proposed_.spi_us, proposed_.port_uc, proposed_.port_us);
     } else if (!misbehaves(Misbehaviour::no_security_client)) {
-        client = security_client(plan_.style, *plan_.suites, proposed_.spi_uc, proposed_.spi_us, proposed_.port_uc,
-                                 proposed_.port_us);
+        client = security_client(plan_.style, *plan_.suites, proposed_.spi_uc, proposed_.spi_us,
+                                 proposed_.port_uc, proposed_.port_us);
     }
     RegisterContent c;
     c.expires = purpose_ == Purpose::deregister ? 0 : context_.expires;
-    c.contact = {plan_.address, carrier_ != nullptr || plan_.style == Style::qualcomm ? proposed_.port_us
-                                                                                      : context_.clear_port};
+    c.contact = {plan_.address, carrier_ != nullptr || plan_.style == Style::qualcomm
+                                    ? proposed_.port_us
+                                    : context_.clear_port};
     c.credentials = credentials;
     c.security_client = client;
-    const std::string verify = carrier_ != nullptr ? expand_verify(plan_.style, *verify_, carrier_->numbers) : "";
+    const std::string verify =
+        carrier_ != nullptr ? expand_verify(plan_.style, *verify_, carrier_->numbers) : "";
     c.security_verify = verify;
     RequestFrame f;
     f.method = "REGISTER";
     f.uri = registrar;
     f.from_uri = impu;
     f.to_uri = impu;
-    send_transaction(f, [&](const RequestFrame& full) { return build_register(id, full, c); }, carrier_, plan_.tcp,
-                     step);
+    send_transaction(
+        f, [&](const RequestFrame& full) { return build_register(id, full, c); }, carrier_,
+        plan_.tcp, step);
 }
 
 // Rules the challenge must keep whatever else happens.
@@ -381,7 +400,8 @@ void Phone::on_challenge(const sip::Message& m) {
         say("      the network's sequence number is not fresh: AUTS");
         credentials.auts = to_base64(stale->auts);
         if (plan_.style == Style::google || plan_.style == Style::qualcomm) {
-            // RFC 3310 3.4: the digest over an empty password; other phones leave the response empty.
+            // RFC 3310 3.4: the digest over an empty password; other phones leave the response
+            // empty.
             const Identity id = identity();
             const std::string impi = id.impi();
             const std::string uri = "sip:" + context_.realm;
@@ -399,11 +419,12 @@ void Phone::on_challenge(const sip::Message& m) {
 
     // A4, A5: what the P-CSCF chose.
     const auto& p = proposed_;
-    for (const sa::Spi spi : {chosen->spi_c, chosen->spi_s}) {
-        if (spi == p.spi_uc || spi == p.spi_us) violation("A4: an SPI of the P-CSCF equals one of ours");
+    for (const Spi spi : {chosen->spi_c, chosen->spi_s}) {
+        if (spi == p.spi_uc || spi == p.spi_us)
+            violation("A4: an SPI of the P-CSCF equals one of ours");
     }
     if (chosen->spi_c == chosen->spi_s) violation("A4: both SPIs of the P-CSCF are the same");
-    for (const sa::Port port : {chosen->port_c, chosen->port_s}) {
+    for (const Port port : {chosen->port_c, chosen->port_s}) {
         if (port == 5060 || port == 5061) violation("A5: a protected port is 5060 or 5061");
     }
     if (current_ && chosen->port_s != current_->numbers.port_ps) violation("A5: port_ps changed");
@@ -412,7 +433,8 @@ void Phone::on_challenge(const sip::Message& m) {
     }
 
     std::span<const Mechanism> verified(*offered);
-    if (misbehaves(Misbehaviour::altered_verify) && offered->size() > 1) verified = verified.subspan(1);  // bid down
+    if (misbehaves(Misbehaviour::altered_verify) && offered->size() > 1)
+        verified = verified.subspan(1);  // bid down
     pending_verify_ = context_.texts.intern(verify_template(plan_.style, verified, *chosen));
     install(*chosen, std::get<AkaSuccess>(outcome));
     if (misbehaves(Misbehaviour::silent_after_sm6)) {
@@ -459,9 +481,10 @@ void Phone::install(const Mechanism& mechanism, const AkaSuccess& aka) {
         const auto& n = set->numbers;
         say(fmt::format("      four SAs, {}{}", sa::to_string(set->suite),
                         misbehaves(Misbehaviour::wrong_ik) ? ", with the wrong keys" : ""));
-        const auto sa_line = [&](const char* label, sa::Port ue, const char* arrow, const char* p_label, sa::Port p,
-                                 const char* spi_label, sa::Spi spi) {
-            say(fmt::format("        {} {:<5} {} {} {:<5}  {} 0x{:08x}", label, ue, arrow, p_label, p, spi_label, spi));
+        const auto sa_line = [&](const char* label, Port ue, const char* arrow, const char* p_label,
+                                 Port p, const char* spi_label, Spi spi) {
+            say(fmt::format("        {} {:<5} {} {} {:<5}  {} 0x{:08x}", label, ue, arrow, p_label,
+                            p, spi_label, spi));
         };
         sa_line("port_uc", n.port_uc, "→", "port_ps", n.port_ps, "spi_ps", n.spi_ps);
         sa_line("port_us", n.port_us, "→", "port_pc", n.port_pc, "spi_pc", n.spi_pc);
@@ -472,7 +495,7 @@ void Phone::install(const Mechanism& mechanism, const AkaSuccess& aka) {
 }
 
 std::string Phone::verify_lines(bool altered) const {
-    sa::SaNumbers n = pending_->numbers;
+    SaNumbers n = pending_->numbers;
     if (altered) n.spi_ps ^= 1U;
     return expand_verify(plan_.style, *pending_verify_, n);
 }
@@ -498,9 +521,10 @@ void Phone::send_sm7(const AkaSuccess& aka, Credentials credentials) {
     d.cnonce = credentials.cnonce;
     credentials.response = aka_digest(d, res.reveal());
 
-    const sa::SaNumbers& p = proposed_;
+    const SaNumbers& p = proposed_;
     const std::string client =
-        security_client(plan_.style, *plan_.suites, misbehaves(Misbehaviour::altered_client) ? p.spi_uc ^ 1U : p.spi_uc,
+        security_client(plan_.style, *plan_.suites,
+                        misbehaves(Misbehaviour::altered_client) ? p.spi_uc ^ 1U : p.spi_uc,
                         p.spi_us, p.port_uc, p.port_us);
     const std::string verify = verify_lines(misbehaves(Misbehaviour::altered_verify));
     RegisterContent c;
@@ -516,9 +540,11 @@ void Phone::send_sm7(const AkaSuccess& aka, Credentials credentials) {
     f.to_uri = impu;
     phase_ = Phase::sm7;
     close_clear_stream();
-    send_transaction(f, [&](const RequestFrame& full) { return build_register(id, full, c); }, pending_.get(),
-                     plan_.tcp, "SM7");
-    const bool silence_expected = misbehaves(Misbehaviour::wrong_ik) || misbehaves(Misbehaviour::altered_verify) ||
+    send_transaction(
+        f, [&](const RequestFrame& full) { return build_register(id, full, c); }, pending_.get(),
+        plan_.tcp, "SM7");
+    const bool silence_expected = misbehaves(Misbehaviour::wrong_ik) ||
+                                  misbehaves(Misbehaviour::altered_verify) ||
                                   misbehaves(Misbehaviour::altered_client);
     if (silence_expected) context_.timers.start(deadline_, context_.times.silence);
 }
@@ -584,8 +610,10 @@ void Phone::on_success(const sip::Message& m) {
         if (carrier_ == nullptr) discard(old_);  // D1
     }
     if (context_.observer != nullptr) {
-        say(fmt::format("      registered for {} s; Service-Route: {}", granted_, route.empty() ? "none" : route));
-        for (const auto& v : m.values(sip::HeaderId::p_associated_uri)) say(fmt::format("      P-Associated-URI: {}", v.text));
+        say(fmt::format("      registered for {} s; Service-Route: {}", granted_,
+                        route.empty() ? "none" : route));
+        for (const auto& v : m.values(sip::HeaderId::p_associated_uri))
+            say(fmt::format("      P-Associated-URI: {}", v.text));
     }
     become_registered();
 }
@@ -600,21 +628,27 @@ void Phone::become_registered() {
         ++(plan_.tcp ? stats.tcp : stats.udp);
         ++(plan_.address.is_v6() ? stats.ipv6 : stats.ipv4);
         ++stats.suites[sa::suite_index(current_->suite)];
-        messages_left_ = plan_.chatty ? static_cast<std::uint8_t>(std::min(context_.messages, 255U)) : std::uint8_t{0};
+        messages_left_ = plan_.chatty ? static_cast<std::uint8_t>(std::min(context_.messages, 255U))
+                                      : std::uint8_t{0};
         talking_ = messages_left_ > 0;
     } else if (purpose_ == Purpose::reregister) {
         ++stats.reregistrations;
     }
     switch (first ? plan_.misbehaviour : Misbehaviour::none) {
-        case Misbehaviour::none: break;
+        case Misbehaviour::none:
+            break;
         case Misbehaviour::sync_failure:
             conclude(challenges_ == 2, fmt::format("registered after {} challenges", challenges_));
             break;
         case Misbehaviour::replay:
         case Misbehaviour::forged_esp:
         case Misbehaviour::unknown_spi:
-        case Misbehaviour::clear_on_protected: attack(); return;
-        default: conclude(false, "registered"); break;
+        case Misbehaviour::clear_on_protected:
+            attack();
+            return;
+        default:
+            conclude(false, "registered");
+            break;
     }
     if (context_.on_event) {
         context_.on_event(*this, first ? PhoneEvent::registered : PhoneEvent::reregistered);
@@ -625,18 +659,26 @@ void Phone::become_registered() {
 void Phone::on_refused(const sip::Message& m, const Arrival& arrival) {
     const bool at_sm7 = phase_ == Phase::sm7;
     const int code = m.status_code();
-    const std::string seen = fmt::format("{} to {}", status_text(m), at_sm7 ? "SM7" : challenges_ > 0 ? "the refused challenge" : "SM1");
+    const std::string seen = fmt::format("{} to {}", status_text(m),
+                                         at_sm7            ? "SM7"
+                                         : challenges_ > 0 ? "the refused challenge"
+                                                           : "SM1");
     const bool client_error = code >= 400 && code < 500;
     end_transaction();
     switch (plan_.misbehaviour) {
-        case Misbehaviour::wrong_res: return conclude(at_sm7 && code == 403, seen);
+        case Misbehaviour::wrong_res:
+            return conclude(at_sm7 && code == 403, seen);
         case Misbehaviour::mac_failure:
-            return conclude(!at_sm7 && challenges_ > 0 && code == 403 && arrival.set == carrier_, seen);
+            return conclude(!at_sm7 && challenges_ > 0 && code == 403 && arrival.set == carrier_,
+                            seen);
         case Misbehaviour::altered_verify:
-        case Misbehaviour::altered_client: return conclude(at_sm7 && client_error, seen);
+        case Misbehaviour::altered_client:
+            return conclude(at_sm7 && client_error, seen);
         case Misbehaviour::no_security_client:
-        case Misbehaviour::bad_proposal: return conclude(!at_sm7 && challenges_ == 0 && client_error, seen);
-        default: break;
+        case Misbehaviour::bad_proposal:
+            return conclude(!at_sm7 && challenges_ == 0 && client_error, seen);
+        default:
+            break;
     }
     fail(seen);
 }
@@ -645,7 +687,8 @@ void Phone::fail(std::string why) {
     end_transaction();
     discard(pending_);
     say(fmt::format("      failed: {}", why));
-    if (plan_.misbehaviour != Misbehaviour::none && !registered_) return conclude(false, std::move(why));
+    if (plan_.misbehaviour != Misbehaviour::none && !registered_)
+        return conclude(false, std::move(why));
     if (registered_ && purpose_ == Purpose::reregister) {
         // C9 from the phone's side: what failed was the attempt; the SAs of the last success stand.
         ++context_.statistics.reregistrations_failed;
@@ -718,8 +761,9 @@ void Phone::send_request(std::string_view method) {
     ++context_.statistics.messages_sent;
     // Attacks are told apart by datagrams; TCP would answer for the packet layer.
     const bool tcp = plan_.tcp && !is_attack(plan_.misbehaviour);
-    send_transaction(f, [&](const RequestFrame& full) { return build_request(id, full, c); }, current_.get(), tcp,
-                     "REQ");
+    send_transaction(
+        f, [&](const RequestFrame& full) { return build_request(id, full, c); }, current_.get(),
+        tcp, "REQ");
 }
 
 void Phone::on_request_answer(const sip::Message& m) {
@@ -742,7 +786,8 @@ void Phone::on_request_answer(const sip::Message& m) {
     next_errand();
 }
 
-// What a registered phone does next of its own accord: the next message, or wait for its re-registration.
+// What a registered phone does next of its own accord: the next message, or wait for its
+// re-registration.
 void Phone::next_errand() {
     if (phase_ != Phase::registered || transaction_) return;
     if (messages_left_ > 0) {
@@ -757,9 +802,12 @@ void Phone::next_errand() {
     if (context_.reregister > Duration{0}) context_.timers.start(periodic_, context_.reregister);
 }
 
-// ---- misbehaviour of a registered phone: a good packet, the bad ones, silence, a good packet again ----
+// ---- misbehaviour of a registered phone: a good packet, the bad ones, silence, a good packet
+// again ----
 
-void Phone::attack() { send_request("OPTIONS"); }
+void Phone::attack() {
+    send_request("OPTIONS");
+}
 
 void Phone::send_attack_packets() {
     constexpr unsigned copies = 5;
@@ -769,22 +817,28 @@ void Phone::send_attack_packets() {
     const auto& n = set.numbers;
     const Identity id = identity();
     const std::string body = fmt::format(
-        "OPTIONS sip:{0} SIP/2.0\r\nVia: SIP/2.0/UDP {1}:{2};branch=z9hG4bKattack{3:x};rport\r\nMax-Forwards: 70\r\n"
-        "From: <{4}>;tag=attack\r\nTo: <sip:{0}>\r\nCall-ID: attack{3:x}\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n",
+        "OPTIONS sip:{0} SIP/2.0\r\nVia: SIP/2.0/UDP "
+        "{1}:{2};branch=z9hG4bKattack{3:x};rport\r\nMax-Forwards: 70\r\n"
+        "From: <{4}>;tag=attack\r\nTo: <sip:{0}>\r\nCall-ID: attack{3:x}\r\nCSeq: 1 "
+        "OPTIONS\r\nContent-Length: 0\r\n\r\n",
         context_.realm, plan_.address.to_uri_host(), n.port_us, call_token_, id.impu());
     say(fmt::format("      {}: {} packets", info(plan_.misbehaviour).name, copies));
     for (unsigned i = 0; i < copies; ++i) {
         switch (plan_.misbehaviour) {
             case Misbehaviour::replay:
-                if (recorded_) context_.network.send_esp(plan_.address, pcscf().address, *recorded_);
+                if (recorded_)
+                    context_.network.send_esp(plan_.address, pcscf().address, *recorded_);
                 break;
             case Misbehaviour::forged_esp:
             case Misbehaviour::unknown_spi: {
                 Bytes inner;
-                build_udp({plan_.address, n.port_uc}, {pcscf().address, n.port_ps}, as_bytes(body), inner);
+                build_udp({plan_.address, n.port_uc}, {pcscf().address, n.port_ps}, as_bytes(body),
+                          inner);
                 EspCrypto::Packet p;
-                p.spi = misbehaves(Misbehaviour::forged_esp) ? n.spi_ps : context_.random.u32() | 0x100U;
-                // Far ahead: a gateway that moves its window before the ICV is right drops all good packets after this.
+                p.spi = misbehaves(Misbehaviour::forged_esp) ? n.spi_ps
+                                                             : context_.random.u32() | 0x100U;
+                // Far ahead: a gateway that moves its window before the ICV is right drops all good
+                // packets after this.
                 p.sequence = set.secret->sent_ps + 1000 + i;
                 p.payload = inner;
                 Bytes esp;
@@ -795,14 +849,17 @@ void Phone::send_attack_packets() {
             }
             case Misbehaviour::clear_on_protected:
                 context_.network.send_udp({plan_.address, context_.clear_port},
-                                          {pcscf().address, i % 2 == 0 ? n.port_ps : n.port_pc}, body);
+                                          {pcscf().address, i % 2 == 0 ? n.port_ps : n.port_pc},
+                                          body);
                 break;
-            default: break;
+            default:
+                break;
         }
     }
     recorded_.reset();
     phase_ = Phase::watching;
-    context_.timers.start(deadline_, std::min<Duration>(context_.times.silence, std::chrono::seconds(1)));
+    context_.timers.start(deadline_,
+                          std::min<Duration>(context_.times.silence, std::chrono::seconds(1)));
 }
 
 void Phone::after_attack() {
@@ -825,7 +882,7 @@ void Phone::receive_esp(const IpAddress& from, std::span<const std::uint8_t> pac
         ++stats.esp_bad;
         return;
     }
-    const sa::Spi spi = load_be32(packet.data());
+    const Spi spi = load_be32(packet.data());
     SaSet* set = nullptr;
     for (SaSet* s : {current_.get(), pending_.get(), old_.get()}) {
         if (s != nullptr && (s->numbers.spi_uc == spi || s->numbers.spi_us == spi)) set = s;
@@ -853,8 +910,8 @@ void Phone::receive_esp(const IpAddress& from, std::span<const std::uint8_t> pac
     window.mark(sequence);
     ++stats.esp_received;
     const auto& n = set->numbers;
-    const sa::Port expected_from = at_client_port ? n.port_ps : n.port_pc;
-    const sa::Port expected_to = at_client_port ? n.port_uc : n.port_us;
+    const Port expected_from = at_client_port ? n.port_ps : n.port_pc;
+    const Port expected_to = at_client_port ? n.port_uc : n.port_us;
     if (opened->next_header == protocol_udp) {
         const auto udp = read_udp(from, plan_.address, opened->payload);
         if (!udp) {
@@ -890,7 +947,8 @@ void Phone::receive_tcp(SaSet& set, bool at_client_port, const TcpSegment& s) {
     std::unique_ptr<TcpLink>& link = at_client_port ? set.client : set.server;
     const bool syn = (s.flags & tcp_flag::syn) != 0 && (s.flags & tcp_flag::ack) == 0;
     if (!at_client_port && syn) {
-        const bool repeated = link && !link->connection.done() && link->connection.peer_initial() == s.sequence;
+        const bool repeated =
+            link && !link->connection.done() && link->connection.peer_initial() == s.sequence;
         if (!repeated) {
             if (link) {
                 link->connection.forget();
@@ -919,7 +977,8 @@ void Phone::receive_tcp(SaSet& set, bool at_client_port, const TcpSegment& s) {
         reset.sequence = s.acknowledgment;
     } else {
         reset.flags |= tcp_flag::ack;
-        reset.acknowledgment = s.sequence + static_cast<std::uint32_t>(s.payload.size()) + (syn ? 1U : 0U);
+        reset.acknowledgment =
+            s.sequence + static_cast<std::uint32_t>(s.payload.size()) + (syn ? 1U : 0U);
     }
     Bytes bytes;
     build_tcp(plan_.address, pcscf().address, reset, bytes);
@@ -958,8 +1017,10 @@ void Phone::link_closed(TcpLink& link, SaSet& set, bool reset) {
         link.connection.close();
         return;
     }
-    const bool ours = transaction_ && transaction_->tcp && transaction_->set == &set && set.client.get() == &link;
-    if (!ours || !misbehaves(Misbehaviour::none)) return;  // a misbehaving phone waits for its silence
+    const bool ours =
+        transaction_ && transaction_->tcp && transaction_->set == &set && set.client.get() == &link;
+    if (!ours || !misbehaves(Misbehaviour::none))
+        return;  // a misbehaving phone waits for its silence
     fail(fmt::format("the TCP connection for {} was reset or not accepted", transaction_->step));
 }
 
@@ -998,8 +1059,8 @@ void Phone::on_message(std::string_view bytes, const Arrival& arrival) {
 void Phone::on_response(const sip::Message& m, const Arrival& arrival) {
     const auto via = sip::top_via(m);
     const auto cseq = sip::cseq(m);
-    if (!transaction_ || !via || !cseq || via->branch != transaction_->branch || cseq->number != transaction_->cseq ||
-        cseq->method != transaction_->method) {
+    if (!transaction_ || !via || !cseq || via->branch != transaction_->branch ||
+        cseq->number != transaction_->cseq || cseq->method != transaction_->method) {
         ++context_.statistics.stray;
         if (phase_ == Phase::watching) ++answers_seen_;
         return;
@@ -1011,13 +1072,15 @@ void Phone::on_response(const sip::Message& m, const Arrival& arrival) {
     if (context_.observer != nullptr) {
         const std::string where = route_text(arrival, false);
         const char* step = transaction_->step;
-        const std::string_view label = step == std::string_view("SM7")   ? "SM12"
-                                       : step == std::string_view("SM1") ? (m.status_code() == 401 ? "SM6" : "SM12")
-                                                                         : "";
+        const std::string_view label = step == std::string_view("SM7") ? "SM12"
+                                       : step == std::string_view("SM1")
+                                           ? (m.status_code() == 401 ? "SM6" : "SM12")
+                                           : "";
         say(fmt::format("{:<4} ← {:<24} {}", label, status_text(m), where));
         context_.observer->message(*this, false, where, m.bytes());
     }
-    // The answer travels as its request did; a refusal of a protected re-registration on the old SAs (D6).
+    // The answer travels as its request did; a refusal of a protected re-registration on the old
+    // SAs (D6).
     SaSet* expected = transaction_->set;
     if (phase_ == Phase::sm7 && m.status_code() >= 300 && carrier_ != nullptr) expected = carrier_;
     if (arrival.set != expected) {
@@ -1025,7 +1088,8 @@ void Phone::on_response(const sip::Message& m, const Arrival& arrival) {
             violation(fmt::format("{} to {} came in clear", m.status_code(), transaction_->step));
             return;  // whoever sent it did not have to know a key
         }
-        violation(fmt::format("{} to {} came on another set of SAs", m.status_code(), transaction_->step));
+        violation(fmt::format("{} to {} came on another set of SAs", m.status_code(),
+                              transaction_->step));
     }
     if (transaction_->method == "REGISTER") {
         on_register_answer(m, arrival);
@@ -1064,14 +1128,16 @@ void Phone::on_request(const sip::Message& m, const Arrival& arrival) {
     }
     ++context_.statistics.network_requests;
     if (context_.observer != nullptr) {
-        say(fmt::format("     → {:<24} {}", fmt::format("{} {}", code, sip::reason_phrase(code)), route_text(arrival, true)));
+        say(fmt::format("     → {:<24} {}", fmt::format("{} {}", code, sip::reason_phrase(code)),
+                        route_text(arrival, true)));
         context_.observer->message(*this, true, route_text(arrival, true), out);
     }
     if (arrival.link != nullptr) {
         arrival.link->connection.send(out);
         return;
     }
-    // A2: to the Via's sent-by, which names port_ps, from our client port; with rport, back where it came from.
+    // A2: to the Via's sent-by, which names port_ps, from our client port; with rport, back where
+    // it came from.
     send_udp_protected(*arrival.set, !via->rport_present, out);
 }
 
@@ -1089,7 +1155,8 @@ void Phone::on_deadline() {
     if (phase_ == Phase::watching) {
         if (misbehaves(Misbehaviour::silent_after_sm6)) {
             discard(pending_);
-            return conclude(answers_seen_ == 0, answers_seen_ == 0 ? "no answer" : "something came");
+            return conclude(answers_seen_ == 0,
+                            answers_seen_ == 0 ? "no answer" : "something came");
         }
         return after_attack();
     }

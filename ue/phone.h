@@ -1,7 +1,9 @@
 #pragma once
-// One phone: from SM1 to SM12, re-registration, requests both ways, de-registration, and every way to do it wrong.
+// One phone: from SM1 to SM12, re-registration, requests both ways, de-registration, and every way
+// to do it wrong.
 //
-// Phones share what does not differ between them (PhoneContext). A phone never blocks and owns no socket. One thread.
+// Phones share what does not differ between them (PhoneContext). A phone never blocks and owns no
+// socket. One thread.
 
 #include <functional>
 #include <memory>
@@ -35,7 +37,8 @@ class Observer {
   public:
     virtual ~Observer() = default;
     virtual void step(const Phone& phone, std::string_view line) = 0;
-    virtual void message(const Phone& phone, bool sent, std::string_view where, std::string_view text) = 0;
+    virtual void message(const Phone& phone, bool sent, std::string_view where,
+                         std::string_view text) = 0;
 };
 
 // Gets the keys of each set; only when the operator asked for a Wireshark key table (S1).
@@ -78,13 +81,14 @@ struct PhoneContext {
     std::uint16_t clear_port = 5060;
     std::uint32_t expires = 600000;
     std::size_t mtu = 1500;
-    Duration reregister{0};          // 0: never
-    unsigned messages = 0;           // OPTIONS/MESSAGE each chatty phone sends after registration
+    Duration reregister{0};  // 0: never
+    unsigned messages = 0;   // OPTIONS/MESSAGE each chatty phone sends after registration
     Duration message_interval = std::chrono::seconds(1);
     PhoneTimes times{};
 
     TextPool texts{};
-    // Sets taken out of use while their code may still be running; cleared by the driver between events.
+    // Sets taken out of use while their code may still be running; cleared by the driver between
+    // events.
     std::vector<std::unique_ptr<SaSet>> retired_sets{};
     std::vector<std::unique_ptr<TcpLink>> retired_links{};
     std::vector<std::unique_ptr<ClearStream>> retired_streams{};
@@ -96,7 +100,7 @@ struct PhoneContext {
 };
 
 struct PhonePlan {
-    std::uint32_t number = 0;   // position in the fleet
+    std::uint32_t number = 0;  // position in the fleet
     std::uint64_t imsi = 0;
     std::uint8_t imsi_digits = 15;
     IpAddress address;
@@ -173,10 +177,12 @@ class Phone final : private ClearStreamHandler {
     void check_challenge(const sip::Message& message);
 
     // requests and answers
-    void send_transaction(RequestFrame frame, const std::function<std::string(const RequestFrame&)>& build, SaSet* set,
+    void send_transaction(RequestFrame frame,
+                          const std::function<std::string(const RequestFrame&)>& build, SaSet* set,
                           bool tcp, const char* step);
     void transmit(const Transaction& t);
-    void send_protected(SaSet& set, bool from_client_port, std::uint8_t protocol, std::span<const std::uint8_t> inner);
+    void send_protected(SaSet& set, bool from_client_port, std::uint8_t protocol,
+                        std::span<const std::uint8_t> inner);
     void send_udp_protected(SaSet& set, bool from_client_port, std::string_view payload);
     TcpLink& client_link(SaSet& set);
     void on_message(std::string_view bytes, const Arrival& arrival);
@@ -228,25 +234,24 @@ class Phone final : private ClearStreamHandler {
     Phase phase_ = Phase::idle;
     Purpose purpose_ = Purpose::initial;
     bool registered_ = false;
-    bool counted_failed_ = false;
-    std::uint8_t challenges_ = 0;      // in this procedure
+    std::uint8_t challenges_ = 0;  // in this procedure
     std::uint8_t messages_left_ = 0;
     bool attacked_ = false;
     bool talking_ = false;
     std::uint32_t cseq_ = 0;
     std::uint64_t call_token_ = 0;
     Sqn sqn_ = 0;
-    std::uint32_t granted_ = 0;        // seconds
+    std::uint32_t granted_ = 0;  // seconds
 
-    std::unique_ptr<SaSet> current_;   // of the last completed authentication
-    std::unique_ptr<SaSet> pending_;   // of the one under way
-    std::unique_ptr<SaSet> old_;       // before current_: late messages still arrive on it
-    SaSet* carrier_ = nullptr;         // what SM1 of this procedure went on; nullptr: clear
-    sa::SaNumbers proposed_;           // our SPIs and ports in this procedure's Security-Client
+    std::unique_ptr<SaSet> current_;  // of the last completed authentication
+    std::unique_ptr<SaSet> pending_;  // of the one under way
+    std::unique_ptr<SaSet> old_;      // before current_: late messages still arrive on it
+    SaSet* carrier_ = nullptr;        // what SM1 of this procedure went on; nullptr: clear
+    SaNumbers proposed_;              // our SPIs and ports in this procedure's Security-Client
 
     TextPool::Text service_route_;
-    TextPool::Text verify_;            // of current_, numbers taken out
-    TextPool::Text pending_verify_;    // of pending_
+    TextPool::Text verify_;          // of current_, numbers taken out
+    TextPool::Text pending_verify_;  // of pending_
 
     std::unique_ptr<Transaction> transaction_;
     std::unique_ptr<ClearStream> stream_;
@@ -256,8 +261,6 @@ class Phone final : private ClearStreamHandler {
     Timer periodic_;
     TimePoint sm1_sent_{};
     std::uint32_t answers_seen_ = 0;   // while watching for silence
-    std::uint32_t esp_seen_ = 0;       // authentic packets, ever
-    std::uint32_t esp_before_ = 0;
     std::unique_ptr<Bytes> recorded_;  // replay: an ESP packet that was good
     std::string outcome_;
 };

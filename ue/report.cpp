@@ -12,11 +12,16 @@ namespace gmgate::ue {
 
 namespace {
 
-double ms(Duration d) { return std::chrono::duration<double, std::milli>(d).count(); }
+double ms(Duration d) {
+    return std::chrono::duration<double, std::milli>(d).count();
+}
 
 nlohmann::ordered_json latency(const Latencies& l) {
-    return {{"count", l.count()},       {"p50", ms(l.percentile(0.5))}, {"p95", ms(l.percentile(0.95))},
-            {"p99", ms(l.percentile(0.99))}, {"max", ms(l.max())}};
+    return {{"count", l.count()},
+            {"p50", ms(l.percentile(0.5))},
+            {"p95", ms(l.percentile(0.95))},
+            {"p99", ms(l.percentile(0.99))},
+            {"max", ms(l.max())}};
 }
 
 nlohmann::ordered_json tally(const Tally& t) {
@@ -26,14 +31,16 @@ nlohmann::ordered_json tally(const Tally& t) {
 }
 
 std::string latency_line(std::string_view label, const Latencies& l) {
-    return fmt::format("  {:<14} p50 {:>8.2f}   p95 {:>8.2f}   p99 {:>8.2f}   max {:>8.2f} ms\n", label,
-                       ms(l.percentile(0.5)), ms(l.percentile(0.95)), ms(l.percentile(0.99)), ms(l.max()));
+    return fmt::format("  {:<14} p50 {:>8.2f}   p95 {:>8.2f}   p99 {:>8.2f}   max {:>8.2f} ms\n",
+                       label, ms(l.percentile(0.5)), ms(l.percentile(0.95)), ms(l.percentile(0.99)),
+                       ms(l.max()));
 }
 
 // What the network wrote may hold anything; on a terminal it may not.
 std::string printable(std::string_view text) {
     std::string out(text);
-    std::ranges::replace_if(out, [](char c) { return static_cast<unsigned char>(c) < ' ' || c == 0x7F; }, '?');
+    std::ranges::replace_if(
+        out, [](char c) { return static_cast<unsigned char>(c) < ' ' || c == 0x7F; }, '?');
     return out;
 }
 
@@ -54,7 +61,8 @@ std::string json_summary(const Load& load, double seconds, std::uint64_t send_er
     j["violations"] = tally(s.violations);
     j["seconds"] = seconds;
     j["registering_seconds"] = registering;
-    j["registrations_per_second"] = registering > 0 ? static_cast<double>(s.registered) / registering : 0.0;
+    j["registrations_per_second"] =
+        registering > 0 ? static_cast<double>(s.registered) / registering : 0.0;
     j["latency_ms"] = {{"sm1_sm6", latency(s.sm1_sm6)},
                        {"sm7_sm12", latency(s.sm7_sm12)},
                        {"whole", latency(s.whole)},
@@ -70,10 +78,15 @@ std::string json_summary(const Load& load, double seconds, std::uint64_t send_er
     j["stray_messages"] = s.stray;
     j["registered_by"] = {{"udp", s.udp}, {"tcp", s.tcp}, {"ipv4", s.ipv4}, {"ipv6", s.ipv6}};
     auto suites = nlohmann::ordered_json::object();
-    for (std::size_t i = 0; i < sa::all_suites.size(); ++i) suites[sa::to_string(sa::all_suites[i])] = s.suites[i];
+    for (std::size_t i = 0; i < sa::all_suites.size(); ++i)
+        suites[sa::to_string(sa::all_suites[i])] = s.suites[i];
     j["suites"] = suites;
-    j["esp"] = {{"sent", s.esp_sent},         {"received", s.esp_received}, {"unknown_spi", s.esp_unknown_spi},
-                {"bad", s.esp_bad},           {"replayed", s.esp_replayed}, {"selector", s.esp_selector},
+    j["esp"] = {{"sent", s.esp_sent},
+                {"received", s.esp_received},
+                {"unknown_spi", s.esp_unknown_spi},
+                {"bad", s.esp_bad},
+                {"replayed", s.esp_replayed},
+                {"selector", s.esp_selector},
                 {"send_errors", send_errors}};
     auto misbehaved = nlohmann::ordered_json::object();
     for (const auto& m : misbehaviours()) {
@@ -94,16 +107,13 @@ std::string text_summary(const Load& load, double seconds, std::uint64_t send_er
     const auto to = std::back_inserter(out);
     const double registering = std::chrono::duration<double>(load.registering_time()).count();
     std::uint64_t misbehaving = 0;
-    std::uint64_t as_expected = 0;
-    for (const auto& m : s.misbehaved) {
-        misbehaving += m.phones;
-        as_expected += m.as_expected;
-    }
+    for (const auto& m : s.misbehaved) misbehaving += m.phones;
     fmt::format_to(to, "{} phones: {} registered, {} failed", load.size(), s.registered, s.failed);
     if (misbehaving > 0) fmt::format_to(to, ", {} misbehaved", misbehaving);
     if (s.started < load.size()) fmt::format_to(to, ", {} never started", load.size() - s.started);
     if (s.registered > 1 && registering > 0) {
-        fmt::format_to(to, "; {:.0f} registrations/s", static_cast<double>(s.registered) / registering);
+        fmt::format_to(to, "; {:.0f} registrations/s",
+                       static_cast<double>(s.registered) / registering);
     }
     fmt::format_to(to, "; {:.1f} s in all\n", seconds);
     if (s.sm1_sm6.count() > 0) out += latency_line("SM1 → SM6", s.sm1_sm6);
@@ -111,33 +121,45 @@ std::string text_summary(const Load& load, double seconds, std::uint64_t send_er
     if (s.whole.count() > 0) out += latency_line("registration", s.whole);
     if (s.message.count() > 0) out += latency_line("request", s.message);
     if (s.registered > 1) {
-        fmt::format_to(to, "  over UDP {}, TCP {}; IPv4 {}, IPv6 {}\n", s.udp, s.tcp, s.ipv4, s.ipv6);
+        fmt::format_to(to, "  over UDP {}, TCP {}; IPv4 {}, IPv6 {}\n", s.udp, s.tcp, s.ipv4,
+                       s.ipv6);
         std::string list;
         for (std::size_t i = 0; i < sa::all_suites.size(); ++i) {
             if (s.suites[i] == 0) continue;
-            list += fmt::format("{}{} {}", list.empty() ? "" : ", ", sa::to_string(sa::all_suites[i]), s.suites[i]);
+            list += fmt::format("{}{} {}", list.empty() ? "" : ", ",
+                                sa::to_string(sa::all_suites[i]), s.suites[i]);
         }
         fmt::format_to(to, "  {}\n", list);
     }
     if (s.reregistrations + s.reregistrations_failed > 0) {
-        fmt::format_to(to, "  re-registered {}, in vain {}\n", s.reregistrations, s.reregistrations_failed);
+        fmt::format_to(to, "  re-registered {}, in vain {}\n", s.reregistrations,
+                       s.reregistrations_failed);
     }
-    if (s.messages_sent > 0) fmt::format_to(to, "  requests sent {}, answered {}\n", s.messages_sent, s.messages_answered);
-    if (s.network_requests > 0) fmt::format_to(to, "  requests from the network, answered: {}\n", s.network_requests);
+    if (s.messages_sent > 0)
+        fmt::format_to(to, "  requests sent {}, answered {}\n", s.messages_sent,
+                       s.messages_answered);
+    if (s.network_requests > 0)
+        fmt::format_to(to, "  requests from the network, answered: {}\n", s.network_requests);
     if (s.retransmissions > 0) fmt::format_to(to, "  retransmissions {}\n", s.retransmissions);
     if (s.deregistered > 0) fmt::format_to(to, "  de-registered {}\n", s.deregistered);
     if (s.esp_bad + s.esp_replayed + s.esp_selector + s.esp_unknown_spi > 0) {
-        fmt::format_to(to, "  ESP the phones refused: bad {}, replayed {}, wrong ports {}, unknown SPI {}\n", s.esp_bad,
-                       s.esp_replayed, s.esp_selector, s.esp_unknown_spi);
+        fmt::format_to(
+            to, "  ESP the phones refused: bad {}, replayed {}, wrong ports {}, unknown SPI {}\n",
+            s.esp_bad, s.esp_replayed, s.esp_selector, s.esp_unknown_spi);
     }
-    if (send_errors > 0) fmt::format_to(to, "  packets this host would not send: {}\n", send_errors);
-    for (const auto& [text, n] : s.failures.counts()) fmt::format_to(to, "  failure: {} ({})\n", printable(text), n);
-    for (const auto& [text, n] : s.violations.counts()) fmt::format_to(to, "  rule broken: {} ({})\n", printable(text), n);
+    if (send_errors > 0)
+        fmt::format_to(to, "  packets this host would not send: {}\n", send_errors);
+    for (const auto& [text, n] : s.failures.counts())
+        fmt::format_to(to, "  failure: {} ({})\n", printable(text), n);
+    for (const auto& [text, n] : s.violations.counts())
+        fmt::format_to(to, "  rule broken: {} ({})\n", printable(text), n);
     for (const auto& m : misbehaviours()) {
         const auto& r = s.misbehaved[static_cast<std::size_t>(m.kind)];
         if (r.phones == 0) continue;
-        fmt::format_to(to, "  {}: {} of {} saw what a right gateway does ({})\n", m.name, r.as_expected, r.phones, m.expected);
-        for (const auto& [text, n] : r.seen.counts()) fmt::format_to(to, "    seen: {} ({})\n", printable(text), n);
+        fmt::format_to(to, "  {}: {} of {} saw what a right gateway does ({})\n", m.name,
+                       r.as_expected, r.phones, m.expected);
+        for (const auto& [text, n] : r.seen.counts())
+            fmt::format_to(to, "    seen: {} ({})\n", printable(text), n);
     }
     return out;
 }
@@ -151,11 +173,13 @@ std::string progress_line(const Load& load, std::size_t width) {
     if (load.stage() == Load::Stage::reregistering) done = s.reregistrations;
     done = std::min(done, all);
     const std::size_t full = done * bar / all;
-    std::string line = fmt::format("[{}{}] {}/{} {}", std::string(full, '#'), std::string(bar - full, '.'), done, all,
-                                   name(load.stage()));
+    std::string line = fmt::format("[{}{}] {}/{} {}", std::string(full, '#'),
+                                   std::string(bar - full, '.'), done, all, name(load.stage()));
     if (s.failed > 0) line += fmt::format(", {} failed", s.failed);
-    if (s.sm1_sm6.count() > 0) line += fmt::format("  SM1–SM6 {:.1f} ms", ms(s.sm1_sm6.percentile(0.5)));
-    if (s.sm7_sm12.count() > 0) line += fmt::format("  SM7–SM12 {:.1f} ms", ms(s.sm7_sm12.percentile(0.5)));
+    if (s.sm1_sm6.count() > 0)
+        line += fmt::format("  SM1–SM6 {:.1f} ms", ms(s.sm1_sm6.percentile(0.5)));
+    if (s.sm7_sm12.count() > 0)
+        line += fmt::format("  SM7–SM12 {:.1f} ms", ms(s.sm7_sm12.percentile(0.5)));
     if (line.size() > width) line.resize(width);
     return line;
 }
@@ -166,7 +190,8 @@ Narrator::Narrator(std::FILE* out, bool colour, bool messages, bool several)
 void Narrator::step(const Phone& phone, std::string_view line) {
     const std::string text = printable(line);
     const std::string who = several_ ? fmt::format("[{}] ", phone.plan().number) : "";
-    const bool alarm = text.find("!!") != std::string::npos || text.find("failed:") != std::string::npos ||
+    const bool alarm = text.find("!!") != std::string::npos ||
+                       text.find("failed:") != std::string::npos ||
                        text.find("NOT what") != std::string::npos;
     if (colour_ && alarm) {
         fmt::print(out_, "{}\x1b[31m{}\x1b[0m\n", who, text);

@@ -17,12 +17,14 @@ namespace gmgate::ue {
 // "[######----] 123/200 registering  …", without a line end; `width` columns at most.
 [[nodiscard]] std::string progress_line(const Load& load, std::size_t width);
 
-// Prints each step of the phones to a stream as it happens, never a key. `messages`: the SIP as well.
+// Prints each step of the phones to a stream as it happens, never a key. `messages`: the SIP as
+// well.
 class Narrator final : public Observer {
   public:
     Narrator(std::FILE* out, bool colour, bool messages, bool several);
     void step(const Phone& phone, std::string_view line) override;
-    void message(const Phone& phone, bool sent, std::string_view where, std::string_view text) override;
+    void message(const Phone& phone, bool sent, std::string_view where,
+                 std::string_view text) override;
 
   private:
     std::FILE* out_;

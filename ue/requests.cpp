@@ -12,8 +12,9 @@ using Out = std::back_insert_iterator<std::string>;
 
 // Names as the style writes them: Qualcomm's are compact where the RFC has a short form.
 struct Names {
-    std::string_view via = "Via", from = "From", to = "To", call_id = "Call-ID", contact = "Contact",
-                     supported = "Supported", content_type = "Content-Type", content_length = "Content-Length";
+    std::string_view via = "Via", from = "From", to = "To", call_id = "Call-ID",
+                     contact = "Contact", supported = "Supported", content_type = "Content-Type",
+                     content_length = "Content-Length";
 };
 const Names& names(Style style) {
     static constexpr Names full;
@@ -26,16 +27,20 @@ void write_frame(std::string& out, const RequestFrame& f) {
     const bool rport = !f.tcp && (f.style == Style::samsung || f.style == Style::mediatek);
     fmt::format_to(Out(out), "{} {} SIP/2.0\r\n", f.method, f.uri);
     const auto via = [&] {
-        fmt::format_to(Out(out), "{}: SIP/2.0/{} {}:{};branch={}{}\r\n", n.via, f.tcp ? "TCP" : "UDP",
-                       f.via.address.to_uri_host(), f.via.port, f.branch, rport ? ";rport" : "");
+        fmt::format_to(Out(out), "{}: SIP/2.0/{} {}:{};branch={}{}\r\n", n.via,
+                       f.tcp ? "TCP" : "UDP", f.via.address.to_uri_host(), f.via.port, f.branch,
+                       rport ? ";rport" : "");
     };
     const bool via_first = f.style != Style::qualcomm && f.style != Style::samsung;
     if (via_first) via();
-    fmt::format_to(Out(out), "{}: <{}>;tag={}\r\n{}: <{}>\r\n", n.from, f.from_uri, f.from_tag, n.to, f.to_uri);
+    fmt::format_to(Out(out), "{}: <{}>;tag={}\r\n{}: <{}>\r\n", n.from, f.from_uri, f.from_tag,
+                   n.to, f.to_uri);
     if (f.style == Style::qualcomm) {
-        fmt::format_to(Out(out), "CSeq: {} {}\r\n{}: {}\r\n", f.cseq, f.method, n.call_id, f.call_id);
+        fmt::format_to(Out(out), "CSeq: {} {}\r\n{}: {}\r\n", f.cseq, f.method, n.call_id,
+                       f.call_id);
     } else {
-        fmt::format_to(Out(out), "{}: {}\r\nCSeq: {} {}\r\n", n.call_id, f.call_id, f.cseq, f.method);
+        fmt::format_to(Out(out), "{}: {}\r\nCSeq: {} {}\r\n", n.call_id, f.call_id, f.cseq,
+                       f.method);
     }
     if (!via_first) via();
     out += "Max-Forwards: 70\r\n";
@@ -47,16 +52,18 @@ std::string authorization(const Identity& id, Style style, const Credentials* c)
     const std::string_view nonce = c != nullptr ? std::string_view(c->nonce) : "";
     const std::string_view response = c != nullptr ? std::string_view(c->response) : "";
     if (style == Style::qualcomm) {
-        fmt::format_to(Out(out), R"(uri="{}",username="{}",response="{}",realm="{}",nonce="{}")", uri, id.impi(), response,
-                       id.realm, nonce);
+        fmt::format_to(Out(out), R"(uri="{}",username="{}",response="{}",realm="{}",nonce="{}")",
+                       uri, id.impi(), response, id.realm, nonce);
     } else {
         const std::string_view comma = style == Style::plain || style == Style::google ? ", " : ",";
-        fmt::format_to(Out(out), R"(username="{0}"{5}realm="{1}"{5}nonce="{2}"{5}uri="{3}"{5}response="{4}")", id.impi(),
-                       id.realm, nonce, uri, response, comma);
+        fmt::format_to(Out(out),
+                       R"(username="{0}"{5}realm="{1}"{5}nonce="{2}"{5}uri="{3}"{5}response="{4}")",
+                       id.impi(), id.realm, nonce, uri, response, comma);
     }
     if (c != nullptr || style == Style::samsung) out += ",algorithm=AKAv1-MD5";
     if (c != nullptr) {
-        if (!c->qop.empty()) fmt::format_to(Out(out), R"(,qop={},nc=00000001,cnonce="{}")", c->qop, c->cnonce);
+        if (!c->qop.empty())
+            fmt::format_to(Out(out), R"(,qop={},nc=00000001,cnonce="{}")", c->qop, c->cnonce);
         if (!c->opaque.empty()) fmt::format_to(Out(out), R"(,opaque="{}")", c->opaque);
         if (!c->auts.empty()) fmt::format_to(Out(out), R"(,auts="{}")", c->auts);
     }
@@ -64,7 +71,8 @@ std::string authorization(const Identity& id, Style style, const Credentials* c)
     return out;
 }
 
-void write_tail(std::string& out, Style style, std::string_view content_type, std::string_view body) {
+void write_tail(std::string& out, Style style, std::string_view content_type,
+                std::string_view body) {
     const Names& n = names(style);
     if (!body.empty()) fmt::format_to(Out(out), "{}: {}\r\n", n.content_type, content_type);
     fmt::format_to(Out(out), "{}: {}\r\n\r\n{}", n.content_length, body.size(), body);
@@ -72,11 +80,16 @@ void write_tail(std::string& out, Style style, std::string_view content_type, st
 
 std::string_view user_agent(Style style) {
     switch (style) {
-        case Style::samsung: return "User-Agent: Samsung IMS 6.0\r\n";
-        case Style::mediatek: return "User-Agent: VoLTE/WFC UA\r\n";
-        case Style::google: return "User-Agent: gmue (google style)\r\n";
-        case Style::plain: return "User-Agent: gmue\r\n";
-        case Style::qualcomm: break;
+        case Style::samsung:
+            return "User-Agent: Samsung IMS 6.0\r\n";
+        case Style::mediatek:
+            return "User-Agent: VoLTE/WFC UA\r\n";
+        case Style::google:
+            return "User-Agent: gmue (google style)\r\n";
+        case Style::plain:
+            return "User-Agent: gmue\r\n";
+        case Style::qualcomm:
+            break;
     }
     return "";
 }
@@ -88,7 +101,8 @@ constexpr std::string_view require = "Require: sec-agree\r\nProxy-Require: sec-a
 }  // namespace
 
 std::string Identity::imei() const {
-    const std::string d = fmt::format("{:0>14}", imsi.size() > 14 ? imsi.substr(imsi.size() - 14) : imsi);
+    const std::string d =
+        fmt::format("{:0>14}", imsi.size() > 14 ? imsi.substr(imsi.size() - 14) : imsi);
     return fmt::format("{}-{}-0", d.substr(0, 8), d.substr(8));
 }
 
@@ -96,10 +110,12 @@ std::string build_register(const Identity& id, const RequestFrame& f, const Regi
     std::string out;
     out.reserve(2048);
     write_frame(out, f);
-    fmt::format_to(Out(out),
-                   "{}: <sip:{}@{}:{}>;+sip.instance=\"<urn:gsma:imei:{}>\";"
-                   "+g.3gpp.icsi-ref=\"urn%3Aurn-7%3A3gpp-service.ims.icsi.mmtel\";+g.3gpp.smsip\r\n",
-                   names(f.style).contact, id.imsi, c.contact.address.to_uri_host(), c.contact.port, id.imei());
+    fmt::format_to(
+        Out(out),
+        "{}: <sip:{}@{}:{}>;+sip.instance=\"<urn:gsma:imei:{}>\";"
+        "+g.3gpp.icsi-ref=\"urn%3Aurn-7%3A3gpp-service.ims.icsi.mmtel\";+g.3gpp.smsip\r\n",
+        names(f.style).contact, id.imsi, c.contact.address.to_uri_host(), c.contact.port,
+        id.imei());
     fmt::format_to(Out(out), "Expires: {}\r\n", c.expires);
     out += authorization(id, f.style, c.credentials);
     if (!c.security_client.empty() || !c.security_verify.empty()) {

@@ -24,7 +24,7 @@ struct RequestFrame {
     std::string_view method;
     std::string_view uri;
     bool tcp = false;
-    Endpoint via;            // sent-by
+    Endpoint via;  // sent-by
     std::string_view branch;
     std::string_view call_id;
     std::string_view from_tag;
@@ -33,7 +33,8 @@ struct RequestFrame {
     std::uint32_t cseq = 1;
 };
 
-// Digest credentials of a REGISTER. Without a nonce: the first REGISTER's (RFC 3310, TS 24.229 5.1.1.2).
+// Digest credentials of a REGISTER. Without a nonce: the first REGISTER's (RFC 3310,
+// TS 24.229 5.1.1.2).
 struct Credentials {
     std::string nonce;
     std::string response;

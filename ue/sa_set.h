@@ -6,8 +6,8 @@
 
 #include "base/secret.h"
 #include "control/sip/framer.h"
-#include "sa/types.h"
 #include "ue/esp.h"
+#include "ue/sa_numbers.h"
 #include "ue/tcp.h"
 
 namespace gmgate::ue {
@@ -15,8 +15,8 @@ namespace gmgate::ue {
 // What lies in secret memory: keys and the sequence state that goes with them.
 struct SaKeys {
     sa::EspKeys keys;
-    ReplayWindow in_uc;  // inbound at port_uc (spi_uc)
-    ReplayWindow in_us;  // inbound at port_us (spi_us)
+    ReplayWindow in_uc;         // inbound at port_uc (spi_uc)
+    ReplayWindow in_us;         // inbound at port_us (spi_us)
     std::uint32_t sent_ps = 0;  // last sequence number under spi_ps
     std::uint32_t sent_pc = 0;  // … under spi_pc
 };
@@ -27,7 +27,8 @@ struct SaSet;
 // A TCP connection under a set, with the framing of SIP on it.
 class TcpLink final : public TcpOwner {
   public:
-    TcpLink(Phone& phone, SaSet& set, TimerWheel& timers, const TcpConnection::Options& options, bool server)
+    TcpLink(Phone& phone, SaSet& set, TimerWheel& timers, const TcpConnection::Options& options,
+            bool server)
         : connection(timers, *this, options),
           framer(server ? sip::StreamFramer::Side::server : sip::StreamFramer::Side::client),
           phone_(phone),
@@ -47,7 +48,7 @@ class TcpLink final : public TcpOwner {
 };
 
 struct SaSet {
-    sa::SaNumbers numbers;
+    SaNumbers numbers;
     sa::Suite suite;
     SecretPtr<SaKeys> secret = make_secret<SaKeys>();
     std::unique_ptr<TcpLink> client;  // port_uc → port_ps, ours

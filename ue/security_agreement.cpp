@@ -25,7 +25,9 @@ template <class T>
 bool number(std::string_view text, T& out) {
     std::uint64_t v = 0;
     const auto [end, ec] = std::from_chars(text.data(), text.data() + text.size(), v);
-    if (text.empty() || ec != std::errc{} || end != text.data() + text.size() || v > static_cast<T>(-1)) return false;
+    if (text.empty() || ec != std::errc{} || end != text.data() + text.size() ||
+        v > static_cast<T>(-1))
+        return false;
     out = static_cast<T>(v);
     return true;
 }
@@ -50,22 +52,28 @@ bool q_value(std::string_view text, std::uint16_t& out) {
 
 // Without quotes, should a server write them.
 std::string unquote(std::string_view v) {
-    if (v.size() >= 2 && v.front() == '"' && v.back() == '"') return std::string(v.substr(1, v.size() - 2));
+    if (v.size() >= 2 && v.front() == '"' && v.back() == '"')
+        return std::string(v.substr(1, v.size() - 2));
     return std::string(v);
 }
 
 Result<Mechanism> parse_one(std::string_view text) {
     Mechanism m;
-    // A fold is a blank; other control characters have no business here (and would end up in our Security-Verify).
-    if (std::ranges::any_of(text, [](char c) { return static_cast<unsigned char>(c) < ' ' && c != '\t' && c != '\r' && c != '\n'; })) {
+    // A fold is a blank; other control characters have no business here (and would end up in our
+    // Security-Verify).
+    if (std::ranges::any_of(text, [](char c) {
+            return static_cast<unsigned char>(c) < ' ' && c != '\t' && c != '\r' && c != '\n';
+        })) {
         return fail(ErrorKind::invalid, "Security-Server: a control character");
     }
     std::string unfolded(text);
-    std::ranges::replace_if(unfolded, [](char c) { return c == '\r' || c == '\n' || c == '\t'; }, ' ');
+    std::ranges::replace_if(
+        unfolded, [](char c) { return c == '\r' || c == '\n' || c == '\t'; }, ' ');
     text = unfolded;
     std::size_t semicolon = text.find(';');
     m.name = to_lower(trim_all(text.substr(0, semicolon)));
-    if (m.name.empty()) return fail(ErrorKind::invalid, "Security-Server: a mechanism without a name");
+    if (m.name.empty())
+        return fail(ErrorKind::invalid, "Security-Server: a mechanism without a name");
     std::string_view alg, ealg = "null", prot = "esp", mod = "trans";
     while (semicolon != std::string_view::npos) {
         text = text.substr(semicolon + 1);
@@ -74,28 +82,40 @@ Result<Mechanism> parse_one(std::string_view text) {
         if (part.empty()) continue;
         const auto eq = part.find('=');
         if (m.parameters.size() == max_parameters) {
-            return fail(ErrorKind::invalid, "Security-Server: more than 32 parameters in a mechanism");
+            return fail(ErrorKind::invalid,
+                        "Security-Server: more than 32 parameters in a mechanism");
         }
-        m.parameters.emplace_back(to_lower(trim_all(part.substr(0, eq))),
-                                  eq == std::string_view::npos ? "" : unquote(trim_all(part.substr(eq + 1))));
+        m.parameters.emplace_back(
+            to_lower(trim_all(part.substr(0, eq))),
+            eq == std::string_view::npos ? "" : unquote(trim_all(part.substr(eq + 1))));
     }
     for (const auto& [key, value] : m.parameters) {
         bool good = true;
-        if (key == "alg") alg = value;
-        else if (key == "ealg") ealg = value;
-        else if (key == "prot") prot = value;
-        else if (key == "mod") mod = value;
-        else if (key == "q") good = q_value(value, m.q);
-        else if (key == "spi-c") good = number(value, m.spi_c);
-        else if (key == "spi-s") good = number(value, m.spi_s);
-        else if (key == "port-c") good = number(value, m.port_c);
-        else if (key == "port-s") good = number(value, m.port_s);
+        if (key == "alg")
+            alg = value;
+        else if (key == "ealg")
+            ealg = value;
+        else if (key == "prot")
+            prot = value;
+        else if (key == "mod")
+            mod = value;
+        else if (key == "q")
+            good = q_value(value, m.q);
+        else if (key == "spi-c")
+            good = number(value, m.spi_c);
+        else if (key == "spi-s")
+            good = number(value, m.spi_s);
+        else if (key == "port-c")
+            good = number(value, m.port_c);
+        else if (key == "port-s")
+            good = number(value, m.port_s);
         if (!good) return fail(ErrorKind::invalid, "Security-Server: bad value of " + key);
     }
     const auto i = sa::parse_integrity(alg);
     const auto e = sa::parse_encryption(ealg);
     if (m.name == "ipsec-3gpp" && i && e && iequals(prot, "esp") && iequals(mod, "trans") &&
-        sa::is_valid({*i, *e}) && m.spi_c > 255 && m.spi_s > 255 && m.port_c != 0 && m.port_s != 0) {
+        sa::is_valid({*i, *e}) && m.spi_c > 255 && m.spi_s > 255 && m.port_c != 0 &&
+        m.port_s != 0) {
         m.suite = sa::Suite{*i, *e};
     }
     return m;
@@ -103,20 +123,25 @@ Result<Mechanism> parse_one(std::string_view text) {
 
 // Parameters in the order the style writes them; what it does not know goes last, unchanged.
 std::span<const std::string_view> verify_order(Style style) {
-    static constexpr std::array<std::string_view, 9> qualcomm{"alg",   "prot",  "mod",    "ealg", "spi-c",
-                                                              "spi-s", "port-c", "port-s", "q"};
-    static constexpr std::array<std::string_view, 9> mediatek{"prot",   "mod",    "spi-c", "spi-s", "port-c",
-                                                              "port-s", "ealg", "alg",   "q"};
-    static constexpr std::array<std::string_view, 9> google{"q",     "alg",   "prot",   "mod",   "ealg",
-                                                            "spi-c", "spi-s", "port-c", "port-s"};
-    static constexpr std::array<std::string_view, 9> samsung{"prot",   "mod",    "spi-c", "spi-s", "port-c",
-                                                             "port-s", "alg", "ealg",  "q"};
+    static constexpr std::array<std::string_view, 9> qualcomm{
+        "alg", "prot", "mod", "ealg", "spi-c", "spi-s", "port-c", "port-s", "q"};
+    static constexpr std::array<std::string_view, 9> mediatek{
+        "prot", "mod", "spi-c", "spi-s", "port-c", "port-s", "ealg", "alg", "q"};
+    static constexpr std::array<std::string_view, 9> google{
+        "q", "alg", "prot", "mod", "ealg", "spi-c", "spi-s", "port-c", "port-s"};
+    static constexpr std::array<std::string_view, 9> samsung{
+        "prot", "mod", "spi-c", "spi-s", "port-c", "port-s", "alg", "ealg", "q"};
     switch (style) {
-        case Style::qualcomm: return qualcomm;
-        case Style::mediatek: return mediatek;
-        case Style::google: return google;
-        case Style::samsung: return samsung;
-        case Style::plain: break;
+        case Style::qualcomm:
+            return qualcomm;
+        case Style::mediatek:
+            return mediatek;
+        case Style::google:
+            return google;
+        case Style::samsung:
+            return samsung;
+        case Style::plain:
+            break;
     }
     return {};
 }
@@ -125,11 +150,16 @@ std::span<const std::string_view> verify_order(Style style) {
 
 std::string_view name(Style style) {
     switch (style) {
-        case Style::plain: return "plain";
-        case Style::samsung: return "samsung";
-        case Style::qualcomm: return "qualcomm";
-        case Style::mediatek: return "mediatek";
-        case Style::google: return "google";
+        case Style::plain:
+            return "plain";
+        case Style::samsung:
+            return "samsung";
+        case Style::qualcomm:
+            return "qualcomm";
+        case Style::mediatek:
+            return "mediatek";
+        case Style::google:
+            return "google";
     }
     return "plain";
 }
@@ -141,8 +171,8 @@ std::optional<Style> parse_style(std::string_view text) {
     return std::nullopt;
 }
 
-std::string security_client(Style style, std::span<const sa::Suite> suites, sa::Spi spi_c, sa::Spi spi_s,
-                            sa::Port port_c, sa::Port port_s) {
+std::string security_client(Style style, std::span<const sa::Suite> suites, Spi spi_c, Spi spi_s,
+                            Port port_c, Port port_s) {
     std::string out;
     bool first = true;
     for (const sa::Suite s : suites) {
@@ -151,26 +181,31 @@ std::string security_client(Style style, std::span<const sa::Suite> suites, sa::
         if (first || style == Style::google) out += "Security-Client: ";
         switch (style) {
             case Style::plain:
-                out += fmt::format("{}ipsec-3gpp; alg={}; ealg={}; spi-c={}; spi-s={}; port-c={}; port-s={}",
-                                   first ? "" : ", ", alg, ealg, spi_c, spi_s, port_c, port_s);
+                out += fmt::format(
+                    "{}ipsec-3gpp; alg={}; ealg={}; spi-c={}; spi-s={}; port-c={}; port-s={}",
+                    first ? "" : ", ", alg, ealg, spi_c, spi_s, port_c, port_s);
                 break;
             case Style::samsung:
                 out += fmt::format(
-                    "{}ipsec-3gpp;prot=esp;mod=trans;spi-c={};spi-s={};port-c={};port-s={};alg={};ealg={}",
+                    "{}ipsec-3gpp;prot=esp;mod=trans;spi-c={};spi-s={};port-c={};port-s={};alg={};"
+                    "ealg={}",
                     first ? "" : ", ", spi_c, spi_s, port_c, port_s, alg, ealg);
                 break;
             case Style::qualcomm:
-                out += fmt::format("{}ipsec-3gpp; alg={}; ealg={}; spi-c={}; spi-s={}; port-c={}; port-s={}",
-                                   first ? "" : ",", alg, ealg, spi_c, spi_s, port_c, port_s);
+                out += fmt::format(
+                    "{}ipsec-3gpp; alg={}; ealg={}; spi-c={}; spi-s={}; port-c={}; port-s={}",
+                    first ? "" : ",", alg, ealg, spi_c, spi_s, port_c, port_s);
                 break;
             case Style::mediatek:
                 out += fmt::format(
-                    "{}ipsec-3gpp;prot=esp;mod=trans;spi-c={};spi-s={};port-c={};port-s={};ealg={};alg={}",
+                    "{}ipsec-3gpp;prot=esp;mod=trans;spi-c={};spi-s={};port-c={};port-s={};ealg={};"
+                    "alg={}",
                     first ? "" : ", ", spi_c, spi_s, port_c, port_s, ealg, alg);
                 break;
             case Style::google:
                 out += fmt::format(
-                    "ipsec-3gpp;alg={};prot=esp;mod=trans;ealg={};spi-c={:010};spi-s={:010};port-c={};port-s={}\r\n",
+                    "ipsec-3gpp;alg={};prot=esp;mod=trans;ealg={};spi-c={:010};spi-s={:010};port-c="
+                    "{};port-s={}\r\n",
                     alg, ealg, spi_c, spi_s, port_c, port_s);
                 break;
         }
@@ -206,7 +241,8 @@ const Mechanism* choose(std::span<const Mechanism> offered, std::span<const sa::
 std::string security_verify(Style style, std::span<const Mechanism> offered) {
     std::string out;
     const bool one_line_each = style == Style::google;
-    const std::string_view separator = style == Style::plain || style == Style::qualcomm ? "; " : ";";
+    const std::string_view separator =
+        style == Style::plain || style == Style::qualcomm ? "; " : ";";
     const auto order = verify_order(style);
     bool first = true;
     for (const Mechanism& m : offered) {
@@ -243,7 +279,8 @@ std::string security_verify(Style style, std::span<const Mechanism> offered) {
     return out;
 }
 
-std::string verify_template(Style style, std::span<const Mechanism> offered, const Mechanism& chosen) {
+std::string verify_template(Style style, std::span<const Mechanism> offered,
+                            const Mechanism& chosen) {
     std::vector<Mechanism> list(offered.begin(), offered.end());
     for (Mechanism& m : list) {
         for (auto& [key, value] : m.parameters) {
@@ -256,19 +293,28 @@ std::string verify_template(Style style, std::span<const Mechanism> offered, con
     return security_verify(style, list);
 }
 
-std::string expand_verify(Style style, std::string_view text, const sa::SaNumbers& numbers) {
+std::string expand_verify(Style style, std::string_view text, const SaNumbers& numbers) {
     std::string out;
     out.reserve(text.size() + text.size() / 4);
-    const auto spi = [&](sa::Spi v) {
+    const auto spi = [&](Spi v) {
         out += style == Style::google ? fmt::format("{:010}", v) : fmt::format("{}", v);
     };
     for (const char c : text) {
         switch (c) {
-            case 1: spi(numbers.spi_pc); break;
-            case 2: spi(numbers.spi_ps); break;
-            case 3: out += std::to_string(numbers.port_pc); break;
-            case 4: out += std::to_string(numbers.port_ps); break;
-            default: out += c;
+            case 1:
+                spi(numbers.spi_pc);
+                break;
+            case 2:
+                spi(numbers.spi_ps);
+                break;
+            case 3:
+                out += std::to_string(numbers.port_pc);
+                break;
+            case 4:
+                out += std::to_string(numbers.port_ps);
+                break;
+            default:
+                out += c;
         }
     }
     return out;

@@ -1,10 +1,10 @@
 #include "ue/socket_network.h"
 
-#include <linux/netlink.h>
-#include <linux/rtnetlink.h>
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
@@ -42,8 +42,10 @@ bool set(int fd, int level, int option, int value) {
 }
 
 void big_buffers(int fd) {
-    if (!set(fd, SOL_SOCKET, SO_RCVBUFFORCE, buffer_size)) set(fd, SOL_SOCKET, SO_RCVBUF, buffer_size);
-    if (!set(fd, SOL_SOCKET, SO_SNDBUFFORCE, buffer_size)) set(fd, SOL_SOCKET, SO_SNDBUF, buffer_size);
+    if (!set(fd, SOL_SOCKET, SO_RCVBUFFORCE, buffer_size))
+        set(fd, SOL_SOCKET, SO_RCVBUF, buffer_size);
+    if (!set(fd, SOL_SOCKET, SO_SNDBUFFORCE, buffer_size))
+        set(fd, SOL_SOCKET, SO_SNDBUF, buffer_size);
 }
 
 // The address a datagram was sent to, from its control messages.
@@ -107,7 +109,8 @@ class SocketStream final : public ClearStream {
     }
 
     void connect(const IpAddress& from, const Endpoint& to) {
-        fd_ = UniqueFd(::socket(to.address.is_v6() ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+        fd_ = UniqueFd(::socket(to.address.is_v6() ? AF_INET6 : AF_INET,
+                                SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
         if (!fd_.valid()) return fail_later(errno);
         set(fd_.get(), IPPROTO_TCP, TCP_NODELAY, 1);
         if (from.is_v6()) {
@@ -171,7 +174,8 @@ class SocketStream final : public ClearStream {
         while (!queue_.empty()) {
             const ssize_t n = ::send(fd_.get(), queue_.data(), queue_.size(), MSG_NOSIGNAL);
             if (n < 0) {
-                if (errno == EAGAIN) loop_.change(fd_.get(), EventLoop::readable | EventLoop::writable);
+                if (errno == EAGAIN)
+                    loop_.change(fd_.get(), EventLoop::readable | EventLoop::writable);
                 return;  // an error shows up as readable
             }
             queue_.erase(0, static_cast<std::size_t>(n));
@@ -226,7 +230,8 @@ SocketNetwork::~SocketNetwork() {
     }
 }
 
-Result<std::unique_ptr<SocketNetwork>> SocketNetwork::open(EventLoop& loop, NetworkReceiver& receiver,
+Result<std::unique_ptr<SocketNetwork>> SocketNetwork::open(EventLoop& loop,
+                                                           NetworkReceiver& receiver,
                                                            const Options& options) {
     std::unique_ptr<SocketNetwork> n(new SocketNetwork(loop, receiver, options));
     for (const bool v6 : {false, true}) {
@@ -256,21 +261,26 @@ Result<void> SocketNetwork::open_family(Family& f) {
     if (!f.esp.valid()) {
         if (errno == EPERM || errno == EACCES) {
             return fail(ErrorKind::denied,
-                        "raw sockets for ESP need CAP_NET_RAW: run as root, or 'setcap cap_net_raw,cap_net_admin+ep gmue'");
+                        "raw sockets for ESP need CAP_NET_RAW: run as root, or 'setcap "
+                        "cap_net_raw,cap_net_admin+ep gmue'");
         }
         if (errno == EAFNOSUPPORT) {
-            return fail(ErrorKind::io, fmt::format("this host has no {}: use --ipv6-share {}", name, f.v6 ? 0 : 1));
+            return fail(ErrorKind::io, fmt::format("this host has no {}: use --ipv6-share {}", name,
+                                                   f.v6 ? 0 : 1));
         }
-        return fail(ErrorKind::io, fmt::format("raw {} socket for ESP: {}", name, std::strerror(errno)));
+        return fail(ErrorKind::io,
+                    fmt::format("raw {} socket for ESP: {}", name, std::strerror(errno)));
     }
     const bool header = f.v6 ? set(f.esp.get(), IPPROTO_IPV6, IPV6_HDRINCL, 1) &&
                                    set(f.esp.get(), IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
                              : set(f.esp.get(), IPPROTO_IP, IP_HDRINCL, 1);
-    if (!header) return fail(ErrorKind::io, fmt::format("raw {} socket: {}", name, std::strerror(errno)));
+    if (!header)
+        return fail(ErrorKind::io, fmt::format("raw {} socket: {}", name, std::strerror(errno)));
     big_buffers(f.esp.get());
 
     f.udp = UniqueFd(::socket(domain, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-    if (!f.udp.valid()) return fail(ErrorKind::io, fmt::format("{} UDP socket: {}", name, std::strerror(errno)));
+    if (!f.udp.valid())
+        return fail(ErrorKind::io, fmt::format("{} UDP socket: {}", name, std::strerror(errno)));
     if (f.v6) {
         set(f.udp.get(), IPPROTO_IPV6, IPV6_V6ONLY, 1);
         set(f.udp.get(), IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);
@@ -293,8 +303,10 @@ Result<void> SocketNetwork::open_family(Family& f) {
         a->sin_port = htons(options_.clear_port);
     }
     if (::bind(f.udp.get(), reinterpret_cast<sockaddr*>(&s), n) != 0) {
-        return fail(ErrorKind::io, fmt::format("UDP port {} ({}): {}; another gmue or SIP program here? see --clear-port",
-                                               options_.clear_port, name, std::strerror(errno)));
+        return fail(
+            ErrorKind::io,
+            fmt::format("UDP port {} ({}): {}; another gmue or SIP program here? see --clear-port",
+                        options_.clear_port, name, std::strerror(errno)));
     }
     return {};
 }
@@ -315,7 +327,8 @@ void SocketNetwork::send_udp(const Endpoint& from, const Endpoint& to, std::stri
     d.payload = payload;
 }
 
-void SocketNetwork::send_esp(const IpAddress& from, const IpAddress& to, std::span<const std::uint8_t> esp) {
+void SocketNetwork::send_esp(const IpAddress& from, const IpAddress& to,
+                             std::span<const std::uint8_t> esp) {
     Family* f = family(to.is_v6());
     if (f == nullptr || f->esp_queue.size() >= max_queue) return note_error(ENOBUFS, "ESP");
     pieces_.clear();
@@ -458,12 +471,15 @@ std::size_t route_mtu(const IpAddress& to) {
     int mtu = 0;
     socklen_t size = sizeof mtu;
     const int level = to.is_v6() ? static_cast<int>(IPPROTO_IPV6) : static_cast<int>(IPPROTO_IP);
-    if (::getsockopt(fd.get(), level, to.is_v6() ? IPV6_MTU : IP_MTU, &mtu, &size) != 0 || mtu < 576) return 0;
+    if (::getsockopt(fd.get(), level, to.is_v6() ? IPV6_MTU : IP_MTU, &mtu, &size) != 0 ||
+        mtu < 576)
+        return 0;
     return static_cast<std::size_t>(mtu);
 }
 
 bool is_local(const IpAddress& address) {
-    // Asked of the routing table: bind() would refuse the IPv6 addresses of a "local" route that stand on no interface.
+    // Asked of the routing table: bind() would refuse the IPv6 addresses of a "local" route that
+    // stand on no interface.
     const UniqueFd fd(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
     if (!fd.valid()) return false;
     struct Request {
@@ -480,7 +496,8 @@ bool is_local(const IpAddress& address) {
     request.attribute.rta_type = RTA_DST;
     request.attribute.rta_len = static_cast<unsigned short>(RTA_LENGTH(octets.size()));
     std::copy(octets.begin(), octets.end(), request.address.begin());
-    request.header.nlmsg_len = static_cast<std::uint32_t>(NLMSG_LENGTH(sizeof(rtmsg)) + request.attribute.rta_len);
+    request.header.nlmsg_len =
+        static_cast<std::uint32_t>(NLMSG_LENGTH(sizeof(rtmsg)) + request.attribute.rta_len);
     if (::send(fd.get(), &request, request.header.nlmsg_len, 0) < 0) return false;
     alignas(nlmsghdr) std::array<std::uint8_t, 2048> answer{};
     const ssize_t n = ::recv(fd.get(), answer.data(), answer.size(), 0);

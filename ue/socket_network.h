@@ -1,10 +1,12 @@
 #pragma once
-// The real network: raw sockets for ESP, one UDP socket a family for what is in clear, kernel TCP for SM1 over TCP.
+// The real network: raw sockets for ESP, one UDP socket a family for what is in clear, kernel TCP
+// for SM1 over TCP.
 //
-// A raw socket for protocol 50 takes every ESP packet that reaches this host, and keeps the kernel from answering them with
-// ICMP unreachable. What travels inside ESP never meets the kernel's UDP or TCP, so nothing is reset behind our back. The
-// phones' addresses must be local to this host: `ip route add local 10.20.0.0/16 dev lo` (gmue --setup-net does it).
-// Sends are queued and go out in batches from flush(). One thread, that of the loop.
+// A raw socket for protocol 50 takes every ESP packet that reaches this host, and keeps the kernel
+// from answering them with ICMP unreachable. What travels inside ESP never meets the kernel's UDP
+// or TCP, so nothing is reset behind our back. The phones' addresses must be local to this host:
+// `ip route add local 10.20.0.0/16 dev lo` (gmue --setup-net does it). Sends are queued and go out
+// in batches from flush(). One thread, that of the loop.
 
 #include <cstdint>
 #include <memory>
@@ -24,7 +26,8 @@ class NetworkReceiver {
   public:
     virtual ~NetworkReceiver() = default;
     virtual void on_udp(const Endpoint& from, const IpAddress& to, std::string_view payload) = 0;
-    virtual void on_esp(const IpAddress& from, const IpAddress& to, std::span<const std::uint8_t> esp) = 0;
+    virtual void on_esp(const IpAddress& from, const IpAddress& to,
+                        std::span<const std::uint8_t> esp) = 0;
 };
 
 class SocketNetwork final : public Network {
@@ -36,11 +39,13 @@ class SocketNetwork final : public Network {
         std::size_t mtu = 1500;
     };
     // The error names the remedy: no CAP_NET_RAW, port taken, …
-    static Result<std::unique_ptr<SocketNetwork>> open(EventLoop& loop, NetworkReceiver& receiver, const Options& options);
+    static Result<std::unique_ptr<SocketNetwork>> open(EventLoop& loop, NetworkReceiver& receiver,
+                                                       const Options& options);
     ~SocketNetwork() override;
 
     void send_udp(const Endpoint& from, const Endpoint& to, std::string_view payload) override;
-    void send_esp(const IpAddress& from, const IpAddress& to, std::span<const std::uint8_t> esp) override;
+    void send_esp(const IpAddress& from, const IpAddress& to,
+                  std::span<const std::uint8_t> esp) override;
     std::unique_ptr<ClearStream> connect_tcp(const IpAddress& from, const Endpoint& to,
                                              ClearStreamHandler& handler) override;
 

@@ -19,7 +19,8 @@ std::uint64_t Latencies::upper_edge(std::size_t bucket) {
 }
 
 void Latencies::add(Duration d) {
-    const auto us = std::chrono::duration_cast<std::chrono::microseconds>(std::max(d, Duration{0})).count();
+    const auto us =
+        std::chrono::duration_cast<std::chrono::microseconds>(std::max(d, Duration{0})).count();
     ++buckets_[bucket(static_cast<std::uint64_t>(us))];
     ++count_;
     max_ = std::max(max_, d);
@@ -27,11 +28,13 @@ void Latencies::add(Duration d) {
 
 Duration Latencies::percentile(double p) const {
     if (count_ == 0) return Duration{0};
-    const auto rank = std::max<std::uint64_t>(1, static_cast<std::uint64_t>(std::ceil(p * static_cast<double>(count_))));
+    const auto rank = std::max<std::uint64_t>(
+        1, static_cast<std::uint64_t>(std::ceil(p * static_cast<double>(count_))));
     std::uint64_t below = 0;
     for (std::size_t i = 0; i < buckets_.size(); ++i) {
         below += buckets_[i];
-        if (below >= rank) return std::min<Duration>(std::chrono::microseconds(upper_edge(i)), max_);
+        if (below >= rank)
+            return std::min<Duration>(std::chrono::microseconds(upper_edge(i)), max_);
     }
     return max_;
 }

@@ -14,7 +14,8 @@
 
 namespace gmgate::ue {
 
-// Log-linear histogram of durations: 1 µs to about an hour, 3 % wide buckets, fixed memory whatever the number of phones.
+// Log-linear histogram of durations: 1 µs to about an hour, 3 % wide buckets, fixed memory whatever
+// the number of phones.
 class Latencies {
   public:
     Latencies() : buckets_(octaves * steps) {}
@@ -40,10 +41,13 @@ class Tally {
   public:
     void add(std::string_view text) {
         auto it = counts_.find(text);
-        if (it == counts_.end()) it = counts_.emplace(counts_.size() < 64 ? text : "other", 0U).first;
+        if (it == counts_.end())
+            it = counts_.emplace(counts_.size() < 64 ? text : "other", 0U).first;
         ++it->second;
     }
-    [[nodiscard]] const std::map<std::string, std::uint64_t, std::less<>>& counts() const { return counts_; }
+    [[nodiscard]] const std::map<std::string, std::uint64_t, std::less<>>& counts() const {
+        return counts_;
+    }
     [[nodiscard]] std::uint64_t total() const {
         std::uint64_t n = 0;
         for (const auto& [text, count] : counts_) n += count;
@@ -62,17 +66,17 @@ struct MisbehaviourResult {
 
 struct Statistics {
     std::uint64_t started = 0;
-    std::uint64_t registered = 0;     // phones that completed SM12 at least once
-    std::uint64_t failed = 0;         // phones that should have, and did not
+    std::uint64_t registered = 0;  // phones that completed SM12 at least once
+    std::uint64_t failed = 0;      // phones that should have, and did not
     std::uint64_t deregistered = 0;
     std::uint64_t reregistrations = 0;
     std::uint64_t reregistrations_failed = 0;
-    std::uint64_t challenges = 0;           // SM6 received
-    std::uint64_t unchallenged = 0;         // 200 to a REGISTER without a challenge (D3)
-    std::uint64_t messages_sent = 0;        // OPTIONS and MESSAGE
-    std::uint64_t messages_answered = 0;    // with 2xx
-    std::uint64_t network_requests = 0;     // requests to phones, answered
-    std::uint64_t retransmissions = 0;      // UDP, ours
+    std::uint64_t challenges = 0;         // SM6 received
+    std::uint64_t unchallenged = 0;       // 200 to a REGISTER without a challenge (D3)
+    std::uint64_t messages_sent = 0;      // OPTIONS and MESSAGE
+    std::uint64_t messages_answered = 0;  // with 2xx
+    std::uint64_t network_requests = 0;   // requests to phones, answered
+    std::uint64_t retransmissions = 0;    // UDP, ours
     std::uint64_t udp = 0, tcp = 0, ipv4 = 0, ipv6 = 0;  // registered phones
     std::array<std::uint64_t, sa::all_suites.size()> suites{};
 

@@ -16,7 +16,8 @@ std::vector<std::string_view> columns(std::string_view line) {
     for (;;) {
         const auto comma = line.find(',');
         std::string_view cell = trim(line.substr(0, comma));
-        if (cell.size() >= 2 && cell.front() == '"' && cell.back() == '"') cell = cell.substr(1, cell.size() - 2);
+        if (cell.size() >= 2 && cell.front() == '"' && cell.back() == '"')
+            cell = cell.substr(1, cell.size() - 2);
         out.push_back(cell);
         if (comma == std::string_view::npos) return out;
         line.remove_prefix(comma + 1);
@@ -61,9 +62,12 @@ Result<SubscriberFile> SubscriberFile::parse(std::string_view text, const std::s
             }
             continue;
         }
-        const auto cell = [&](std::size_t i) { return i < cells.size() ? cells[i] : std::string_view{}; };
+        const auto cell = [&](std::size_t i) {
+            return i < cells.size() ? cells[i] : std::string_view{};
+        };
         const std::string_view id = cell(imsi);
-        if (id.empty() || id.size() > 15 || !std::ranges::all_of(id, [](char c) { return c >= '0' && c <= '9'; })) {
+        if (id.empty() || id.size() > 15 ||
+            !std::ranges::all_of(id, [](char c) { return c >= '0' && c <= '9'; })) {
             return at("column imsi: 1 to 15 digits");
         }
         auto card = make_secret<CardKeys>();
@@ -72,10 +76,12 @@ Result<SubscriberFile> SubscriberFile::parse(std::string_view text, const std::s
             if (!from_hex(cell(opc), card->opc.writable())) return at("column opc: 32 hex digits");
         } else {
             Secret<16> plain;
-            if (op == absent || !from_hex(cell(op), plain.writable())) return at("column op: 32 hex digits");
+            if (op == absent || !from_hex(cell(op), plain.writable()))
+                return at("column op: 32 hex digits");
             card->opc = opc_of(card->k, plain);
         }
-        if (!file.cards_.emplace(std::string(id), std::move(card)).second) return at(fmt::format("IMSI {} twice", id));
+        if (!file.cards_.emplace(std::string(id), std::move(card)).second)
+            return at(fmt::format("IMSI {} twice", id));
     }
     if (file.cards_.empty()) return at("no subscribers");
     return file;

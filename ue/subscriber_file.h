@@ -11,7 +11,8 @@
 
 namespace gmgate::ue {
 
-// CSV with a first line that names the columns: imsi, k, and opc or op (hex); others are ignored. The same file serves gmhome.
+// CSV with a first line that names the columns: imsi, k, and opc or op (hex); others are ignored.
+// The same file serves gmhome.
 class SubscriberFile {
   public:
     static Result<SubscriberFile> load(const std::string& path);

@@ -7,11 +7,15 @@ namespace gmgate::ue {
 namespace {
 
 // a before b in sequence space.
-bool before(std::uint32_t a, std::uint32_t b) { return static_cast<std::int32_t>(a - b) < 0; }
+bool before(std::uint32_t a, std::uint32_t b) {
+    return static_cast<std::int32_t>(a - b) < 0;
+}
 
 constexpr std::uint32_t window_segments = 10;
 
-std::span<const std::uint8_t> octets(std::string_view s) { return as_bytes(s); }
+std::span<const std::uint8_t> octets(std::string_view s) {
+    return as_bytes(s);
+}
 
 }  // namespace
 
@@ -43,20 +47,24 @@ void TcpConnection::accept(const TcpSegment& syn) {
     arm();
 }
 
-void TcpConnection::output(std::uint8_t flags, std::uint32_t sequence, std::span<const std::uint8_t> payload) {
+void TcpConnection::output(std::uint8_t flags, std::uint32_t sequence,
+                           std::span<const std::uint8_t> payload) {
     TcpSegment s;
     s.from_port = options_.local_port;
     s.to_port = options_.remote_port;
     s.sequence = sequence;
     s.acknowledgment = (flags & tcp_flag::ack) != 0 ? expected_ : 0;
     s.flags = flags;
-    s.window = max_reorder;  // data in order is taken at once; what waits out of order lies inside the window
+    s.window = max_reorder;  // data in order is taken at once; what waits out of order lies inside
+                             // the window
     s.mss = (flags & tcp_flag::syn) != 0 ? options_.mss : std::uint16_t{0};
     s.payload = payload;
     owner_.tcp_output(*this, s);
 }
 
-void TcpConnection::acknowledge() { output(tcp_flag::ack, next_, {}); }
+void TcpConnection::acknowledge() {
+    output(tcp_flag::ack, next_, {});
+}
 
 void TcpConnection::send(std::string_view data) {
     if (!open() || fin_queued_) return;
@@ -76,7 +84,8 @@ void TcpConnection::close() {
 
 void TcpConnection::abort() {
     if (state_ == State::closed) return;
-    if (state_ != State::syn_sent && state_ != State::time_wait) output(tcp_flag::rst | tcp_flag::ack, next_, {});
+    if (state_ != State::syn_sent && state_ != State::time_wait)
+        output(tcp_flag::rst | tcp_flag::ack, next_, {});
     state_ = State::closed;
     timer_.stop();
 }
@@ -112,7 +121,8 @@ void TcpConnection::resend_first() {
     const std::uint32_t mss = std::min(options_.mss, peer_mss_);
     if (unsent_.empty()) return;
     // At least one octet goes even into a closed window: the probe of RFC 9293 3.8.6.1.
-    const auto n = std::min(static_cast<std::uint32_t>(unsent_.size()), std::max(1U, std::min(mss, peer_window_)));
+    const auto n = std::min(static_cast<std::uint32_t>(unsent_.size()),
+                            std::max(1U, std::min(mss, peer_window_)));
     if (before(next_, una_ + n)) next_ = una_ + n;
     if (before(highest_, next_)) highest_ = next_;
     ++retransmissions_;
@@ -125,7 +135,8 @@ void TcpConnection::arm() {
         timer_.stop();
         return;
     }
-    if (!timer_.active()) timers_.start(timer_, initial_rto * (1U << std::min<unsigned>(attempts_, 6)));
+    if (!timer_.active())
+        timers_.start(timer_, initial_rto * (1U << std::min<unsigned>(attempts_, 6)));
 }
 
 void TcpConnection::on_timer() {
@@ -135,7 +146,9 @@ void TcpConnection::on_timer() {
     }
     if (state_ == State::syn_sent || state_ == State::syn_received) {
         ++retransmissions_;
-        output(static_cast<std::uint8_t>(tcp_flag::syn | (state_ == State::syn_received ? tcp_flag::ack : 0)), una_, {});
+        output(static_cast<std::uint8_t>(tcp_flag::syn |
+                                         (state_ == State::syn_received ? tcp_flag::ack : 0)),
+               una_, {});
         arm();
         return;
     }
@@ -161,7 +174,8 @@ void TcpConnection::receive(const TcpSegment& s) {
             if (ack) finish(true);
             return;
         }
-        if (!syn || !ack) return;  // simultaneous open does not happen between client and server ports
+        if (!syn || !ack)
+            return;  // simultaneous open does not happen between client and server ports
         peer_initial_ = s.sequence;
         expected_ = s.sequence + 1;
         if (s.mss != 0) peer_mss_ = s.mss;
@@ -177,7 +191,8 @@ void TcpConnection::receive(const TcpSegment& s) {
     }
 
     if ((s.flags & tcp_flag::rst) != 0) {
-        // RFC 5961 3.2: only the exact next octet ends the connection; all of this came through the ICV anyway.
+        // RFC 5961 3.2: only the exact next octet ends the connection; all of this came through the
+        // ICV anyway.
         if (s.sequence == expected_) finish(true);
         return;
     }
@@ -219,12 +234,13 @@ void TcpConnection::take_acknowledgment(const TcpSegment& s) {
         attempts_ = 0;
         duplicates_ = 0;
         timer_.stop();
-    } else if (s.acknowledgment == una_ && s.payload.empty() && (s.flags & tcp_flag::fin) == 0 && next_ != una_ &&
-               s.window == peer_window_) {
+    } else if (s.acknowledgment == una_ && s.payload.empty() && (s.flags & tcp_flag::fin) == 0 &&
+               next_ != una_ && s.window == peer_window_) {
         if (++duplicates_ == 3) resend_first();
     }
     peer_window_ = s.window;
-    const bool fin_went_out = state_ == State::fin_wait_1 || state_ == State::closing || state_ == State::last_ack;
+    const bool fin_went_out =
+        state_ == State::fin_wait_1 || state_ == State::closing || state_ == State::last_ack;
     if (fin_went_out && una_ == highest_) {
         fin_acknowledged_ = true;
         if (state_ == State::fin_wait_1) state_ = State::fin_wait_2;
@@ -251,7 +267,8 @@ void TcpConnection::take_data(const TcpSegment& s) {
         data = known < data.size() ? data.substr(known) : std::string_view{};
     } else if (s.sequence != expected_) {
         // Out of order: kept if it fits the window we offered.
-        if (s.sequence - expected_ < max_reorder && reorder_size_ + data.size() <= max_reorder && !data.empty()) {
+        if (s.sequence - expected_ < max_reorder && reorder_size_ + data.size() <= max_reorder &&
+            !data.empty()) {
             auto [it, added] = reorder_.try_emplace(s.sequence - peer_initial_, data);
             if (added) {
                 reorder_size_ += data.size();
@@ -292,13 +309,18 @@ void TcpConnection::peer_finished() {
     fin_at_ = expected_ - 1;
     acknowledge();
     switch (state_) {
-        case State::established: state_ = State::close_wait; break;
-        case State::fin_wait_1: state_ = State::closing; break;
+        case State::established:
+            state_ = State::close_wait;
+            break;
+        case State::fin_wait_1:
+            state_ = State::closing;
+            break;
         case State::fin_wait_2:
             state_ = State::time_wait;
             timer_.stop();
             break;
-        default: return;  // a repeated FIN
+        default:
+            return;  // a repeated FIN
     }
     owner_.tcp_closed(*this, false);
 }

@@ -19,9 +19,10 @@ constexpr Sqn sqn_delta = (Sqn{1} << 28U) << 5U;  // Δ of TS 33.102 C.2.1, in s
 // AES-128 of one block under one key, several times over.
 class Aes {
   public:
-    explicit Aes(std::span<const std::uint8_t, 16> key) : context_(EVP_CIPHER_CTX_new(), EVP_CIPHER_CTX_free) {
-        if (!context_ ||
-            EVP_EncryptInit_ex(context_.get(), EVP_aes_128_ecb(), nullptr, key.data(), nullptr) != 1) {
+    explicit Aes(std::span<const std::uint8_t, 16> key)
+        : context_(EVP_CIPHER_CTX_new(), EVP_CIPHER_CTX_free) {
+        if (!context_ || EVP_EncryptInit_ex(context_.get(), EVP_aes_128_ecb(), nullptr, key.data(),
+                                            nullptr) != 1) {
             throw std::runtime_error("OpenSSL: AES-128-ECB is not available");
         }
         EVP_CIPHER_CTX_set_padding(context_.get(), 0);
@@ -51,8 +52,8 @@ Block rotate(const Block& a, std::size_t octets) {
 }
 
 // OUTn of TS 35.206 4.1 for n = 2…5: E(rot(TEMP xor OPc, r) xor c) xor OPc.
-Block out_n(const Aes& aes, const Block& temp, std::span<const std::uint8_t, 16> opc, std::size_t r_octets,
-            std::uint8_t c) {
+Block out_n(const Aes& aes, const Block& temp, std::span<const std::uint8_t, 16> opc,
+            std::size_t r_octets, std::uint8_t c) {
     Block b = rotate(temp ^ opc, r_octets);
     b[15] ^= c;
     return aes(b) ^ opc;
@@ -115,9 +116,9 @@ F2345 f2345(const CardKeys& keys, const Rand& rand) {
     const Aes aes(keys.k.reveal());
     const auto opc = keys.opc.reveal();
     Block temp = aes(rand ^ opc);
-    Block out2 = out_n(aes, temp, opc, 0, 1);   // f2 and f5: r2 = 0, c2 = 1
-    Block out3 = out_n(aes, temp, opc, 4, 2);   // f3: r3 = 32, c3 = 2
-    Block out4 = out_n(aes, temp, opc, 8, 4);   // f4: r4 = 64, c4 = 4
+    Block out2 = out_n(aes, temp, opc, 0, 1);  // f2 and f5: r2 = 0, c2 = 1
+    Block out3 = out_n(aes, temp, opc, 4, 2);  // f3: r3 = 32, c3 = 2
+    Block out4 = out_n(aes, temp, opc, 8, 4);  // f4: r4 = 64, c4 = 4
     F2345 r;
     std::copy_n(out2.begin() + 8, 8, r.res.writable().begin());
     std::copy_n(out2.begin(), 6, r.ak.begin());
@@ -149,7 +150,8 @@ struct Opened {
 Opened open_autn(const CardKeys& keys, const Rand& rand, const Autn& autn) {
     Opened o;
     o.f = milenage::f2345(keys, rand);
-    for (std::size_t i = 0; i < 6; ++i) o.sqn = (o.sqn << 8U) | static_cast<std::uint8_t>(autn[i] ^ o.f.ak[i]);
+    for (std::size_t i = 0; i < 6; ++i)
+        o.sqn = (o.sqn << 8U) | static_cast<std::uint8_t>(autn[i] ^ o.f.ak[i]);
     const auto mac = milenage::f1(keys, rand, o.sqn, {autn[6], autn[7]}).mac_a;
     o.mac_ok = equal_constant_time(mac, std::span(autn).last<8>());
     return o;
@@ -160,7 +162,8 @@ Opened open_autn(const CardKeys& keys, const Rand& rand, const Autn& autn) {
 AkaOutcome Usim::authenticate(const Rand& rand, const Autn& autn) {
     Opened o = open_autn(keys_, rand, autn);
     if (!o.mac_ok) return AkaMacFailure{};
-    if (highest_ != 0 && (o.sqn <= highest_ || o.sqn - highest_ > sqn_delta)) return make_auts(rand);
+    if (highest_ != 0 && (o.sqn <= highest_ || o.sqn - highest_ > sqn_delta))
+        return make_auts(rand);
     highest_ = o.sqn;
     return AkaSuccess{std::move(o.f.res), std::move(o.f.ck), std::move(o.f.ik)};
 }
@@ -177,7 +180,8 @@ AkaSyncFailure Usim::make_auts(const Rand& rand) const {
     const auto ak = milenage::f5_star(keys_, rand);
     const auto s = sqn_octets(highest_);
     for (std::size_t i = 0; i < 6; ++i) r.auts[i] = s[i] ^ ak[i];
-    const auto mac_s = milenage::f1(keys_, rand, highest_, {0, 0}).mac_s;  // AMF* = 0 (TS 33.102 6.3.3)
+    const auto mac_s =
+        milenage::f1(keys_, rand, highest_, {0, 0}).mac_s;  // AMF* = 0 (TS 33.102 6.3.3)
     std::copy(mac_s.begin(), mac_s.end(), r.auts.begin() + 6);
     return r;
 }

@@ -1,7 +1,9 @@
 #pragma once
-// The phone's card: Milenage (TS 35.206), the network's authentication (TS 33.102 6.3.3), and its answer.
+// The phone's card: Milenage (TS 35.206), the network's authentication (TS 33.102 6.3.3), and its
+// answer.
 //
-// Written apart from the home network's Milenage on purpose: two copies of one mistake would agree with each other.
+// Written apart from the home network's Milenage on purpose: two copies of one mistake would agree
+// with each other.
 
 #include <array>
 #include <cstdint>
@@ -27,8 +29,8 @@ struct CardKeys {
     [[nodiscard]] CardKeys copy() const { return {k.copy(), opc.copy()}; }
 };
 
-// The rule for generated subscribers: K = first 16 octets of HMAC-SHA-256(seed, "gmgate-K" | IMSI), OPc the same with
-// "gmgate-OPc". `seed` is any octets; `imsi` its decimal digits.
+// The rule for generated subscribers: K = first 16 octets of HMAC-SHA-256(seed, "gmgate-K" | IMSI),
+// OPc the same with "gmgate-OPc". `seed` is any octets; `imsi` its decimal digits.
 [[nodiscard]] CardKeys keys_by_rule(std::span<const std::uint8_t> seed, std::string_view imsi);
 // OPc = E_K(OP) xor OP, for cards given as OP.
 [[nodiscard]] Secret<16> opc_of(const Secret<16>& k, const Secret<16>& op);
@@ -65,16 +67,17 @@ struct AkaSyncFailure {   // its sequence number is not fresh (C4)
 };
 using AkaOutcome = std::variant<AkaSuccess, AkaMacFailure, AkaSyncFailure>;
 
-// Keeps the highest sequence number it accepted; one that is not above it, or more than 2^28 steps (of 32) above it, is
-// refused with AUTS. A card that has accepted none takes any, as a card must that meets its network for the first time.
+// Keeps the highest sequence number it accepted; one that is not above it, or more than 2^28 steps
+// (of 32) above it, is refused with AUTS. A card that has accepted none takes any, as a card must
+// that meets its network for the first time.
 class Usim {
   public:
     explicit Usim(CardKeys keys, Sqn highest = 0) : keys_(std::move(keys)), highest_(highest) {}
 
     [[nodiscard]] AkaOutcome authenticate(const Rand& rand, const Autn& autn);
 
-    // For the misbehaviour "sync-failure": claims a sequence number `ahead` above that of AUTN, which the network then
-    // has to catch up with. An AUTN whose MAC is wrong is refused as ever.
+    // For the misbehaviour "sync-failure": claims a sequence number `ahead` above that of AUTN,
+    // which the network then has to catch up with. An AUTN whose MAC is wrong is refused as ever.
     [[nodiscard]] AkaOutcome refuse_as_stale(const Rand& rand, const Autn& autn, Sqn ahead);
 
     [[nodiscard]] Sqn highest() const { return highest_; }
@@ -86,7 +89,8 @@ class Usim {
     Sqn highest_;
 };
 
-// RAND and AUTN out of the nonce of an AKAv1-MD5 challenge (RFC 3310 3.2): base64 of at least 32 octets.
+// RAND and AUTN out of the nonce of an AKAv1-MD5 challenge (RFC 3310 3.2): base64 of at least 32
+// octets.
 struct AkaChallenge {
     Rand rand{};
     Autn autn{};

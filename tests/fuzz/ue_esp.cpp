@@ -1,5 +1,5 @@
-// What reaches a phone from the network: ESP as it comes, and, sealed with the right keys, everything behind it: inner
-// UDP and TCP, the phone's TCP, the parser of Security-Server.
+// What reaches a phone from the network: ESP as it comes, and, sealed with the right keys,
+// everything behind it: inner UDP and TCP, the phone's TCP, the parser of Security-Server.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -59,7 +59,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     Bytes sealed;
     crypto.seal(suite, keys, p, random, sealed);
     const auto opened = crypto.open(suite, keys, sealed);
-    if (!opened || !std::equal(opened->payload.begin(), opened->payload.end(), input.begin(), input.end())) std::abort();
+    if (!opened ||
+        !std::equal(opened->payload.begin(), opened->payload.end(), input.begin(), input.end()))
+        std::abort();
     (void)read_udp(pcscf, ue, opened->payload);
 
     // The input as a series of segments: 14 octets of header fields, then up to 255 of payload.

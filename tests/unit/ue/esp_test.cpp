@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <set>
 
-#include "test_data.h"
+#include "tests/unit/ue/test_data.h"
 
 namespace gmgate::ue {
 namespace {
@@ -18,7 +18,8 @@ class EspSuites : public ::testing::TestWithParam<sa::Suite> {
   protected:
     EspCrypto crypto_;
     SeededRandom random_{7};
-    sa::EspKeys keys_ = sa::expand_keys(GetParam(), key("000102030405060708090a0b0c0d0e0f"), key("f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff"));
+    sa::EspKeys keys_ = sa::expand_keys(GetParam(), key("000102030405060708090a0b0c0d0e0f"),
+                                        key("f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff"));
 
     Bytes seal(std::span<const std::uint8_t> payload, std::uint32_t sequence = 1) {
         EspCrypto::Packet p;
@@ -38,7 +39,8 @@ TEST(EspKnownAnswers, AnnexI) {
     std::size_t packets = 0;
     for (const auto& set : data["sets"]) {
         for (const auto& v : set["esp_packets"]) {
-            const auto suite = sa::parse_suite(v["alg"].get<std::string>() + "/" + v["ealg"].get<std::string>());
+            const auto suite =
+                sa::parse_suite(v["alg"].get<std::string>() + "/" + v["ealg"].get<std::string>());
             ASSERT_TRUE(suite) << v["alg"] << v["ealg"];
             const sa::EspKeys keys = sa::expand_keys(*suite, key(set["ck"]), key(set["ik"]));
             Bytes iv(sa::iv_size(*suite));
@@ -66,7 +68,9 @@ TEST_P(EspSuites, RoundTripOfEveryLength) {
         Bytes payload(n);
         random_.fill(payload);
         const Bytes packet = seal(payload, static_cast<std::uint32_t>(n + 1));
-        EXPECT_EQ((packet.size() - 8 - sa::iv_size(GetParam()) - sa::icv_size(GetParam())) % sa::block_size(GetParam()), 0U);
+        EXPECT_EQ((packet.size() - 8 - sa::iv_size(GetParam()) - sa::icv_size(GetParam())) %
+                      sa::block_size(GetParam()),
+                  0U);
         const auto opened = crypto_.open(GetParam(), keys_, packet);
         ASSERT_TRUE(opened) << n;
         EXPECT_EQ(to_hex(opened->payload), to_hex(payload));
@@ -93,11 +97,13 @@ TEST_P(EspSuites, ShortPacketsAreRefused) {
 }
 
 TEST_P(EspSuites, AnotherKeyDoesNotOpen) {
-    const auto other = sa::expand_keys(GetParam(), key("100102030405060708090a0b0c0d0e0f"), key("00f1f2f3f4f5f6f7f8f9fafbfcfdfeff"));
+    const auto other = sa::expand_keys(GetParam(), key("100102030405060708090a0b0c0d0e0f"),
+                                       key("00f1f2f3f4f5f6f7f8f9fafbfcfdfeff"));
     EXPECT_FALSE(crypto_.open(GetParam(), other, seal(Bytes(40, 0x41))));
 }
 
-// One key serves four SAs and both directions: with GCM and GMAC a nonce that comes twice gives the key away.
+// One key serves four SAs and both directions: with GCM and GMAC a nonce that comes twice gives the
+// key away.
 TEST_P(EspSuites, NoIvComesTwice) {
     if (sa::iv_size(GetParam()) == 0) return;
     std::set<std::string> seen;
@@ -108,22 +114,27 @@ TEST_P(EspSuites, NoIvComesTwice) {
             p.sequence = sequence;
             Bytes out;
             crypto_.seal(GetParam(), keys_, p, random_, out);
-            EXPECT_TRUE(seen.insert(to_hex(std::span(out).subspan(8, sa::iv_size(GetParam())))).second);
+            EXPECT_TRUE(
+                seen.insert(to_hex(std::span(out).subspan(8, sa::iv_size(GetParam())))).second);
         }
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, EspSuites, ::testing::ValuesIn(sa::all_suites), [](const auto& param) {
-    std::string n = sa::to_string(param.param);
-    std::ranges::replace_if(n, [](char c) { return c == '-' || c == '/'; }, '_');
-    return n;
-});
+INSTANTIATE_TEST_SUITE_P(All, EspSuites, ::testing::ValuesIn(sa::all_suites),
+                         [](const auto& param) {
+                             std::string n = sa::to_string(param.param);
+                             std::ranges::replace_if(
+                                 n, [](char c) { return c == '-' || c == '/'; }, '_');
+                             return n;
+                         });
 
-// Authentic, but the trailer lies: only someone with the keys can send it, and it is refused all the same.
+// Authentic, but the trailer lies: only someone with the keys can send it, and it is refused all
+// the same.
 TEST(EspTrailer, PaddingThatLiesIsRefused) {
     EspCrypto crypto;
     const sa::Suite suite{sa::Integrity::hmac_sha_1_96, sa::Encryption::null};
-    const auto keys = sa::expand_keys(suite, key("000102030405060708090a0b0c0d0e0f"), key("f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff"));
+    const auto keys = sa::expand_keys(suite, key("000102030405060708090a0b0c0d0e0f"),
+                                      key("f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff"));
     const auto packet = [&](const char* text) {
         Bytes out = hex(std::string("0000020000000001") + text);
         std::array<std::uint8_t, 20> mac{};
@@ -136,7 +147,8 @@ TEST(EspTrailer, PaddingThatLiesIsRefused) {
     const auto good = crypto.open(suite, keys, honest);
     ASSERT_TRUE(good);
     EXPECT_EQ(to_hex(good->payload), "aabbccdd");
-    for (const char* text : {"aabbccdd00000211", "aabbccdd01030211", "aabbccdd0102ff11", "aabbccdd01020711"}) {
+    for (const char* text :
+         {"aabbccdd00000211", "aabbccdd01030211", "aabbccdd0102ff11", "aabbccdd01020711"}) {
         const auto opened = crypto.open(suite, keys, packet(text));
         ASSERT_FALSE(opened) << text;
         EXPECT_EQ(opened.error(), EspError::padding) << text;

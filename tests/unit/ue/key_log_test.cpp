@@ -10,7 +10,7 @@
 #include <filesystem>
 #include <fstream>
 
-#include "test_data.h"
+#include "tests/unit/ue/test_data.h"
 #include "ue/packet.h"
 
 namespace gmgate::ue {
@@ -28,21 +28,25 @@ struct TempDir {
     ~TempDir() { std::filesystem::remove_all(path); }
 };
 
-SaSet make_set(sa::Suite suite, sa::Spi first) {
+SaSet make_set(sa::Suite suite, Spi first) {
     SaSet s;
     s.suite = suite;
     s.numbers = {first, first + 1, first + 2, first + 3, 40001, 40002, 6200, 6100};
-    s.secret->keys = sa::expand_keys(suite, key("000102030405060708090a0b0c0d0e0f"), key("f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff"));
+    s.secret->keys = sa::expand_keys(suite, key("000102030405060708090a0b0c0d0e0f"),
+                                     key("f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff"));
     return s;
 }
 
 TEST(KeyTable, Rows) {
     const auto ue = *IpAddress::parse("10.20.0.1"), p = *IpAddress::parse("10.21.0.1");
-    const std::string rows = key_table_rows(ue, p, make_set({sa::Integrity::hmac_sha_1_96, sa::Encryption::aes_cbc}, 0x1000));
-    EXPECT_EQ(rows.substr(0, rows.find('\n')),
-              R"("IPv4","10.20.0.1","10.21.0.1","0x00001003","AES-CBC [RFC3602]","0x000102030405060708090a0b0c0d0e0f","HMAC-SHA-1-96 [RFC2404]","0xf0f1f2f3f4f5f6f7f8f9fafbfcfdfeff00000000")");
+    const std::string rows = key_table_rows(
+        ue, p, make_set({sa::Integrity::hmac_sha_1_96, sa::Encryption::aes_cbc}, 0x1000));
+    EXPECT_EQ(
+        rows.substr(0, rows.find('\n')),
+        R"("IPv4","10.20.0.1","10.21.0.1","0x00001003","AES-CBC [RFC3602]","0x000102030405060708090a0b0c0d0e0f","HMAC-SHA-1-96 [RFC2404]","0xf0f1f2f3f4f5f6f7f8f9fafbfcfdfeff00000000")");
     EXPECT_EQ(std::count(rows.begin(), rows.end(), '\n'), 4);
-    EXPECT_NE(rows.find("\"10.21.0.1\",\"10.20.0.1\",\"0x00001000\""), std::string::npos) << "spi_uc is ours, inbound";
+    EXPECT_NE(rows.find("\"10.21.0.1\",\"10.20.0.1\",\"0x00001000\""), std::string::npos)
+        << "spi_uc is ours, inbound";
 }
 
 TEST(KeyLogFile, OnlyTheOwnerReadsIt) {
@@ -51,7 +55,8 @@ TEST(KeyLogFile, OnlyTheOwnerReadsIt) {
     {
         auto log = FileKeyLog::open(path);
         ASSERT_TRUE(log) << log.error().text;
-        (*log)->write(*IpAddress::parse("10.20.0.1"), *IpAddress::parse("10.21.0.1"), make_set(sa::all_suites[0], 0x1000));
+        (*log)->write(*IpAddress::parse("10.20.0.1"), *IpAddress::parse("10.21.0.1"),
+                      make_set(sa::all_suites[0], 0x1000));
     }
     struct stat s{};
     ASSERT_EQ(stat(path.c_str(), &s), 0);
@@ -66,11 +71,15 @@ TEST(KeyLogFile, OnlyTheOwnerReadsIt) {
     EXPECT_FALSE(FileKeyLog::open(dir.path / "absent" / "x"));
 }
 
-void put32(std::ofstream& f, std::uint32_t v) { f.write(reinterpret_cast<const char*>(&v), 4); }
+void put32(std::ofstream& f, std::uint32_t v) {
+    f.write(reinterpret_cast<const char*>(&v), 4);
+}
 
-// One packet of every suite, both families and both transports: what does tshark make of it with our table?
+// One packet of every suite, both families and both transports: what does tshark make of it with
+// our table?
 TEST(KeyTable, TsharkOpensOurEsp) {
-    if (std::system("command -v tshark >/dev/null 2>&1") != 0) GTEST_SKIP() << "tshark is not installed";
+    if (std::system("command -v tshark >/dev/null 2>&1") != 0)
+        GTEST_SKIP() << "tshark is not installed";
     const TempDir dir;
     std::ofstream table(dir.path / "esp_sa");
     std::ofstream pcap(dir.path / "x.pcap", std::ios::binary);
@@ -89,7 +98,9 @@ TEST(KeyTable, TsharkOpensOurEsp) {
             table << key_table_rows(ue, p, set);
             // A method of its own for each packet, so that the answer says which ones were opened.
             const std::string method = fmt::format("X{}", n);
-            const std::string text = fmt::format("{} sip:x SIP/2.0\r\nCall-ID: {}\r\nCSeq: 1 {}\r\nContent-Length: 0\r\n\r\n", method, n, method);
+            const std::string text = fmt::format(
+                "{} sip:x SIP/2.0\r\nCall-ID: {}\r\nCSeq: 1 {}\r\nContent-Length: 0\r\n\r\n",
+                method, n, method);
             Bytes inner, esp;
             build_udp({ue, set.numbers.port_uc}, {p, 5060}, as_bytes(text), inner);
             EspCrypto::Packet packet;
@@ -103,7 +114,8 @@ TEST(KeyTable, TsharkOpensOurEsp) {
             put32(pcap, 0);
             put32(pcap, static_cast<std::uint32_t>(ip[0].size()));
             put32(pcap, static_cast<std::uint32_t>(ip[0].size()));
-            pcap.write(reinterpret_cast<const char*>(ip[0].data()), static_cast<std::streamsize>(ip[0].size()));
+            pcap.write(reinterpret_cast<const char*>(ip[0].data()),
+                       static_cast<std::streamsize>(ip[0].size()));
             // AES-GMAC is beyond Wireshark 4.0: see key_log.h.
             if (suite.integrity != sa::Integrity::aes_gmac) methods.push_back(method);
             ++n;
@@ -112,16 +124,19 @@ TEST(KeyTable, TsharkOpensOurEsp) {
     table.close();
     pcap.close();
     const std::string command = fmt::format(
-        "WIRESHARK_CONFIG_DIR={0} tshark -r {0}/x.pcap -o esp.enable_encryption_decode:TRUE -o esp.enable_authentication_check:TRUE "
+        "WIRESHARK_CONFIG_DIR={0} tshark -r {0}/x.pcap -o esp.enable_encryption_decode:TRUE -o "
+        "esp.enable_authentication_check:TRUE "
         "-T fields -E separator=/s -e sip.Method -e esp.icv_good -e esp.icv_bad 2>{0}/err",
         dir.path.string());
     FILE* out = popen(command.c_str(), "r");
     ASSERT_NE(out, nullptr);
     std::string answer;
     std::array<char, 4096> buffer{};
-    for (std::size_t got = 0; (got = fread(buffer.data(), 1, buffer.size(), out)) > 0;) answer.append(buffer.data(), got);
+    for (std::size_t got = 0; (got = fread(buffer.data(), 1, buffer.size(), out)) > 0;)
+        answer.append(buffer.data(), got);
     ASSERT_EQ(pclose(out), 0);
-    for (const auto& m : methods) EXPECT_NE(answer.find(m + " "), std::string::npos) << m << "\n" << answer;
+    for (const auto& m : methods)
+        EXPECT_NE(answer.find(m + " "), std::string::npos) << m << "\n" << answer;
     std::size_t checked = 0;
     for (std::size_t at = 0; (at = answer.find(" 1 0\n", at)) != std::string::npos; ++at) ++checked;
     RecordProperty("icv_checked", static_cast<int>(checked));

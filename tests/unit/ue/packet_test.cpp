@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "base/random.h"
-#include "test_data.h"
+#include "tests/unit/ue/test_data.h"
 
 namespace gmgate::ue {
 namespace {
@@ -29,18 +29,20 @@ TEST(Udp, RoundTripAndChecksum) {
                 bad[i] ^= 0x10;
                 EXPECT_FALSE(read_udp(a.address, b.address, bad)) << i;
             }
-            EXPECT_FALSE(read_udp(a.address, a.address, out)) << "the addresses are part of the checksum";
+            EXPECT_FALSE(read_udp(a.address, a.address, out))
+                << "the addresses are part of the checksum";
         }
     }
 }
 
 TEST(Udp, KnownChecksum) {
-    // The inner datagram of annex_i.json has a zero checksum: fine over IPv4, not over IPv6 (RFC 8200 8.1).
+    // The inner datagram of annex_i.json has a zero checksum: fine over IPv4, not over IPv6 (RFC
+    // 8200 8.1).
     const Bytes udp = test::hex(test::load("annex_i.json")["udp"]);
     EXPECT_TRUE(read_udp(a4.address, b4.address, udp));
     EXPECT_FALSE(read_udp(a6.address, b6.address, udp));
-    // RFC 1071's own numbers: 0001 f203 f4f5 f6f7 sums to ddf2, complement 220d; taken as a segment between zero addresses with
-    // the protocol and length taken out of it.
+    // RFC 1071's own numbers: 0001 f203 f4f5 f6f7 sums to ddf2, complement 220d; taken as a segment
+    // between zero addresses with the protocol and length taken out of it.
     const Bytes data = test::hex("0001f203f4f5f6f7");
     const auto zero = IpAddress::v4(std::array<std::uint8_t, 4>{});
     std::uint32_t sum = 0xFFFFU - transport_checksum(zero, zero, 0, data);
@@ -68,7 +70,8 @@ TEST(TcpHeader, RoundTripAndOptions) {
     EXPECT_EQ(v->window, s.window);
     EXPECT_EQ(v->mss, 1360);
     EXPECT_TRUE(v->payload.empty());
-    for (std::size_t n = 0; n < out.size(); ++n) EXPECT_FALSE(read_tcp(a4.address, b4.address, std::span(out).first(n)));
+    for (std::size_t n = 0; n < out.size(); ++n)
+        EXPECT_FALSE(read_tcp(a4.address, b4.address, std::span(out).first(n)));
 }
 
 TEST(TcpHeader, OptionsThatLieAreHarmless) {
@@ -112,7 +115,8 @@ TEST(Ip, FragmentsMakeTheWhole) {
                 EXPECT_FALSE(read_ipv4(p)) << "fragments are the kernel's";
             }
             EXPECT_EQ(more, i + 1 < packets.size());
-            std::copy(p.begin() + static_cast<std::ptrdiff_t>(start), p.end(), whole.begin() + static_cast<std::ptrdiff_t>(offset));
+            std::copy(p.begin() + static_cast<std::ptrdiff_t>(start), p.end(),
+                      whole.begin() + static_cast<std::ptrdiff_t>(offset));
             total += p.size() - start;
         }
         EXPECT_EQ(total, payload.size());

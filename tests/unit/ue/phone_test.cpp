@@ -6,7 +6,7 @@
 
 #include <algorithm>
 
-#include "scripted_pcscf.h"
+#include "tests/unit/ue/scripted_pcscf.h"
 
 namespace gmgate::ue {
 namespace {
@@ -19,7 +19,9 @@ std::string tally(const Tally& t) {
     return out;
 }
 
-LoadOptions one() { return {}; }
+LoadOptions one() {
+    return {};
+}
 
 TEST(Phone, RegistersTalksReregistersAndLeaves) {
     for (const bool tcp : {false, true}) {
@@ -63,7 +65,8 @@ TEST(Phone, EverySuiteAndStyle) {
         ASSERT_TRUE(lab.finish()) << name(style);
         EXPECT_TRUE(lab.load().good()) << name(style) << ": " << tally(lab.statistics.failures);
         EXPECT_EQ(lab.statistics.violations.total(), 0U) << tally(lab.statistics.violations);
-        for (std::size_t i = 0; i < sa::all_suites.size(); ++i) EXPECT_EQ(lab.statistics.suites[i], 4U) << sa::to_string(sa::all_suites[i]);
+        for (std::size_t i = 0; i < sa::all_suites.size(); ++i)
+            EXPECT_EQ(lab.statistics.suites[i], 4U) << sa::to_string(sa::all_suites[i]);
         EXPECT_EQ(lab.statistics.tcp, 16U);
         EXPECT_EQ(lab.statistics.ipv6, 16U);
     }
@@ -110,8 +113,10 @@ TEST(Phone, AnswersTheNetworkOverUdpAndTcp) {
             const auto ue = lab.load().phone(0).plan().address;
             const auto& n = lab.load().phone(0).current_set()->numbers;
             const std::string text = fmt::format(
-                "OPTIONS sip:u@{0}:{1} SIP/2.0\r\nVia: SIP/2.0/{2} 10.21.0.1:{3};branch=z9hG4bK1{4}\r\nMax-Forwards: 70\r\n"
-                "From: <sip:n@x>;tag=1\r\nTo: <sip:u@x>\r\nCall-ID: q\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n",
+                "OPTIONS sip:u@{0}:{1} SIP/2.0\r\nVia: SIP/2.0/{2} "
+                "10.21.0.1:{3};branch=z9hG4bK1{4}\r\nMax-Forwards: 70\r\n"
+                "From: <sip:n@x>;tag=1\r\nTo: <sip:u@x>\r\nCall-ID: q\r\nCSeq: 1 "
+                "OPTIONS\r\nContent-Length: 0\r\n\r\n",
                 ue.to_string(), n.port_us, tcp ? "TCP" : "UDP", n.port_ps, back ? ";rport" : "");
             lab.pcscf.send_request(ue, text, tcp);
             lab.run(std::chrono::seconds(1));
@@ -135,10 +140,13 @@ TEST(Phone, AnswersLargeRequestsAndManyOnOneConnection) {
     std::string stream;
     for (int i = 0; i < 20; ++i) {
         const std::string body(4000, 'b');
-        stream += fmt::format("MESSAGE sip:u SIP/2.0\r\nVia: SIP/2.0/TCP 10.21.0.1:6100;branch=z9hG4bK{}\r\nMax-Forwards: 70\r\n"
-                              "From: <sip:n@x>;tag=1\r\nTo: <sip:u@x>\r\nCall-ID: q\r\nCSeq: {} MESSAGE\r\nContent-Type: text/plain\r\n"
-                              "Content-Length: {}\r\n\r\n{}",
-                              i, i + 1, body.size(), body);
+        stream += fmt::format(
+            "MESSAGE sip:u SIP/2.0\r\nVia: SIP/2.0/TCP "
+            "10.21.0.1:6100;branch=z9hG4bK{}\r\nMax-Forwards: 70\r\n"
+            "From: <sip:n@x>;tag=1\r\nTo: <sip:u@x>\r\nCall-ID: q\r\nCSeq: {} "
+            "MESSAGE\r\nContent-Type: text/plain\r\n"
+            "Content-Length: {}\r\n\r\n{}",
+            i, i + 1, body.size(), body);
     }
     lab.pcscf.send_request(ue, stream, true);
     lab.run(std::chrono::seconds(2));
@@ -241,11 +249,13 @@ struct Wrong {
 };
 TEST(Misbehaviours, AWrongNetworkIsFoundOut) {
     using Script = test::ScriptedPcscf::Script;
-    for (const Wrong& w : {Wrong{Misbehaviour::replay, [](Script& s) { s.accept_replays = true; }},
-                           Wrong{Misbehaviour::forged_esp, [](Script& s) { s.answer_forged = true; }},
-                           Wrong{Misbehaviour::clear_on_protected, [](Script& s) { s.accept_clear_on_protected = true; }},
-                           Wrong{Misbehaviour::wrong_res, [](Script& s) { s.refuse_sm7 = 500; }},
-                           Wrong{Misbehaviour::silent_after_sm6, [](Script& s) { s.silent = true; }}}) {
+    for (const Wrong& w :
+         {Wrong{Misbehaviour::replay, [](Script& s) { s.accept_replays = true; }},
+          Wrong{Misbehaviour::forged_esp, [](Script& s) { s.answer_forged = true; }},
+          Wrong{Misbehaviour::clear_on_protected,
+                [](Script& s) { s.accept_clear_on_protected = true; }},
+          Wrong{Misbehaviour::wrong_res, [](Script& s) { s.refuse_sm7 = 500; }},
+          Wrong{Misbehaviour::silent_after_sm6, [](Script& s) { s.silent = true; }}}) {
         Lab lab;
         LoadOptions o = one();
         o.misbehave = {{w.kind, 1, 0}};
@@ -271,10 +281,15 @@ TEST(Rules, BreachesAreSeen) {
         return tally(lab.statistics.violations);
     };
     EXPECT_NE(violations([](Script& s) { s.leak_keys = true; }).find("B2"), std::string::npos);
-    EXPECT_NE(violations([](Script& s) { s.answer_clear = true; }).find("came in clear"), std::string::npos);
-    EXPECT_NE(violations([](Script& s) { s.accept_without_aka = true; }).find("without a challenge"), std::string::npos);
-    EXPECT_NE(violations([](Script& s) { s.change_port_ps = true; }).find("A5: port_ps"), std::string::npos);
-    EXPECT_NE(violations([](Script& s) { s.keep_port_pc = true; }).find("A5: port_pc"), std::string::npos);
+    EXPECT_NE(violations([](Script& s) { s.answer_clear = true; }).find("came in clear"),
+              std::string::npos);
+    EXPECT_NE(
+        violations([](Script& s) { s.accept_without_aka = true; }).find("without a challenge"),
+        std::string::npos);
+    EXPECT_NE(violations([](Script& s) { s.change_port_ps = true; }).find("A5: port_ps"),
+              std::string::npos);
+    EXPECT_NE(violations([](Script& s) { s.keep_port_pc = true; }).find("A5: port_pc"),
+              std::string::npos);
     EXPECT_EQ(violations([](Script&) {}), "");
 }
 
@@ -289,8 +304,12 @@ TEST(Phone, RefusesWhatItCannotUse) {
         return tally(lab.statistics.failures);
     };
     EXPECT_NE(failure([](Script& s) { s.algorithm = "MD5"; }).find("AKAv1-MD5"), std::string::npos);
-    EXPECT_NE(failure([](Script& s) { s.security_server = "digest"; }).find("C7"), std::string::npos);
-    EXPECT_NE(failure([](Script& s) { s.security_server = "ipsec-3gpp;alg=hmac-sha-1-96;spi-c=99999999999"; }).find("spi-c"), std::string::npos);
+    EXPECT_NE(failure([](Script& s) { s.security_server = "digest"; }).find("C7"),
+              std::string::npos);
+    EXPECT_NE(failure([](Script& s) {
+                  s.security_server = "ipsec-3gpp;alg=hmac-sha-1-96;spi-c=99999999999";
+              }).find("spi-c"),
+              std::string::npos);
     EXPECT_NE(failure([](Script& s) { s.refuse_sm7 = 503; }).find("503"), std::string::npos);
 }
 

@@ -1,4 +1,4 @@
-#include "scripted_pcscf.h"
+#include "tests/unit/ue/scripted_pcscf.h"
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
@@ -32,7 +32,8 @@ struct ScriptedPcscf::Set::Link final : TcpOwner {
           set(s),
           at_ps(ps),
           tcp(owner.wheel_, *this,
-              {ps ? s.n.port_ps : s.n.port_pc, ps ? s.n.port_uc : s.n.port_us, 1300, owner.random_.u32()}) {}
+              {ps ? s.n.port_ps : s.n.port_pc, ps ? s.n.port_uc : s.n.port_us, 1300,
+               owner.random_.u32()}) {}
     void tcp_output(TcpConnection&, const TcpSegment& s) override {
         Bytes b;
         build_tcp(p.self(user.address).address, user.address, s, b);
@@ -71,11 +72,12 @@ struct ScriptedPcscf::Stream final : ClearStream {
             for (;;) {
                 const auto f = framer.next();
                 if (f.kind != sip::FrameKind::message) return;
-                p.on_sip(std::string(f.bytes), from, to, nullptr, [this, a](const std::string& out) {
-                    p.later([this, a, out] {
-                        if (*a) handler->stream_data(out);
-                    });
-                });
+                p.on_sip(std::string(f.bytes), from, to, nullptr,
+                         [this, a](const std::string& out) {
+                             p.later([this, a, out] {
+                                 if (*a) handler->stream_data(out);
+                             });
+                         });
             }
         });
     }
@@ -86,7 +88,9 @@ ScriptedPcscf::Set::Set() = default;
 ScriptedPcscf::Set::~Set() = default;
 ScriptedPcscf::~ScriptedPcscf() = default;
 
-void ScriptedPcscf::later(std::function<void()> what) { queue_.push_back({wheel_.now() + flight, std::move(what)}); }
+void ScriptedPcscf::later(std::function<void()> what) {
+    queue_.push_back({wheel_.now() + flight, std::move(what)});
+}
 
 void ScriptedPcscf::deliver() {
     std::vector<Due> due;
@@ -98,7 +102,8 @@ void ScriptedPcscf::deliver() {
     for (auto& d : due) d.what();
 }
 
-std::unique_ptr<ClearStream> ScriptedPcscf::connect_tcp(const IpAddress& from, const Endpoint& to, ClearStreamHandler& h) {
+std::unique_ptr<ClearStream> ScriptedPcscf::connect_tcp(const IpAddress& from, const Endpoint& to,
+                                                        ClearStreamHandler& h) {
     return std::make_unique<Stream>(*this, from, to, h);
 }
 
@@ -116,7 +121,8 @@ void ScriptedPcscf::send_udp(const Endpoint& from, const Endpoint& to, std::stri
     });
 }
 
-void ScriptedPcscf::send_esp(const IpAddress& from, const IpAddress& to, std::span<const std::uint8_t> esp) {
+void ScriptedPcscf::send_esp(const IpAddress& from, const IpAddress& to,
+                             std::span<const std::uint8_t> esp) {
     if (lost()) return;
     later([this, from, to, packet = Bytes(esp.begin(), esp.end())] {
         auto it = users.find(from);
@@ -158,7 +164,8 @@ void ScriptedPcscf::send_esp(const IpAddress& from, const IpAddress& to, std::sp
         }
         const auto udp = read_udp(from, to, inner);
         if (!udp || udp->to_port != (at_ps ? set->n.port_ps : set->n.port_pc)) return;
-        on_sip(std::string(as_text(udp->payload)), {from, udp->from_port}, {to, udp->to_port}, set, nullptr);
+        on_sip(std::string(as_text(udp->payload)), {from, udp->from_port}, {to, udp->to_port}, set,
+               nullptr);
     });
 }
 
@@ -206,8 +213,8 @@ void ScriptedPcscf::send_request(const IpAddress& ue, const std::string& message
     send_sip(u, *u.sets.back(), tcp, message);
 }
 
-void ScriptedPcscf::on_sip(const std::string& text, const Endpoint& from, const Endpoint& to, Set* set,
-                           const std::function<void(std::string)>& reply) {
+void ScriptedPcscf::on_sip(const std::string& text, const Endpoint& from, const Endpoint& to,
+                           Set* set, const std::function<void(std::string)>& reply) {
     sip::Message m;
     if (m.parse(text) != sip::ParseStatus::ok) {
         ADD_FAILURE() << "a phone sent what is not SIP:\n" << text;
@@ -283,8 +290,9 @@ std::string ScriptedPcscf::challenge(const sip::Message& m, User& user, Set* car
     set->n.port_us = chosen->port_s;
     set->n.spi_pc = next_spi_++;
     set->n.spi_ps = next_spi_++;
-    set->n.port_pc = script.keep_port_pc ? sa::Port{6200} : next_pc_++;
-    if (user.port_ps == 0 || script.change_port_ps) user.port_ps = static_cast<sa::Port>(6100 + random_.below(90));
+    set->n.port_pc = script.keep_port_pc ? Port{6200} : next_pc_++;
+    if (user.port_ps == 0 || script.change_port_ps)
+        user.port_ps = static_cast<Port>(6100 + random_.below(90));
     set->n.port_ps = user.port_ps;
     if (carrier != nullptr) {
         EXPECT_EQ(set->n.port_us, carrier->n.port_us) << "A5";
@@ -299,7 +307,8 @@ std::string ScriptedPcscf::challenge(const sip::Message& m, User& user, Set* car
     auto f = milenage::f2345(card, rand);
     Autn autn{};
     for (std::size_t i = 0; i < 6; ++i) {
-        autn[i] = static_cast<std::uint8_t>(static_cast<std::uint8_t>(user.sqn >> (8 * (5 - i))) ^ f.ak[i]);
+        autn[i] = static_cast<std::uint8_t>(static_cast<std::uint8_t>(user.sqn >> (8 * (5 - i))) ^
+                                            f.ak[i]);
     }
     const auto mac = milenage::f1(card, rand, user.sqn, {0, 0}).mac_a;
     std::copy(mac.begin(), mac.end(), autn.begin() + 8);
@@ -312,17 +321,20 @@ std::string ScriptedPcscf::challenge(const sip::Message& m, User& user, Set* car
     std::string server;
     unsigned q = 900;
     for (const auto s : sa::all_suites) {
-        const std::string one = fmt::format("ipsec-3gpp;q=0.{};alg={};ealg={};spi-c={};spi-s={};port-c={};port-s={}", q,
-                                            sa::name(s.integrity), sa::name(s.encryption), set->n.spi_pc, set->n.spi_ps,
-                                            set->n.port_pc, set->n.port_ps);
+        const std::string one =
+            fmt::format("ipsec-3gpp;q=0.{};alg={};ealg={};spi-c={};spi-s={};port-c={};port-s={}", q,
+                        sa::name(s.integrity), sa::name(s.encryption), set->n.spi_pc, set->n.spi_ps,
+                        set->n.port_pc, set->n.port_ps);
         server += (server.empty() ? "" : ", ") + one;
         q -= 50;
     }
     set->verify = server;
     if (!script.security_server.empty()) server = script.security_server;
-    const std::string www = fmt::format(R"(Digest realm="{}", nonce="{}", algorithm={}, qop="{}"{})", realm, set->xres_nonce,
-                                        script.algorithm, script.qop, script.leak_keys ? R"(, ck="00", ik="00")" : "");
-    const std::array<sip::HeaderField, 2> headers{{{"WWW-Authenticate", www}, {"Security-Server", server}}};
+    const std::string www = fmt::format(
+        R"(Digest realm="{}", nonce="{}", algorithm={}, qop="{}"{})", realm, set->xres_nonce,
+        script.algorithm, script.qop, script.leak_keys ? R"(, ck="00", ik="00")" : "");
+    const std::array<sip::HeaderField, 2> headers{
+        {{"WWW-Authenticate", www}, {"Security-Server", server}}};
     sip::ResponseOptions o;
     o.to_tag = "p";
     o.headers = headers;
@@ -331,7 +343,8 @@ std::string ScriptedPcscf::challenge(const sip::Message& m, User& user, Set* car
     return answer;
 }
 
-std::string ScriptedPcscf::handle_register(const sip::Message& m, User& user, Set* set, Set*& answer_on) {
+std::string ScriptedPcscf::handle_register(const sip::Message& m, User& user, Set* set,
+                                           Set*& answer_on) {
     const auto respond = [&](int code, std::span<const sip::HeaderField> headers = {}) {
         sip::ResponseOptions o;
         o.to_tag = "p";
@@ -356,9 +369,11 @@ std::string ScriptedPcscf::handle_register(const sip::Message& m, User& user, Se
         EXPECT_TRUE(aka && auts && auts->size() == 14);
         const auto ak = milenage::f5_star(card, aka->rand);
         Sqn sqn = 0;
-        for (std::size_t i = 0; i < 6; ++i) sqn = sqn << 8U | static_cast<std::uint8_t>((*auts)[i] ^ ak[i]);
+        for (std::size_t i = 0; i < 6; ++i)
+            sqn = sqn << 8U | static_cast<std::uint8_t>((*auts)[i] ^ ak[i]);
         const auto mac_s = milenage::f1(card, aka->rand, sqn, {0, 0}).mac_s;
-        EXPECT_TRUE(std::equal(mac_s.begin(), mac_s.end(), auts->begin() + 6)) << "AUTS of another card";
+        EXPECT_TRUE(std::equal(mac_s.begin(), mac_s.end(), auts->begin() + 6))
+            << "AUTS of another card";
         user.sqn = sqn;
         return challenge(m, user, set);
     }
@@ -380,7 +395,8 @@ std::string ScriptedPcscf::handle_register(const sip::Message& m, User& user, Se
     if (set == nullptr) return {};
     EXPECT_FALSE(set->established);
     std::string client;
-    for (const auto& v : m.values(sip::HeaderId::security_client)) client += std::string(v.text) + "\n";
+    for (const auto& v : m.values(sip::HeaderId::security_client))
+        client += std::string(v.text) + "\n";
     std::vector<std::string_view> sent, back;
     for (const auto& v : m.values(sip::HeaderId::security_verify)) back.push_back(v.text);
     sip::ValueSplitter split(set->verify);
@@ -390,8 +406,8 @@ std::string ScriptedPcscf::handle_register(const sip::Message& m, User& user, Se
     bool same = a && b && a->size() == b->size();
     for (std::size_t i = 0; same && i < a->size(); ++i) {
         const auto &x = (*a)[i], &y = (*b)[i];
-        same = x.suite == y.suite && x.q == y.q && x.spi_c == y.spi_c && x.spi_s == y.spi_s && x.port_c == y.port_c &&
-               x.port_s == y.port_s;
+        same = x.suite == y.suite && x.q == y.q && x.spi_c == y.spi_c && x.spi_s == y.spi_s &&
+               x.port_c == y.port_c && x.port_s == y.port_s;
     }
     const auto remove = [&] {
         for (auto& s : user.sets) {
@@ -434,7 +450,11 @@ std::string ScriptedPcscf::handle_register(const sip::Message& m, User& user, Se
 // ---- Lab ----
 
 Lab::Lab()
-    : context{.timers = wheel, .random = random, .network = pcscf, .crypto = crypto, .statistics = statistics} {
+    : context{.timers = wheel,
+              .random = random,
+              .network = pcscf,
+              .crypto = crypto,
+              .statistics = statistics} {
     context.card = [](std::string_view imsi) { return keys_by_rule(seed, imsi); };
     context.realm = std::string(realm);
     context.pcscf4 = pcscf.v4;

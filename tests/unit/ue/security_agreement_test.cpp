@@ -2,8 +2,8 @@
 
 #include <gtest/gtest.h>
 
-#include "control/sip/values.h"
 #include "control/sip/message.h"
+#include "control/sip/values.h"
 
 namespace gmgate::ue {
 namespace {
@@ -22,8 +22,10 @@ Result<std::vector<Mechanism>> parse(std::initializer_list<std::string_view> val
 }
 
 TEST(SecurityServer, AnyOrderCaseBlanksFoldsAndUnknownParameters) {
-    const auto list = parse({"IPSEC-3gpp ; Q = 0.5;\r\n ALG=HMAC-SHA-1-96 ; foo;bar=\"b a z\"; spi-s=0000012345;spi-c = 256;port-s=6100; "
-                             "port-c=6200; EALG=AES-CBC; prot=ESP;mod=Trans"});
+    const auto list =
+        parse({"IPSEC-3gpp ; Q = 0.5;\r\n ALG=HMAC-SHA-1-96 ; foo;bar=\"b a z\"; "
+               "spi-s=0000012345;spi-c = 256;port-s=6100; "
+               "port-c=6200; EALG=AES-CBC; prot=ESP;mod=Trans"});
     ASSERT_TRUE(list) << list.error().text;
     ASSERT_EQ(list->size(), 1U);
     const Mechanism& m = list->front();
@@ -36,7 +38,8 @@ TEST(SecurityServer, AnyOrderCaseBlanksFoldsAndUnknownParameters) {
 }
 
 TEST(SecurityServer, DefaultsOfRfc) {
-    const auto list = parse({"ipsec-3gpp;alg=hmac-md5-96;spi-c=1000;spi-s=1001;port-c=6200;port-s=6100"});
+    const auto list =
+        parse({"ipsec-3gpp;alg=hmac-md5-96;spi-c=1000;spi-s=1001;port-c=6200;port-s=6100"});
     ASSERT_TRUE(list);
     EXPECT_EQ(list->front().suite, md5);
     EXPECT_EQ(list->front().q, 1000);
@@ -44,7 +47,8 @@ TEST(SecurityServer, DefaultsOfRfc) {
 
 TEST(SecurityServer, WhatThePhoneCannotUse) {
     for (const std::string_view text :
-         {"digest;q=0.1", "ipsec-3gpp;alg=hmac-sha-1-96;prot=ah;spi-c=1000;spi-s=1001;port-c=1;port-s=2",
+         {"digest;q=0.1",
+          "ipsec-3gpp;alg=hmac-sha-1-96;prot=ah;spi-c=1000;spi-s=1001;port-c=1;port-s=2",
           "ipsec-3gpp;alg=hmac-sha-1-96;mod=tun;spi-c=1000;spi-s=1001;port-c=1;port-s=2",
           "ipsec-3gpp;alg=hmac-sha-1-96;spi-c=255;spi-s=1001;port-c=1;port-s=2",
           "ipsec-3gpp;alg=null;ealg=null;spi-c=1000;spi-s=1001;port-c=1;port-s=2",
@@ -58,8 +62,9 @@ TEST(SecurityServer, WhatThePhoneCannotUse) {
 
 TEST(SecurityServer, Errors) {
     for (const std::string_view text :
-         {"ipsec-3gpp;spi-c=4294967296", "ipsec-3gpp;spi-c=-1", "ipsec-3gpp;spi-c=", "ipsec-3gpp;port-s=65536",
-          "ipsec-3gpp;port-c=12x", "ipsec-3gpp;q=1.5", "ipsec-3gpp;q=2", "ipsec-3gpp;q=0.1234", ";alg=x", "a;b=\x01"}) {
+         {"ipsec-3gpp;spi-c=4294967296", "ipsec-3gpp;spi-c=-1",
+          "ipsec-3gpp;spi-c=", "ipsec-3gpp;port-s=65536", "ipsec-3gpp;port-c=12x",
+          "ipsec-3gpp;q=1.5", "ipsec-3gpp;q=2", "ipsec-3gpp;q=0.1234", ";alg=x", "a;b=\x01"}) {
         EXPECT_FALSE(parse({text})) << text;
     }
     const std::vector<std::string_view> many(65, "ipsec-3gpp;q=0.1");
@@ -70,9 +75,11 @@ TEST(SecurityServer, Errors) {
 }
 
 TEST(Choice, PreferenceThenOrder) {
-    const auto list = parse({"ipsec-3gpp;q=0.1;alg=hmac-md5-96;spi-c=1000;spi-s=1001;port-c=6200;port-s=6100",
-                             "ipsec-3gpp;q=0.9;alg=hmac-sha-1-96;ealg=aes-cbc;spi-c=1000;spi-s=1001;port-c=6200;port-s=6100",
-                             "ipsec-3gpp;q=0.9;alg=hmac-sha-1-96;spi-c=1000;spi-s=1001;port-c=6200;port-s=6100"});
+    const auto list =
+        parse({"ipsec-3gpp;q=0.1;alg=hmac-md5-96;spi-c=1000;spi-s=1001;port-c=6200;port-s=6100",
+               "ipsec-3gpp;q=0.9;alg=hmac-sha-1-96;ealg=aes-cbc;spi-c=1000;spi-s=1001;port-c=6200;"
+               "port-s=6100",
+               "ipsec-3gpp;q=0.9;alg=hmac-sha-1-96;spi-c=1000;spi-s=1001;port-c=6200;port-s=6100"});
     ASSERT_TRUE(list);
     const std::vector<Suite> all(sa::all_suites.begin(), sa::all_suites.end());
     EXPECT_EQ(choose(*list, all)->suite, sha_cbc) << "highest q, and of two equal ones the first";
@@ -105,12 +112,16 @@ TEST_P(Styles, ClientSaysWhatItShould) {
 }
 
 TEST_P(Styles, VerifyKeepsMeaningAndOrder) {
-    const auto list = parse({"ipsec-3gpp;q=0.9;alg=hmac-sha-1-96;ealg=aes-cbc;spi-c=300;spi-s=4000000000;port-c=6200;port-s=6100;x-new=1",
-                             "digest;q=0.5", "ipsec-3gpp; q=0.1; alg=hmac-md5-96; spi-c=300; spi-s=4000000000; port-c=6200; port-s=6100"});
+    const auto list =
+        parse({"ipsec-3gpp;q=0.9;alg=hmac-sha-1-96;ealg=aes-cbc;spi-c=300;spi-s=4000000000;port-c="
+               "6200;port-s=6100;x-new=1",
+               "digest;q=0.5",
+               "ipsec-3gpp; q=0.1; alg=hmac-md5-96; spi-c=300; spi-s=4000000000; port-c=6200; "
+               "port-s=6100"});
     ASSERT_TRUE(list);
     const std::string direct = security_verify(GetParam(), *list);
     const std::string text = verify_template(GetParam(), *list, list->front());
-    sa::SaNumbers n;
+    SaNumbers n;
     n.spi_pc = 300;
     n.spi_ps = 4000000000;
     n.port_pc = 6200;
@@ -136,10 +147,12 @@ TEST_P(Styles, VerifyKeepsMeaningAndOrder) {
             EXPECT_EQ((*back)[i].parameters.size(), (*list)[i].parameters.size());
         }
     }
-    EXPECT_EQ(text.find("4000000000"), std::string::npos) << "shared by all phones: no numbers of one";
+    EXPECT_EQ(text.find("4000000000"), std::string::npos)
+        << "shared by all phones: no numbers of one";
 }
 
-INSTANTIATE_TEST_SUITE_P(All, Styles, ::testing::ValuesIn(all_styles), [](const auto& p) { return std::string(name(p.param)); });
+INSTANTIATE_TEST_SUITE_P(All, Styles, ::testing::ValuesIn(all_styles),
+                         [](const auto& p) { return std::string(name(p.param)); });
 
 }  // namespace
 }  // namespace gmgate::ue

@@ -68,7 +68,8 @@ struct Line {
         for (unsigned i = 0; i < copies; ++i) {
             Duration delay = std::chrono::milliseconds(1);
             if (random.below(100) < reorder) delay += std::chrono::milliseconds(random.below(20));
-            air.push_back({clock.now() + delay, from.peer, s, Bytes(s.payload.begin(), s.payload.end())});
+            air.push_back(
+                {clock.now() + delay, from.peer, s, Bytes(s.payload.begin(), s.payload.end())});
         }
     }
     void run(Duration total) {
@@ -140,13 +141,16 @@ TEST_P(TcpWeather, EverythingArrivesOnceAndInOrder) {
     for (int i = 0; i < 600 && !l.server.tcp; ++i) l.run(std::chrono::milliseconds(100));
     ASSERT_TRUE(l.server.tcp);
     l.server.tcp->send(down);
-    for (int i = 0; i < 2000 && (l.server.received.size() < up.size() || l.client.received.size() < down.size()); ++i) {
+    for (int i = 0; i < 2000 && (l.server.received.size() < up.size() ||
+                                 l.client.received.size() < down.size());
+         ++i) {
         l.run(std::chrono::milliseconds(100));
     }
     EXPECT_EQ(l.server.received, up);
     EXPECT_EQ(l.client.received, down);
     l.client.tcp->close();
-    for (int i = 0; i < 600 && !(l.client.tcp->done() && l.server.tcp->done()); ++i) l.run(std::chrono::milliseconds(100));
+    for (int i = 0; i < 600 && !(l.client.tcp->done() && l.server.tcp->done()); ++i)
+        l.run(std::chrono::milliseconds(100));
     EXPECT_TRUE(l.client.tcp->done());
     EXPECT_TRUE(l.server.tcp->done());
     EXPECT_EQ(l.wheel.size(), 0U);
@@ -273,7 +277,9 @@ TEST(Tcp, GarbageDoesNothingBad) {
             Bytes payload(r.below(50));
             TcpSegment s;
             s.flags = static_cast<std::uint8_t>(r.u32()) & 0x1BU;  // no RST
-            s.sequence = r.below(2) == 0 ? r.u32() : l.client.tcp->peer_initial() + static_cast<std::uint32_t>(r.below(3000));
+            s.sequence = r.below(2) == 0 ? r.u32()
+                                         : l.client.tcp->peer_initial() +
+                                               static_cast<std::uint32_t>(r.below(3000));
             s.acknowledgment = r.u32();
             s.window = static_cast<std::uint16_t>(r.u32());
             s.payload = payload;

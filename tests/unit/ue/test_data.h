@@ -14,7 +14,9 @@ inline nlohmann::json load(const std::string& name) {
     if (!in) throw std::runtime_error("no test data " + name);
     return nlohmann::json::parse(in);
 }
-inline Bytes hex(const std::string& text) { return from_hex(text).value(); }
+inline Bytes hex(const std::string& text) {
+    return from_hex(text).value();
+}
 inline Secret<16> key(const std::string& text) {
     const Bytes b = hex(text);
     return Secret<16>(std::span<const std::uint8_t, 16>(b.data(), 16));

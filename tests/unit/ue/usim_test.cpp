@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 #include <openssl/hmac.h>
 
-#include "test_data.h"
+#include "tests/unit/ue/test_data.h"
 #include "ue/digest.h"
 
 namespace gmgate::ue {
@@ -12,7 +12,9 @@ namespace {
 using test::fixed;
 using test::key;
 
-Sqn sqn_of(const std::string& text) { return std::stoull(text, nullptr, 16); }
+Sqn sqn_of(const std::string& text) {
+    return std::stoull(text, nullptr, 16);
+}
 
 TEST(Milenage, AllSets) {
     const auto sets = test::load("milenage_sets.json")["sets"];
@@ -55,7 +57,8 @@ struct Network {
         Autn a{};
         const auto f = milenage::f2345(keys, rand);
         for (std::size_t i = 0; i < 6; ++i) {
-            a[i] = static_cast<std::uint8_t>(static_cast<std::uint8_t>(sqn >> (8 * (5 - i))) ^ f.ak[i]);
+            a[i] = static_cast<std::uint8_t>(static_cast<std::uint8_t>(sqn >> (8 * (5 - i))) ^
+                                             f.ak[i]);
         }
         a[6] = 0x80;
         const auto mac = milenage::f1(keys, rand, sqn, {0x80, 0}).mac_a;
@@ -72,7 +75,8 @@ TEST(Usim, AcceptsFreshAndRefusesStale) {
     EXPECT_TRUE(std::holds_alternative<AkaSyncFailure>(card.authenticate(n.rand, n.autn(1000))));
     EXPECT_TRUE(std::holds_alternative<AkaSyncFailure>(card.authenticate(n.rand, n.autn(999))));
     EXPECT_TRUE(std::holds_alternative<AkaSuccess>(card.authenticate(n.rand, n.autn(1001))));
-    EXPECT_TRUE(std::holds_alternative<AkaSyncFailure>(card.authenticate(n.rand, n.autn(Sqn{1} << 40U))))
+    EXPECT_TRUE(
+        std::holds_alternative<AkaSyncFailure>(card.authenticate(n.rand, n.autn(Sqn{1} << 40U))))
         << "too far ahead (TS 33.102 C.2.1)";
 }
 
@@ -83,7 +87,8 @@ TEST(Usim, RefusesAWrongMac) {
         Autn a = n.autn(5);
         a[i] ^= 1;
         EXPECT_TRUE(std::holds_alternative<AkaMacFailure>(card.authenticate(n.rand, a))) << i;
-        EXPECT_TRUE(std::holds_alternative<AkaMacFailure>(card.refuse_as_stale(n.rand, a, 10))) << i;
+        EXPECT_TRUE(std::holds_alternative<AkaMacFailure>(card.refuse_as_stale(n.rand, a, 10)))
+            << i;
     }
     EXPECT_EQ(card.highest(), 0U);
 }
@@ -97,7 +102,8 @@ TEST(Usim, AutsTellsItsSequenceNumber) {
     // As the HSS reads it (TS 33.102 6.3.5).
     const auto ak = milenage::f5_star(n.keys, n.rand);
     Sqn sqn = 0;
-    for (std::size_t i = 0; i < 6; ++i) sqn = sqn << 8U | static_cast<std::uint8_t>(stale->auts[i] ^ ak[i]);
+    for (std::size_t i = 0; i < 6; ++i)
+        sqn = sqn << 8U | static_cast<std::uint8_t>(stale->auts[i] ^ ak[i]);
     EXPECT_EQ(sqn, 0x123456789ABCU);
     const auto mac_s = milenage::f1(n.keys, n.rand, sqn, {0, 0}).mac_s;
     EXPECT_TRUE(std::equal(mac_s.begin(), mac_s.end(), stale->auts.begin() + 6));
@@ -106,7 +112,8 @@ TEST(Usim, AutsTellsItsSequenceNumber) {
 TEST(Usim, ClaimsToBeAheadAndThenAcceptsWhatIsFurther) {
     Network n;
     Usim card(n.keys.copy());
-    EXPECT_TRUE(std::holds_alternative<AkaSyncFailure>(card.refuse_as_stale(n.rand, n.autn(64), 1000)));
+    EXPECT_TRUE(
+        std::holds_alternative<AkaSyncFailure>(card.refuse_as_stale(n.rand, n.autn(64), 1000)));
     EXPECT_EQ(card.highest(), 1064U);
     EXPECT_TRUE(std::holds_alternative<AkaSuccess>(card.authenticate(n.rand, n.autn(1065))));
 }
@@ -117,7 +124,8 @@ TEST(Usim, KeysByRule) {
     std::array<std::uint8_t, 32> mac{};
     unsigned size = 0;
     const std::string text = "gmgate-K001010000000001";
-    HMAC(EVP_sha256(), seed.data(), 16, reinterpret_cast<const std::uint8_t*>(text.data()), text.size(), mac.data(), &size);
+    HMAC(EVP_sha256(), seed.data(), 16, reinterpret_cast<const std::uint8_t*>(text.data()),
+         text.size(), mac.data(), &size);
     EXPECT_EQ(to_hex(keys.k.reveal()), to_hex(std::span(mac).first(16)));
     EXPECT_FALSE(keys.k == keys.opc);
     EXPECT_FALSE(keys.k == keys_by_rule(seed, "001010000000002").k);
@@ -137,8 +145,8 @@ TEST(AkaDigest, KnownAnswers) {
     const auto list = test::load("akav1_md5.json");
     ASSERT_GE(list.size(), 2U);
     for (const auto& v : list) {
-        const std::string user = v["user"], realm = v["realm"], nonce = v["nonce"], uri = v["uri"], qop = v["qop"],
-                          nc = v["nc"], cnonce = v["cnonce"];
+        const std::string user = v["user"], realm = v["realm"], nonce = v["nonce"], uri = v["uri"],
+                          qop = v["qop"], nc = v["nc"], cnonce = v["cnonce"];
         DigestInput in;
         in.user = user;
         in.realm = realm;
@@ -148,7 +156,8 @@ TEST(AkaDigest, KnownAnswers) {
         in.qop = qop;
         in.nc = nc;
         in.cnonce = cnonce;
-        EXPECT_EQ(aka_digest(in, test::hex(v["res"])), v["response"].get<std::string>()) << v["name"];
+        EXPECT_EQ(aka_digest(in, test::hex(v["res"])), v["response"].get<std::string>())
+            << v["name"];
         Bytes wrong = test::hex(v["res"]);
         wrong[0] ^= 1;
         EXPECT_NE(aka_digest(in, wrong), v["response"].get<std::string>());
