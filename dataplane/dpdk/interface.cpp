@@ -176,7 +176,9 @@ Result<InterfaceInfo> interface_info(const std::string& name) {
     link.cmd = ETHTOOL_GLINK;
     ifreq question = request_for(name);
     question.ifr_data = reinterpret_cast<char*>(&link);
-    const bool linked = ::ioctl(s.get(), SIOCETHTOOL, &question) == 0 ? link.data != 0 : (info.flags & IFF_RUNNING) != 0;
+    const bool linked = ::ioctl(s.get(), SIOCETHTOOL, &question) == 0
+                            ? link.data != 0
+                            : (info.flags & IFF_RUNNING) != 0;
     info.carrier = (info.flags & IFF_UP) != 0 && linked;
     if (::ioctl(s.get(), SIOCGIFMTU, &r) != 0) return system_error("interface " + name, errno);
     info.mtu = static_cast<unsigned>(r.ifr_mtu);

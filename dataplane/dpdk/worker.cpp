@@ -160,7 +160,8 @@ bool Worker::round() {
         inbound_fragments_.expire(now_);
         outbound_fragments_.expire(now_);
         next_expiry_ = now_ + expiry_interval;
-        // A link that was down leaves an error on the socket, which would cost the first burst sent after its return.
+        // A link that was down leaves an error on the socket, which would cost the first burst sent
+        // after its return.
         if (descriptors_[0] >= 0) (void)shared_.wire.revive(config_.number);
     }
     if (busy && shared_.event_fd >= 0 && !fast_path_->events().empty() &&
