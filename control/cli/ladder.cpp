@@ -150,6 +150,7 @@ std::string render_ladder(const std::string& impi, const std::vector<LadderStep>
     const LadderStep* last_message = nullptr;
     const LadderStep* broken_at = nullptr;  // the message before the first failure of this registration
     const LadderStep* failure = nullptr;
+    std::string explained;
     const auto summary = [&] {
         if (failure == nullptr) return;
         std::string where = "nothing was sent yet";
@@ -169,6 +170,7 @@ std::string render_ladder(const std::string& impi, const std::vector<LadderStep>
                 canvas.line("");
             }
             broken_at = failure = last_message = nullptr;
+            explained.clear();
             begun = true;
             start = s.time_us;
             canvas.line(utc(s.time_us));
@@ -182,7 +184,9 @@ std::string render_ladder(const std::string& impi, const std::vector<LadderStep>
             canvas.message(s, time);
             last_message = &s;
         }
-        if (!s.reason.empty()) canvas.reason(s.reason, s.failed);
+        // What repeats itself (a phone that sends again) is explained once.
+        if (!s.reason.empty() && s.reason != explained) canvas.reason(s.reason, s.failed);
+        if (!s.reason.empty()) explained = s.reason;
         if (s.failed && failure == nullptr) {
             failure = &s;
             broken_at = last_message;

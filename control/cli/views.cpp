@@ -247,10 +247,18 @@ std::string stats_view(const json& result, const json* earlier, bool all, const 
         for (const json& m : list(*earlier, "metrics")) before[series(m)] = &m;
         seconds = number(result, "uptime_seconds") - number(*earlier, "uptime_seconds");
     }
-    std::vector<Column> columns{{"SERIES", false, 24, 0}, {"VALUE", true, 0, 0}};
-    if (earlier != nullptr) columns.push_back({"RATE", true, 0, 0});
+    // A series is told by its labels, so it is never cut; its meaning goes when there is no room.
+    std::vector<Column> columns{{"SERIES", false, 0, 0}, {"VALUE", true, 0, 0}};
+    std::vector<Column> latency_columns{{"LATENCY", false, 0, 0}, {"COUNT", true, 0, 0}, {"MEAN", true, 0, 0}, {"P50", true, 0, 0},
+                                        {"P99", true, 0, 0}};
+    if (earlier != nullptr) {
+        columns.push_back({"RATE", true, 0, 0});
+        latency_columns.push_back({"RATE", true, 0, 0});
+    }
     columns.push_back({"MEANING", false, 16, 1});
+    latency_columns.push_back({"MEANING", false, 16, 1});
     Table table(columns, style);
+    Table latencies(latency_columns, style);
     std::vector<std::pair<std::string, const json*>> sorted;
     for (const json& m : list(result, "metrics")) sorted.emplace_back(series(m), &m);
     std::sort(sorted.begin(), sorted.end());
@@ -258,29 +266,37 @@ std::string stats_view(const json& result, const json* earlier, bool all, const 
     for (const auto& [key, m] : sorted) {
         const bool histogram = text(*m, "kind") == "histogram";
         const char* field = histogram ? "count" : "value";
+        const std::string name = text(*m, "name");
         const double value = number(*m, field);
         if (value == 0 && !all) {
             ++zeros;
             continue;
         }
-        std::string shown = value_text(text(*m, "name"), value);
+        std::vector<std::string> cells{key};
         if (histogram) {
-            shown = fmt::format("{}x mean {} p50 {} p99 {}", count_text(static_cast<std::uint64_t>(value)),
-                                value > 0 ? short_time_text(number(*m, "sum") / value) : "-", quantile(*m, 0.5), quantile(*m, 0.99));
+            cells.push_back(count_text(static_cast<std::uint64_t>(std::max(value, 0.0))));
+            cells.push_back(value > 0 ? short_time_text(number(*m, "sum") / value) : "-");
+            cells.push_back(value > 0 ? quantile(*m, 0.5) : "-");
+            cells.push_back(value > 0 ? quantile(*m, 0.99) : "-");
+        } else {
+            cells.push_back(value_text(name, value));
         }
-        std::vector<std::string> cells{key, shown};
         if (earlier != nullptr) {
             const auto it = before.find(key);
             std::string rate = "-";
             if (it != before.end() && seconds > 0 && text(*m, "kind") != "gauge") {
-                rate = rate_text((value - number(*it->second, field)) / seconds);
+                const double per_second = (value - number(*it->second, field)) / seconds;
+                // Seconds a second: a share.
+                rate = name.ends_with("_seconds_total") ? fmt::format("{:.1f}%", per_second * 100) : rate_text(per_second);
             }
             cells.push_back(rate);
         }
         cells.push_back(text(*m, "help"));
-        table.add(std::move(cells));
+        (histogram ? latencies : table).add(std::move(cells));
     }
     std::string out = table.render();
+    const std::string times = latencies.render();
+    if (!times.empty()) out += (out.empty() ? "" : "\n") + times;
     if (zeros > 0) out += paint(style, Colour::faint, fmt::format("{} series are zero; --all shows them.", zeros)) + '\n';
     return out;
 }

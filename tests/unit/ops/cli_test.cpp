@@ -166,7 +166,8 @@ TEST_F(CliTest, Stats) {
     EXPECT_EQ(run({"stats"}), 0);
     EXPECT_THAT(out.str(), HasSubstr("gmgate_test_packets_total{worker=\"0\"}"));
     EXPECT_THAT(out.str(), HasSubstr("1,234,567"));
-    EXPECT_THAT(out.str(), HasSubstr("100x mean 5.5ms p50 <1.0ms p99 <1.0ms"));
+    EXPECT_THAT(out.str(), HasSubstr("LATENCY              COUNT   MEAN     P50     P99  MEANING\n"
+                                     "gmgate_test_seconds    100  5.5ms  <1.0ms  <1.0ms  Time.\n"));
     EXPECT_THAT(out.str(), Not(HasSubstr("gmgate_test_never_total")));
     EXPECT_EQ(run({"stats", "--all"}), 0);
     EXPECT_THAT(out.str(), HasSubstr("gmgate_test_never_total"));

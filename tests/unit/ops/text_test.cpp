@@ -116,8 +116,10 @@ TEST(Ladder, ShowsWhereItBrokeAndWhy) {
     dropped.failed = true;
     dropped.reason = "integrity_failure: an ESP packet failed its integrity check and was dropped before SIP saw it";
     recorded.push_back(dropped);
+    dropped.time += std::chrono::seconds(1);  // the phone sends again: the reason is not told twice
+    recorded.push_back(dropped);
     ops::TraceStep ended = dropped;
-    ended.time += std::chrono::seconds(238);
+    ended.time += std::chrono::seconds(237);
     ended.text = "procedure ended";
     ended.reason = "authentication_timeout: no answer to the challenge";
     recorded.push_back(ended);
@@ -132,6 +134,7 @@ TEST(Ladder, ShowsWhereItBrokeAndWhy) {
      2.0s |                          x ESP packet dropped       |
           |   integrity_failure: an ESP packet failed its integrity check and
           |   was dropped before SIP saw it
+     3.0s |                          x ESP packet dropped       |
     4m00s |                          x procedure ended          |
           |   authentication_timeout: no answer to the challenge
 
