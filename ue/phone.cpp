@@ -355,7 +355,8 @@ void Phone::check_challenge(const sip::Message& m) {
 void Phone::on_challenge(const sip::Message& m) {
     auto& stats = context_.statistics;
     ++stats.challenges;
-    if (challenges_ == 0) stats.sm1_sm6.add(context_.timers.now() - sm1_sent_);
+    if (challenges_ == 0 && purpose_ != Purpose::deregister)
+        stats.sm1_sm6.add(context_.timers.now() - sm1_sent_);
     end_transaction();
     if (++challenges_ > max_challenges) return fail("challenged over and over");
     check_challenge(m);
@@ -570,11 +571,11 @@ void Phone::on_success(const sip::Message& m) {
     }
     if (m.has(sip::HeaderId::security_server)) violation("B5: SM12 carries Security-Server");
     const TimePoint now = context_.timers.now();
-    if (challenged) {
+    if (!challenged) {
+        ++stats.unchallenged;
+    } else if (purpose_ != Purpose::deregister) {
         stats.sm7_sm12.add(now - transaction_->sent);
         stats.whole.add(now - sm1_sent_);
-    } else {
-        ++stats.unchallenged;
     }
     end_transaction();
 

@@ -177,9 +177,9 @@ std::string progress_line(const Load& load, std::size_t width) {
                                    std::string(bar - full, '.'), done, all, name(load.stage()));
     if (s.failed > 0) line += fmt::format(", {} failed", s.failed);
     if (s.sm1_sm6.count() > 0)
-        line += fmt::format("  SM1–SM6 {:.1f} ms", ms(s.sm1_sm6.percentile(0.5)));
+        line += fmt::format("  SM1-SM6 {:.1f} ms", ms(s.sm1_sm6.percentile(0.5)));
     if (s.sm7_sm12.count() > 0)
-        line += fmt::format("  SM7–SM12 {:.1f} ms", ms(s.sm7_sm12.percentile(0.5)));
+        line += fmt::format("  SM7-SM12 {:.1f} ms", ms(s.sm7_sm12.percentile(0.5)));
     if (line.size() > width) line.resize(width);
     return line;
 }
