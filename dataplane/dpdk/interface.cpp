@@ -14,6 +14,7 @@
 #include <net/if_arp.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -22,8 +23,10 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 
+#include "base/bytes.h"
 #include "base/log.h"
 
 namespace gmgate::dataplane {
@@ -436,6 +439,12 @@ Result<std::unique_ptr<TakenInterface>> TakenInterface::take(const std::string& 
         }
         return system_error("cannot lock interface " + name, errno);
     }
+    if (taken->read_record()) {
+        log::info("dataplane", "{}: putting back what a run that was killed had changed", name);
+        taken->put_back();
+        info = interface_info(name);
+        if (!info) return std::unexpected(info.error());
+    }
     if (const auto addresses = interface_addresses(name); !addresses.empty()) {
         std::string list;
         for (const std::string& a : addresses) list += (list.empty() ? "" : ", ") + a;
@@ -469,11 +478,18 @@ Result<std::unique_ptr<TakenInterface>> TakenInterface::take(const std::string& 
     if (const auto done = change_flags(name, wanted, 0); !done)
         return std::unexpected(done.error());
     taken->flags_on_ = wanted & ~info->flags;
+    taken->recorded_ = true;
+    taken->write_record();
     return taken;
 }
 
 TakenInterface::~TakenInterface() {
-    if (!interface_info(name_)) return;  // deleted under us: nothing to give back
+    if (interface_info(name_)) put_back();  // else deleted under us: nothing to give back
+    std::error_code ignored;
+    if (recorded_) std::filesystem::remove(record_path(), ignored);
+}
+
+void TakenInterface::put_back() {
     // First the flags, last the guard: at no moment does the host answer for what it should not.
     if (flags_on_ != 0) (void)change_flags(name_, 0, flags_on_);
     const UniqueFd s = control_socket();
@@ -488,6 +504,49 @@ TakenInterface::~TakenInterface() {
     for (auto old = sysctls_.rbegin(); old != sysctls_.rend(); ++old) {
         (void)write_sysctl(old->family, name_, old->key, old->value);
     }
+    flags_on_ = 0;
+    features_.clear();
+    sysctls_.clear();
+}
+
+std::string TakenInterface::record_path() const {
+    struct stat network {};
+    (void)::stat("/proc/self/ns/net", &network);
+    return "/run/gmgate/taken-" + std::to_string(network.st_ino) + "-" + name_;
+}
+
+void TakenInterface::write_record() const {
+    std::error_code ignored;
+    std::filesystem::create_directories("/run/gmgate", ignored);
+    std::ofstream out(record_path(), std::ios::trunc);
+    out << "interface " << info_.index << ' ' << to_hex(info_.mac) << '\n' << "flags " << flags_on_ << '\n';
+    for (const OldSysctl& o : sysctls_) out << "sysctl " << o.family << ' ' << o.key << ' ' << o.value << '\n';
+    for (const OldFeature& f : features_) out << "feature " << f.set << ' ' << f.value << '\n';
+    if (!out.flush()) log::debug("dataplane", "cannot write {}", record_path());
+}
+
+// True if a dead run left a record of this very interface; what it says is then ours to put back.
+bool TakenInterface::read_record() {
+    std::ifstream in(record_path());
+    std::string word;
+    int index = 0;
+    std::string mac;
+    if (!(in >> word >> index >> mac) || word != "interface" || index != info_.index || mac != to_hex(info_.mac)) return false;
+    while (in >> word) {
+        if (word == "flags") {
+            in >> flags_on_;
+        } else if (word == "sysctl") {
+            OldSysctl o;
+            if (in >> o.family >> o.key >> o.value) sysctls_.push_back(std::move(o));
+        } else if (word == "feature") {
+            OldFeature f{};
+            if (in >> f.set >> f.value) features_.push_back(f);
+        } else {
+            break;
+        }
+    }
+    flags_on_ &= IFF_UP | IFF_NOARP | IFF_ALLMULTI;
+    return true;
 }
 
 }  // namespace gmgate::dataplane

@@ -91,6 +91,13 @@ class TakenInterface {
     void set_and_remember(const char* family, const char* key, const char* value);
     void feature_off(std::uint32_t get, std::uint32_t set, std::uint32_t mask);
 
+    // After kill -9 the next start puts back what the dead run changed, before it takes the interface itself: a small file
+    // under /run/gmgate, named by network namespace and interface, says what that was. MAC and index guard against mistaking another.
+    [[nodiscard]] std::string record_path() const;
+    void write_record() const;
+    bool read_record();
+    void put_back();
+
     struct OldSysctl {
         std::string family;
         std::string key;
@@ -106,6 +113,7 @@ class TakenInterface {
     std::unique_ptr<IngressDrop> drop_;
     std::vector<OldSysctl> sysctls_;
     std::vector<OldFeature> features_;
+    bool recorded_ = false;
     unsigned flags_on_ = 0;  // bits of IFF_… that we set and that were not set
 };
 
