@@ -309,15 +309,21 @@ Reason RegistrationProcedure::check_second(const Arrival& sm7, const sip::Messag
     if (check_via(*via, sm7.flow.remote.address) == ViaCheck::different) return Reason::via_mismatch;
     if (facts.impu != impu()) return Reason::identity_mismatch;
 
+    // Most phones repeat the same octets, which mean the same: only others are taken apart and compared by meaning (A7).
     secagree::MechanismList now;
-    now.parse(request, HeaderId::security_client);
-    if (now.empty()) return Reason::client_missing;
-    secagree::MechanismList before;
-    before.add(texts_[text_offer]);
-    if (now.is_malformed() || !secagree::same_offer(before, now)) return Reason::client_mismatch;
-
+    if (joined_values(request, HeaderId::security_client) != texts_[text_offer]) {
+        now.parse(request, HeaderId::security_client);
+        if (now.empty()) return Reason::client_missing;
+        secagree::MechanismList before;
+        before.add(texts_[text_offer]);
+        if (now.is_malformed() || !secagree::same_offer(before, now)) return Reason::client_mismatch;
+    }
+    const auto sent = secagree::ServerList::of(ctx_.policy.suites, numbers_);
+    const auto* verify = request.first(HeaderId::security_verify);
+    if (verify == nullptr) return Reason::verify_missing;
+    if (request.next(*verify) == nullptr && request.value(*verify) == secagree::security_server(sent)) return Reason::ok;
     now.parse(request, HeaderId::security_verify);
-    switch (secagree::check_verify(now, secagree::ServerList::of(ctx_.policy.suites, numbers_))) {
+    switch (secagree::check_verify(now, sent)) {
         case secagree::VerifyResult::equal: return Reason::ok;
         case secagree::VerifyResult::absent: return Reason::verify_missing;
         default: return Reason::verify_mismatch;

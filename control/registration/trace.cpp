@@ -91,7 +91,7 @@ void FailureLog::add(TimePoint time, Reason reason, std::uint16_t status, const 
     FailureRecord& r = ring_[next_ % ring_.size()];
     ++next_;
     r = FailureRecord{time, reason, status, source.address, source.port, {}};
-    std::memcpy(r.impi.data(), impi.data(), std::min(impi.size(), r.impi.size()));
+    std::ranges::copy(impi.substr(0, r.impi.size()), r.impi.begin());
 }
 
 std::vector<FailureRecord> FailureLog::latest(std::size_t limit) const {
