@@ -1,11 +1,15 @@
-// The rules as the SIP side keeps them: the whole gateway in virtual time, with scripted phones and a scripted S-CSCF.
+// The rules as the SIP side keeps them: the whole gateway in virtual time, with scripted phones and
+// a scripted S-CSCF.
 
+#include "tests/conformance/share.h"
 #include "tests/support/gateway_world.h"
 
 namespace gmgate::test {
 namespace {
 
-std::string hex_spi(sa::Spi spi) { return std::to_string(spi); }
+std::string hex_spi(sa::Spi spi) {
+    return std::to_string(spi);
+}
 
 // Up to the challenge.
 void challenge(World& w, Phone& p, RegisterOptions o = {}) {
@@ -37,7 +41,8 @@ TEST(A2, AUeThatAsksForRportIsAnsweredBetweenTheOtherPorts) {
     EXPECT_TRUE(p.last().esp);
     EXPECT_EQ(p.last().flow.local.port, p.pending->numbers.port_ps);
     EXPECT_EQ(p.last().flow.remote.port, p.pending->numbers.port_uc);
-    EXPECT_TRUE(p.last().message.header("Via").find("rport=" + std::to_string(p.port_uc)) != std::string::npos);
+    EXPECT_TRUE(p.last().message.header("Via").find("rport=" + std::to_string(p.port_uc)) !=
+                std::string::npos);
 }
 
 TEST(A2, ResponsesOverTcpStayOnTheirConnection) {
@@ -57,7 +62,8 @@ TEST(A6, InClearOnlyRegisterIsTaken) {
         ASSERT_TRUE(p.register_once());
         const auto at_home = w.home.inbox.size();
         const auto heard = p.inbox.size();
-        for (const std::string_view method : {"MESSAGE", "INVITE", "OPTIONS", "SUBSCRIBE", "BYE", "FOO"}) {
+        for (const std::string_view method :
+             {"MESSAGE", "INVITE", "OPTIONS", "SUBSCRIBE", "BYE", "FOO"}) {
             p.send_clear(p.request(method, "sip:bob@home.example"));
             w.run();
         }
@@ -67,8 +73,10 @@ TEST(A6, InClearOnlyRegisterIsTaken) {
         if (!drop) {
             EXPECT_EQ(p.last_status(), 403);
         }
-        p.send_clear("SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP 10.1.0.1;branch=z9hG4bK1\r\nFrom: <sip:a@b>;tag=1\r\nTo: "
-                     "<sip:a@b>;tag=2\r\nCall-ID: 1\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n");
+        p.send_clear(
+            "SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP 10.1.0.1;branch=z9hG4bK1\r\nFrom: "
+            "<sip:a@b>;tag=1\r\nTo: "
+            "<sip:a@b>;tag=2\r\nCall-ID: 1\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n");
         w.run();
         EXPECT_EQ(w.drops(Reason::stray_response), 1U);
     }
@@ -91,10 +99,14 @@ TEST(A7, EveryLegalFormOfTheSecurityLinesIsTaken) {
     World w;
     Phone& p = w.phone();
     RegisterOptions o;
-    o.client = "IPSEC-3GPP ; PORT-S = 7777 ;alg=HMAC-SHA-1-96;port-c=7000; spi-s=0000005002;spi-c=5001;foo=\"bar,baz\",\r\n"
-               " digest;q=0.2\r\nSecurity-Client: ipsec-3gpp;alg=hmac-md5-96;spi-c=5001;spi-s=5002;port-c=7000;port-s=7777";
+    o.client =
+        "IPSEC-3GPP ; PORT-S = 7777 ;alg=HMAC-SHA-1-96;port-c=7000; "
+        "spi-s=0000005002;spi-c=5001;foo=\"bar,baz\",\r\n"
+        " digest;q=0.2\r\nSecurity-Client: "
+        "ipsec-3gpp;alg=hmac-md5-96;spi-c=5001;spi-s=5002;port-c=7000;port-s=7777";
     challenge(w, p, o);
-    // The phone's own order of parameters, its own number format, its own blanks: by meaning it is the same (C8).
+    // The phone's own order of parameters, its own number format, its own blanks: by meaning it is
+    // the same (C8).
     std::string verify;
     secagree::MechanismList list;
     list.add(p.pending->server);
@@ -102,10 +114,12 @@ TEST(A7, EveryLegalFormOfTheSecurityLinesIsTaken) {
     for (const auto& m : list.mechanisms()) {
         char spi[11];
         std::snprintf(spi, sizeof(spi), "%010u", m.spi_c);
-        verify += std::string(verify.empty() ? "" : ",\r\n  ") + "ipsec-3gpp; port-s=" + std::to_string(m.port_s) +
-                  " ;port-c=" + std::to_string(m.port_c) + ";spi-s=" + std::to_string(m.spi_s) + ";spi-c = " + spi +
-                  ";ealg=" + std::string(sa::name(m.suite.encryption)) + ";ALG=" + std::string(sa::name(m.suite.integrity)) +
-                  ";prot=esp;mod=trans;q=0." + std::to_string(q--);
+        verify += std::string(verify.empty() ? "" : ",\r\n  ") +
+                  "ipsec-3gpp; port-s=" + std::to_string(m.port_s) +
+                  " ;port-c=" + std::to_string(m.port_c) + ";spi-s=" + std::to_string(m.spi_s) +
+                  ";spi-c = " + spi + ";ealg=" + std::string(sa::name(m.suite.encryption)) +
+                  ";ALG=" + std::string(sa::name(m.suite.integrity)) + ";prot=esp;mod=trans;q=0." +
+                  std::to_string(q--);
     }
     RegisterOptions second = o;
     second.verify = verify;
@@ -143,7 +157,8 @@ TEST(A8, EverySuiteCanBeAgreed) {
         options.policy.suites = {suite};
         World w(options);
         Phone& p = w.phone();
-        p.offer = "ipsec-3gpp;alg=" + std::string(sa::name(suite.integrity)) + ";ealg=" + std::string(sa::name(suite.encryption));
+        p.offer = "ipsec-3gpp;alg=" + std::string(sa::name(suite.integrity)) +
+                  ";ealg=" + std::string(sa::name(suite.encryption));
         EXPECT_TRUE(p.register_once()) << sa::to_string(suite);
         EXPECT_EQ(w.backend.sets().begin()->second.suite, suite);
     }
@@ -152,7 +167,8 @@ TEST(A8, EverySuiteCanBeAgreed) {
 TEST(A8, MissingEncryptionIsNullOrRefusedByPolicy) {
     for (const bool refuse : {false, true}) {
         World::Options options;
-        options.policy.missing_ealg = refuse ? registration::MissingEalg::refuse : registration::MissingEalg::null;
+        options.policy.missing_ealg =
+            refuse ? registration::MissingEalg::refuse : registration::MissingEalg::null;
         World w(options);
         Phone& p = w.phone();
         p.offer = "ipsec-3gpp;alg=hmac-sha-1-96";
@@ -174,13 +190,15 @@ TEST(A11, TheIndicatorIsOursAndTrue) {
     // The phone's own word does not count.
     RegisterOptions liar;
     liar.authorization = "Digest username=\"" + p.impi +
-                         "\",realm=\"home.example\",nonce=\"\",uri=\"sip:home.example\",response=\"\",integrity-protected=\"yes\"";
+                         "\",realm=\"home.example\",nonce=\"\",uri=\"sip:home.example\",response="
+                         "\"\",integrity-protected=\"yes\"";
     challenge(w, p, liar);
     EXPECT_EQ(indicator(w.home.inbox[0]), "no") << "SM2 of an SM1 in clear";
     EXPECT_FALSE(w.home.inbox[0].message.contains("\"yes\""));
     p.send_sm7();
     w.run();
-    EXPECT_EQ(indicator(w.home.inbox[1]), "yes") << "SM8: the answer to the challenge that made this set";
+    EXPECT_EQ(indicator(w.home.inbox[1]), "yes")
+        << "SM8: the answer to the challenge that made this set";
     p.accept();
     p.send_protected_sm1();
     w.run();
@@ -245,7 +263,8 @@ TEST(B2, KeysAreTakenOutAndTheSasAreLiveBeforeSm6Leaves) {
     Phone& p = w.phone();
     bool live = false;
     w.lose = [&](const Wire& wire) {
-        if (wire.to == Wire::To::ue && wire.message.status() == 401) live = w.backend.installed() == 1;
+        if (wire.to == Wire::To::ue && wire.message.status() == 401)
+            live = w.backend.installed() == 1;
         return false;
     };
     challenge(w, p);
@@ -296,7 +315,8 @@ TEST(B4, Sm8CarriesNothingOfTheSecurityAgreement) {
     Phone& p = w.phone();
     ASSERT_TRUE(p.register_once());
     for (const Wire& wire : w.home.inbox) {
-        for (const std::string_view name : {"Security-Client", "Security-Verify", "Security-Server", "Proxy-Require"}) {
+        for (const std::string_view name :
+             {"Security-Client", "Security-Verify", "Security-Server", "Proxy-Require"}) {
             EXPECT_FALSE(wire.message.has(name)) << name;
         }
         EXPECT_FALSE(wire.message.contains("sec-agree"));
@@ -314,7 +334,8 @@ TEST(B4, Sm7InClearIsNoSm7) {
     o.verify = p.pending->server;
     p.send_clear(p.register_text(o, nullptr));
     w.run();
-    for (std::size_t i = at_home; i < w.home.inbox.size(); ++i) EXPECT_EQ(indicator(w.home.inbox[i]), "no");
+    for (std::size_t i = at_home; i < w.home.inbox.size(); ++i)
+        EXPECT_EQ(indicator(w.home.inbox[i]), "no");
     EXPECT_EQ(w.gateway->registered(), 0U);
     EXPECT_NE(p.last_status(), 200);
 }
@@ -401,8 +422,8 @@ TEST(B7, Sm7OfAnotherUserIsNeverAnswered) {
     challenge(w, p);
     const auto heard = p.inbox.size();
     RegisterOptions o;
-    o.authorization = "Digest username=\"bob@home.example\",realm=\"home.example\",nonce=\"" + p.pending->nonce +
-                      "\",uri=\"sip:home.example\",response=\"1\"";
+    o.authorization = "Digest username=\"bob@home.example\",realm=\"home.example\",nonce=\"" +
+                      p.pending->nonce + "\",uri=\"sip:home.example\",response=\"1\"";
     p.send_sm7(o);
     w.run();
     EXPECT_EQ(p.inbox.size(), heard);
@@ -419,13 +440,16 @@ TEST(E1, WhatTheCoreReceives) {
     World w;
     Phone& p = w.phone();
     RegisterOptions o;
-    o.extra = "Path: <sip:evil.example;lr>\r\nP-Asserted-Identity: <sip:x@y>\r\nP-Visited-Network-ID: lies\r\n"
-              "Route: <sip:10.1.0.1:5060;lr>\r\nP-Charging-Vector: icid-value=lies\r\nX-Own: kept\r\n";
+    o.extra =
+        "Path: <sip:evil.example;lr>\r\nP-Asserted-Identity: <sip:x@y>\r\nP-Visited-Network-ID: "
+        "lies\r\n"
+        "Route: <sip:10.1.0.1:5060;lr>\r\nP-Charging-Vector: icid-value=lies\r\nX-Own: kept\r\n";
     p.send_sm1(o);
     w.run();
     const Sip& m = w.home.inbox.at(0).message;
     const std::string path = m.header("Path");
-    EXPECT_TRUE(path.starts_with("<sip:") && path.ends_with("@pcscf.visited.example:5060;lr>")) << path;
+    EXPECT_TRUE(path.starts_with("<sip:") && path.ends_with("@pcscf.visited.example:5060;lr>"))
+        << path;
     EXPECT_EQ(path.find("evil"), std::string::npos);
     EXPECT_EQ(m.header("Require"), "path");
     EXPECT_EQ(m.header("P-Visited-Network-ID"), "\"visited.example\"");
@@ -457,6 +481,7 @@ TEST(E1, FlowTokensCannotBeMadeByOthers) {
 }
 
 TEST(N1, BehindANatWithoutEncapsulation) {
+    conformance::share("control");
     World w;
     Phone& p = w.phone();
     RegisterOptions o;
@@ -470,6 +495,7 @@ TEST(N1, BehindANatWithoutEncapsulation) {
 }
 
 TEST(S1, NoTraceHoldsAKeyOrANonce) {
+    conformance::share("control");
     World w;
     Phone& p = w.phone();
     ASSERT_TRUE(p.register_once());
@@ -482,9 +508,11 @@ TEST(S1, NoTraceHoldsAKeyOrANonce) {
         }
         EXPECT_EQ(r.summary().find(p.current().nonce), std::string::npos);
     }
-    EXPECT_EQ(ladder, (std::vector<std::string>{"SM1", "SM2", "SM5", "SM6", "SM7", "SM8", "SM11", "SM12"}));
+    EXPECT_EQ(ladder,
+              (std::vector<std::string>{"SM1", "SM2", "SM5", "SM6", "SM7", "SM8", "SM11", "SM12"}));
     const auto sm = [&](std::string_view name) {
-        return *std::ranges::find_if(records, [&](const auto& r) { return registration::name(r.step) == name; });
+        return *std::ranges::find_if(
+            records, [&](const auto& r) { return registration::name(r.step) == name; });
     };
     EXPECT_EQ(sm("SM1").spi, 0U);
     EXPECT_EQ(sm("SM6").spi, 0U);

@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <memory>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -58,7 +59,7 @@ class SaFixture {
 
     sa::ReserveRequest request(std::string_view impi, std::string_view ue = "10.0.0.1") {
         sa::ReserveRequest r;
-        r.impi = impi;
+        r.impi = *owned_impis.emplace(impi).first;  // lives as long as the fixture
         r.ue = ip(ue);
         r.ours = ip("10.9.9.9");
         r.spi_uc = next_spi++;
@@ -134,6 +135,7 @@ class SaFixture {
     Recorder recorder;
     sa::AkaKey ck{std::span<const std::uint8_t, 16>(key_octets(0x10))};
     sa::AkaKey ik{std::span<const std::uint8_t, 16>(key_octets(0x20))};
+    std::set<std::string> owned_impis;
     sa::Spi next_spi = 1000;
     sa::Port next_port_uc = 20000;
     std::unique_ptr<sa::SaDatabase> db;  // last: it goes first
