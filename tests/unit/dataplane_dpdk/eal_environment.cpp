@@ -3,11 +3,12 @@
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <unistd.h>
-#include <algorithm>
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <string>
 
 namespace gmgate::dataplane::test {
@@ -28,6 +29,11 @@ void start_eal() {
             std::fprintf(stderr, "DPDK does not start: %s\n", rte_strerror(rte_errno));
             std::exit(EXIT_FAILURE);
         }
+        // DPDK leaves its runtime folder behind.
+        std::atexit([] {
+            std::error_code ignored;
+            std::filesystem::remove_all(rte_eal_get_runtime_dir(), ignored);
+        });
         return true;
     }();
     (void)started;
