@@ -11,16 +11,18 @@
 namespace gmgate::registration {
 namespace {
 
-constexpr std::array<std::string_view, 14> known_methods{"REGISTER", "INVITE",  "ACK",   "BYE",    "CANCEL",
-                                                         "OPTIONS",  "MESSAGE", "SUBSCRIBE", "NOTIFY", "PUBLISH",
-                                                         "PRACK",    "UPDATE",  "INFO",  "REFER"};
+constexpr std::array<std::string_view, 14> known_methods{
+    "REGISTER",  "INVITE", "ACK",     "BYE",   "CANCEL", "OPTIONS", "MESSAGE",
+    "SUBSCRIBE", "NOTIFY", "PUBLISH", "PRACK", "UPDATE", "INFO",    "REFER"};
 
 constexpr std::size_t tag_octets = 6;
 
 }  // namespace
 
 std::string_view known_method(std::string_view method) {
-    return std::ranges::find(known_methods, method) != known_methods.end() ? method : std::string_view("OTHER");
+    return std::ranges::find(known_methods, method) != known_methods.end()
+               ? method
+               : std::string_view("OTHER");
 }
 
 std::string head_of(const sip::Message& request) {
@@ -29,10 +31,12 @@ std::string head_of(const sip::Message& request) {
     head.reserve(640);
     head += request.method();
     head += " sip:x SIP/2.0\r\n";
-    for (const auto* via = request.first(sip::HeaderId::via); via != nullptr; via = request.next(*via)) {
+    for (const auto* via = request.first(sip::HeaderId::via); via != nullptr;
+         via = request.next(*via)) {
         head += request.line(*via);
     }
-    for (const auto id : {sip::HeaderId::from, sip::HeaderId::to, sip::HeaderId::call_id, sip::HeaderId::cseq}) {
+    for (const auto id :
+         {sip::HeaderId::from, sip::HeaderId::to, sip::HeaderId::call_id, sip::HeaderId::cseq}) {
         if (const auto* h = request.first(id)) head += request.line(*h);
     }
     head += "\r\n";
@@ -51,7 +55,8 @@ Context::Context(Policy p, sa::SaDatabase& s, TimerWheel& t, Random& r, metrics:
     if (policy.gm_addresses.empty()) throw std::invalid_argument("no address on Gm is given");
     if (policy.suites.empty()) throw std::invalid_argument("the list of algorithm pairs is empty");
     for (const sa::Suite suite : policy.suites) {
-        if (!sa::is_valid(suite)) throw std::invalid_argument("an algorithm pair is not valid: " + sa::to_string(suite));
+        if (!sa::is_valid(suite))
+            throw std::invalid_argument("an algorithm pair is not valid: " + sa::to_string(suite));
     }
     const auto local = std::ranges::find_if(policy.core, [&](const Endpoint& e) {
         return e.address.is_v6() == policy.next_hop.address.is_v6();
@@ -61,8 +66,10 @@ Context::Context(Policy p, sa::SaDatabase& s, TimerWheel& t, Random& r, metrics:
                                     policy.next_hop.to_string());
     }
     core_local = *local;
-    const std::string address = core_local.address.to_uri_host() + ":" + std::to_string(core_local.port);
-    core_via = "SIP/2.0/" + std::string(sip::name(policy.next_hop_transport)) + " " + address + ";branch=";
+    const std::string address =
+        core_local.address.to_uri_host() + ":" + std::to_string(core_local.port);
+    core_via =
+        "SIP/2.0/" + std::string(sip::name(policy.next_hop_transport)) + " " + address + ";branch=";
     core_host = policy.name.empty() ? address : policy.name + ":" + std::to_string(core_local.port);
     generator = policy.name.empty() ? core_local.address.to_uri_host() : policy.name;
     if (policy.visited_network.empty()) policy.visited_network = generator;
@@ -87,11 +94,13 @@ bool Context::is_our_core_host(const sip::Uri& uri) const {
 void Context::refuse(Reason reason, int status, const Endpoint& source, std::string_view impi) {
     metrics.drop(reason);
     failures.add(now(), reason, static_cast<std::uint16_t>(status), source, impi);
-    log::debug("registration", "{} from {} impi {}: answered {}", name(reason), source.to_string(), impi, status);
+    log::debug("registration", "{} from {} impi {}: answered {}", name(reason), source.to_string(),
+               impi, status);
 }
 
-void Context::answer(Side& side, const Arrival& arrival, const sip::Message& request, int code, Reason reason,
-                     std::string_view impi, std::initializer_list<sip::HeaderField> headers) {
+void Context::answer(Side& side, const Arrival& arrival, const sip::Message& request, int code,
+                     Reason reason, std::string_view impi,
+                     std::initializer_list<sip::HeaderField> headers) {
     if (reason != Reason::ok) refuse(reason, code, arrival.flow.remote, impi);
     if (arrival.transaction == 0) return;
     const std::string tag = random.token(tag_octets);
@@ -108,11 +117,15 @@ void Context::answer(Side& side, const Arrival& arrival, const sip::Message& req
     const bool on_gm = &side == &gm;
     note(trace.user_of(impi), request.method(), code,
          {Entity::pcscf, on_gm ? Entity::ue : Entity::core, Step::none, arrival.carrier.set,
-          on_gm && arrival.carrier.is_protected() ? outbound_spi(arrival.reply, arrival.carrier.numbers) : 0, reason});
+          on_gm && arrival.carrier.is_protected()
+              ? outbound_spi(arrival.reply, arrival.carrier.numbers)
+              : 0,
+          reason});
 }
 
-bool Context::answer_later(Side& side, sip::ServerTransactionId id, std::string_view head, const Endpoint& source,
-                           int code, std::initializer_list<sip::HeaderField> headers, const sip::Flow* path) {
+bool Context::answer_later(Side& side, sip::ServerTransactionId id, std::string_view head,
+                           const Endpoint& source, int code,
+                           std::initializer_list<sip::HeaderField> headers, const sip::Flow* path) {
     sip::Message request;
     if (request.parse(head) != sip::ParseStatus::ok) return false;
     const std::string tag = random.token(tag_octets);

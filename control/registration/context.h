@@ -1,5 +1,6 @@
 #pragma once
-// What the parts of the gateway share: policy, database, both sides with their transactions, and how to answer and to record.
+// What the parts of the gateway share: policy, database, both sides with their transactions, and
+// how to answer and to record.
 
 #include <initializer_list>
 #include <optional>
@@ -41,7 +42,9 @@ struct Carrier {
     sa::SaNumbers numbers;
 
     [[nodiscard]] bool is_protected() const { return set != 0; }
-    static Carrier of(const sa::SaSet& s) { return Carrier{s.id, s.user, s.state, s.tag, s.numbers}; }
+    static Carrier of(const sa::SaSet& s) {
+        return Carrier{s.id, s.user, s.state, s.tag, s.numbers};
+    }
 };
 
 // A fresh request from Gm or the core, with its server transaction (0 for ACK).
@@ -57,7 +60,8 @@ struct Arrival {
 
 class Context {
   public:
-    Context(Policy policy, sa::SaDatabase& sets, TimerWheel& timers, Random& random, metrics::Registry& registry);
+    Context(Policy policy, sa::SaDatabase& sets, TimerWheel& timers, Random& random,
+            metrics::Registry& registry);
 
     Policy policy;
     sa::SaDatabase& sets;
@@ -71,22 +75,27 @@ class Context {
     Side core;
     std::string scratch;  // the message being built; good until the next one
 
-    // Our core endpoint towards the configured next hop, and its text for Via and our URIs ("192.0.2.1:5060").
+    // Our core endpoint towards the configured next hop, and its text for Via and our URIs
+    // ("192.0.2.1:5060").
     Endpoint core_local;
-    std::string core_via;    // "SIP/2.0/UDP 192.0.2.1:5060;branch="
-    std::string core_host;   // host[:port] in Path and Record-Route
-    std::string generator;   // icid-generated-at
+    std::string core_via;   // "SIP/2.0/UDP 192.0.2.1:5060;branch="
+    std::string core_host;  // host[:port] in Path and Record-Route
+    std::string generator;  // icid-generated-at
     [[nodiscard]] sip::Flow core_flow() const;
     [[nodiscard]] TimePoint now() const { return timers.now(); }
     [[nodiscard]] bool is_our_core_host(const sip::Uri& uri) const;
 
-    // Answers the request at hand. `reason` is counted (and listed among the failures with `impi`) unless it is ok.
-    void answer(Side& side, const Arrival& arrival, const sip::Message& request, int code, Reason reason,
-                std::string_view impi = {}, std::initializer_list<sip::HeaderField> headers = {});
+    // Answers the request at hand. `reason` is counted (and listed among the failures with `impi`)
+    // unless it is ok.
+    void answer(Side& side, const Arrival& arrival, const sip::Message& request, int code,
+                Reason reason, std::string_view impi = {},
+                std::initializer_list<sip::HeaderField> headers = {});
     // Answers a request kept as head_of(). `path`: on another way than it asked for (D6).
     // `source`: where that request came from. False: nothing was sent.
-    bool answer_later(Side& side, sip::ServerTransactionId id, std::string_view head, const Endpoint& source, int code,
-                      std::initializer_list<sip::HeaderField> headers = {}, const sip::Flow* path = nullptr);
+    bool answer_later(Side& side, sip::ServerTransactionId id, std::string_view head,
+                      const Endpoint& source, int code,
+                      std::initializer_list<sip::HeaderField> headers = {},
+                      const sip::Flow* path = nullptr);
     // Discards it: counted, listed, never answered (B7).
     void discard(Side& side, const Arrival& arrival, Reason reason, std::string_view impi = {});
     // Counts and lists without touching a transaction.

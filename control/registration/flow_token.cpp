@@ -36,7 +36,8 @@ std::optional<std::uint64_t> FlowTokens::open(std::string_view token) const {
         user = (user << 4U) | digit;
     }
     const Text good = make(user);
-    if (!equal_constant_time(as_bytes(token), as_bytes({good.data(), good.size()}))) return std::nullopt;
+    if (!equal_constant_time(as_bytes(token), as_bytes({good.data(), good.size()})))
+        return std::nullopt;
     return user;
 }
 

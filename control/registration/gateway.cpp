@@ -16,7 +16,9 @@ using sip::HeaderId;
 namespace {
 
 // Option tags a proxy here honours in Proxy-Require.
-bool understood(std::string_view tag) { return iequals(tag, "sec-agree") || iequals(tag, "privacy"); }
+bool understood(std::string_view tag) {
+    return iequals(tag, "sec-agree") || iequals(tag, "privacy");
+}
 
 std::string unsupported_tags(const sip::Message& request) {
     std::string tags;
@@ -37,7 +39,8 @@ constexpr std::uint64_t procedures_phase = std::uint64_t{1} << 63U;
 }  // namespace
 
 struct Gateway::Impl {
-    Impl(Policy policy, sa::SaDatabase& sets, TimerWheel& timers, Random& random, metrics::Registry& registry)
+    Impl(Policy policy, sa::SaDatabase& sets, TimerWheel& timers, Random& random,
+         metrics::Registry& registry)
         : ctx(std::move(policy), sets, timers, random, registry),
           registrar(ctx),
           proxy(ctx, registrar.registrations()),
@@ -64,13 +67,15 @@ struct Gateway::Impl {
     void on_gm(const sip::Flow& flow, std::span<char> bytes);
     void on_core(const sip::Flow& flow, std::span<char> bytes);
     // Without a transaction: what is not worth one.
-    void answer_stateless(Side& side, const sip::Flow& reply, const Endpoint& source, const sip::Message& request, int code,
-                          std::string_view reason);
+    void answer_stateless(Side& side, const sip::Flow& reply, const Endpoint& source,
+                          const sip::Message& request, int code, std::string_view reason);
     // A fault of the message itself is answered if it can be; false: nothing was wrong.
-    bool refuse_faulty(Side& side, const sip::Flow& flow, const Carrier& carrier, const sip::Message& message,
-                       sip::ParseStatus status);
-    [[nodiscard]] static sip::Flow path_back(const sip::Flow& flow, const Carrier& carrier, const sip::Message& request);
-    [[nodiscard]] RegistrationView view_of(const Registration& registration, const sa::User& user) const;
+    bool refuse_faulty(Side& side, const sip::Flow& flow, const Carrier& carrier,
+                       const sip::Message& message, sip::ParseStatus status);
+    [[nodiscard]] static sip::Flow path_back(const sip::Flow& flow, const Carrier& carrier,
+                                             const sip::Message& request);
+    [[nodiscard]] RegistrationView view_of(const Registration& registration,
+                                           const sa::User& user) const;
     [[nodiscard]] RegistrationView view_of(const RegistrationProcedure& procedure) const;
 
     Context ctx;
@@ -80,24 +85,28 @@ struct Gateway::Impl {
     Sink core_sink;
 };
 
-sip::Flow Gateway::Impl::path_back(const sip::Flow& flow, const Carrier& carrier, const sip::Message& request) {
+sip::Flow Gateway::Impl::path_back(const sip::Flow& flow, const Carrier& carrier,
+                                   const sip::Message& request) {
     const auto via = sip::top_via(request);
     if (!via) return flow;
-    return carrier.is_protected() ? reply_path(flow, *via, carrier.numbers) : reply_path(flow, *via);
+    return carrier.is_protected() ? reply_path(flow, *via, carrier.numbers)
+                                  : reply_path(flow, *via);
 }
 
 void Gateway::Impl::answer_stateless(Side& side, const sip::Flow& reply, const Endpoint& source,
-                                     const sip::Message& request, int code, std::string_view reason) {
+                                     const sip::Message& request, int code,
+                                     std::string_view reason) {
     const std::string tag = ctx.random.token(6);
     sip::ResponseOptions options;
     options.reason = reason;
     options.to_tag = tag;
     options.source = source;
-    if (sip::build_response(request, code, options, ctx.scratch)) side.transport->send(reply, ctx.scratch);
+    if (sip::build_response(request, code, options, ctx.scratch))
+        side.transport->send(reply, ctx.scratch);
 }
 
-bool Gateway::Impl::refuse_faulty(Side& side, const sip::Flow& flow, const Carrier& carrier, const sip::Message& message,
-                                  sip::ParseStatus status) {
+bool Gateway::Impl::refuse_faulty(Side& side, const sip::Flow& flow, const Carrier& carrier,
+                                  const sip::Message& message, sip::ParseStatus status) {
     int code = 0;
     std::string_view reason;
     if (status != sip::ParseStatus::ok) {
@@ -112,10 +121,14 @@ bool Gateway::Impl::refuse_faulty(Side& side, const sip::Flow& flow, const Carri
         if (!sip::check_response(message)) return false;
     }
     const Reason why = code == 505 ? Reason::unsupported_version : Reason::malformed;
-    const bool answer = code != 0 && message.answerable() && !message.is_method("ACK") && sip::top_via(message) &&
-                        (&side != &ctx.gm || carrier.is_protected() || registrar.admit(flow.remote.address) == Reason::ok);
+    const bool answer = code != 0 && message.answerable() && !message.is_method("ACK") &&
+                        sip::top_via(message) &&
+                        (&side != &ctx.gm || carrier.is_protected() ||
+                         registrar.admit(flow.remote.address) == Reason::ok);
     ctx.refuse(why, answer ? code : 0, flow.remote, {});
-    if (answer) answer_stateless(side, path_back(flow, carrier, message), flow.remote, message, code, reason);
+    if (answer)
+        answer_stateless(side, path_back(flow, carrier, message), flow.remote, message, code,
+                         reason);
     return true;
 }
 
@@ -127,18 +140,22 @@ void Gateway::Impl::on_gm(const sip::Flow& flow, std::span<char> bytes) {
     Carrier carrier;
     const auto& ports = ctx.sets.ports();
     if (ports.is_port_ps(flow.local.port) || ports.is_port_pc(flow.local.port)) {
-        const sa::SaSet* set = ctx.sets.find_by_tuple(flow.remote.address, flow.remote.port, flow.local.port);
-        if (set == nullptr || !sa::in_backend(set->state)) return ctx.refuse(Reason::no_sa, 0, flow.remote, {});
+        const sa::SaSet* set =
+            ctx.sets.find_by_tuple(flow.remote.address, flow.remote.port, flow.local.port);
+        if (set == nullptr || !sa::in_backend(set->state))
+            return ctx.refuse(Reason::no_sa, 0, flow.remote, {});
         carrier = Carrier::of(*set);
     }
     if (refuse_faulty(ctx.gm, flow, carrier, message, status)) return;
-    const auto side = carrier.is_protected() ? GatewayMetrics::Side::gm_protected : GatewayMetrics::Side::gm_clear;
+    const auto side = carrier.is_protected() ? GatewayMetrics::Side::gm_protected
+                                             : GatewayMetrics::Side::gm_clear;
 
     if (!message.is_request()) {
         ctx.metrics.response(side, message.status_code());
         // We ask nothing in clear, so nothing is answered in clear (A6).
-        if (!carrier.is_protected() || ctx.gm.transactions->receive_response(flow, message, bytes) ==
-                                           sip::TransactionLayer::Match::unknown) {
+        if (!carrier.is_protected() ||
+            ctx.gm.transactions->receive_response(flow, message, bytes) ==
+                sip::TransactionLayer::Match::unknown) {
             ctx.refuse(Reason::stray_response, 0, flow.remote, {});
         }
         return;
@@ -149,11 +166,12 @@ void Gateway::Impl::on_gm(const sip::Flow& flow, std::span<char> bytes) {
         const Reason admitted = registrar.admit(flow.remote.address);
         if (admitted != Reason::ok) return ctx.refuse(admitted, 0, flow.remote, {});
         if (!is_register) {
-            const bool answer =
-                ctx.policy.unprotected_other == UnprotectedOther::reject && !message.is_method("ACK");
+            const bool answer = ctx.policy.unprotected_other == UnprotectedOther::reject &&
+                                !message.is_method("ACK");
             ctx.refuse(Reason::unprotected_request, answer ? 403 : 0, flow.remote, {});
             if (answer) {
-                answer_stateless(ctx.gm, path_back(flow, carrier, message), flow.remote, message, 403, {});
+                answer_stateless(ctx.gm, path_back(flow, carrier, message), flow.remote, message,
+                                 403, {});
             }
             return;
         }
@@ -162,17 +180,21 @@ void Gateway::Impl::on_gm(const sip::Flow& flow, std::span<char> bytes) {
     Arrival arrival{flow, path_back(flow, carrier, message), carrier, 0};
     const auto received = ctx.gm.transactions->receive_request(flow, arrival.reply, message);
     switch (received.arrival) {
-        case sip::TransactionLayer::Arrival::fresh: break;
+        case sip::TransactionLayer::Arrival::fresh:
+            break;
         case sip::TransactionLayer::Arrival::retransmission:
-        case sip::TransactionLayer::Arrival::ack: return;
-        case sip::TransactionLayer::Arrival::refused: return ctx.refuse(Reason::transaction_limit, 0, flow.remote, {});
+        case sip::TransactionLayer::Arrival::ack:
+            return;
+        case sip::TransactionLayer::Arrival::refused:
+            return ctx.refuse(Reason::transaction_limit, 0, flow.remote, {});
         case sip::TransactionLayer::Arrival::stateless:
             if (carrier.is_protected()) proxy.on_ue_request(arrival, message);
             return;
     }
     arrival.transaction = received.id;
     if (const std::string tags = unsupported_tags(message); !tags.empty()) {
-        return ctx.answer(ctx.gm, arrival, message, 420, Reason::bad_extension, {}, {{"Unsupported", tags}});
+        return ctx.answer(ctx.gm, arrival, message, 420, Reason::bad_extension, {},
+                          {{"Unsupported", tags}});
     }
     if (!is_register) return proxy.on_ue_request(arrival, message);
     if (const auto rejection = sip::check_routable(message)) {
@@ -194,27 +216,35 @@ void Gateway::Impl::on_core(const sip::Flow& flow, std::span<char> bytes) {
         const auto match = ctx.core.transactions->receive_response(flow, message, bytes);
         if (match == sip::TransactionLayer::Match::delivered) return;
         wipe_keys(message, bytes);  // a retransmitted 401 holds them too
-        if (match == sip::TransactionLayer::Match::unknown) ctx.refuse(Reason::unknown_transaction, 0, flow.remote, {});
+        if (match == sip::TransactionLayer::Match::unknown)
+            ctx.refuse(Reason::unknown_transaction, 0, flow.remote, {});
         return;
     }
     ctx.metrics.request(GatewayMetrics::Side::core, message.method());
     Arrival arrival{flow, path_back(flow, clear, message), clear, 0};
     const auto received = ctx.core.transactions->receive_request(flow, arrival.reply, message);
     switch (received.arrival) {
-        case sip::TransactionLayer::Arrival::fresh: break;
+        case sip::TransactionLayer::Arrival::fresh:
+            break;
         case sip::TransactionLayer::Arrival::retransmission:
-        case sip::TransactionLayer::Arrival::ack: return;
-        case sip::TransactionLayer::Arrival::refused: return ctx.refuse(Reason::transaction_limit, 0, flow.remote, {});
-        case sip::TransactionLayer::Arrival::stateless: break;  // an ACK: passed on or dropped
+        case sip::TransactionLayer::Arrival::ack:
+            return;
+        case sip::TransactionLayer::Arrival::refused:
+            return ctx.refuse(Reason::transaction_limit, 0, flow.remote, {});
+        case sip::TransactionLayer::Arrival::stateless:
+            break;  // an ACK: passed on or dropped
     }
     arrival.transaction = received.id;
-    if (const std::string tags = unsupported_tags(message); !tags.empty() && arrival.transaction != 0) {
-        return ctx.answer(ctx.core, arrival, message, 420, Reason::bad_extension, {}, {{"Unsupported", tags}});
+    if (const std::string tags = unsupported_tags(message);
+        !tags.empty() && arrival.transaction != 0) {
+        return ctx.answer(ctx.core, arrival, message, 420, Reason::bad_extension, {},
+                          {{"Unsupported", tags}});
     }
     proxy.on_core_request(arrival, message);
 }
 
-RegistrationView Gateway::Impl::view_of(const Registration& registration, const sa::User& user) const {
+RegistrationView Gateway::Impl::view_of(const Registration& registration,
+                                        const sa::User& user) const {
     RegistrationView v;
     v.impi = user.impi();
     for (std::size_t i = 0; i < user.impu_count(); ++i) v.impus.emplace_back(user.impu(i));
@@ -230,7 +260,7 @@ RegistrationView Gateway::Impl::view_of(const Registration& registration, const 
     }
     std::ranges::sort(v.sets);
     if (const auto* set = ctx.sets.outbound(user)) v.ue = Endpoint{set->ue, set->numbers.port_us};
-    v.state = registration.bindings.empty()                          ? "leaving"
+    v.state = registration.bindings.empty()                ? "leaving"
               : ctx.sets.registration_set(user) != nullptr ? "reauthenticating"
                                                            : "registered";
     if (!registration.bindings.empty()) {
@@ -254,13 +284,18 @@ RegistrationView Gateway::Impl::view_of(const RegistrationProcedure& procedure) 
     return v;
 }
 
-Gateway::Gateway(Policy policy, sa::SaDatabase& sets, TimerWheel& timers, Random& random, metrics::Registry& registry)
+Gateway::Gateway(Policy policy, sa::SaDatabase& sets, TimerWheel& timers, Random& random,
+                 metrics::Registry& registry)
     : impl_(std::make_unique<Impl>(std::move(policy), sets, timers, random, registry)) {}
 
 Gateway::~Gateway() = default;
 
-sip::MessageSink& Gateway::gm() { return impl_->gm_sink; }
-sip::MessageSink& Gateway::core() { return impl_->core_sink; }
+sip::MessageSink& Gateway::gm() {
+    return impl_->gm_sink;
+}
+sip::MessageSink& Gateway::core() {
+    return impl_->core_sink;
+}
 
 void Gateway::attach(sip::TransportLayer& gm, sip::TransportLayer& core) {
     Context& ctx = impl_->ctx;
@@ -268,7 +303,8 @@ void Gateway::attach(sip::TransportLayer& gm, sip::TransportLayer& core) {
     times.t1 = ctx.policy.t1;
     times.t2 = ctx.policy.t1 * 8;
     times.t4 = ctx.policy.t1 * 10;
-    const sip::TransactionLayer::Limits limits{ctx.policy.limits.transactions, ctx.policy.limits.transactions};
+    const sip::TransactionLayer::Limits limits{ctx.policy.limits.transactions,
+                                               ctx.policy.limits.transactions};
     ctx.gm.transport = &gm;
     ctx.core.transport = &core;
     ctx.gm.transactions.emplace(gm, ctx.timers, ctx.random, times, limits);
@@ -302,7 +338,8 @@ std::uint64_t Gateway::scan(std::uint64_t cursor, std::size_t budget,
 
 std::optional<RegistrationView> Gateway::find(std::string_view impi) const {
     if (const sa::User* user = impl_->ctx.sets.find_by_impi(impi)) {
-        if (const auto* r = impl_->registrar.registrations().find(user->id)) return impl_->view_of(*r, *user);
+        if (const auto* r = impl_->registrar.registrations().find(user->id))
+            return impl_->view_of(*r, *user);
     }
     const auto& procedures = impl_->registrar.procedures();
     for (std::size_t i = 0; i < procedures.slots(); ++i) {
@@ -312,18 +349,31 @@ std::optional<RegistrationView> Gateway::find(std::string_view impi) const {
     return std::nullopt;
 }
 
-std::size_t Gateway::registered() const { return impl_->registrar.registrations().size(); }
-std::size_t Gateway::pending() const { return impl_->registrar.procedures().size(); }
-std::size_t Gateway::proxied() const { return impl_->proxy.size(); }
+std::size_t Gateway::registered() const {
+    return impl_->registrar.registrations().size();
+}
+std::size_t Gateway::pending() const {
+    return impl_->registrar.procedures().size();
+}
+std::size_t Gateway::proxied() const {
+    return impl_->proxy.size();
+}
 std::size_t Gateway::transactions() const {
     std::size_t n = 0;
     for (const Side* side : {&impl_->ctx.gm, &impl_->ctx.core}) {
-        if (side->transactions) n += side->transactions->server_count() + side->transactions->client_count();
+        if (side->transactions)
+            n += side->transactions->server_count() + side->transactions->client_count();
     }
     return n;
 }
-const TraceStore& Gateway::trace() const { return impl_->ctx.trace; }
-const FailureLog& Gateway::failures() const { return impl_->ctx.failures; }
-std::uint64_t Gateway::drops(Reason reason) const { return impl_->ctx.metrics.drops(reason); }
+const TraceStore& Gateway::trace() const {
+    return impl_->ctx.trace;
+}
+const FailureLog& Gateway::failures() const {
+    return impl_->ctx.failures;
+}
+std::uint64_t Gateway::drops(Reason reason) const {
+    return impl_->ctx.metrics.drops(reason);
+}
 
 }  // namespace gmgate::registration

@@ -1,8 +1,10 @@
 #pragma once
-// The P-CSCF: registrations from SM1 to SM12 (SPEC B–D), and the requests of registered users on their SAs (E2, E3).
+// The P-CSCF: registrations from SM1 to SM12 (SPEC B–D), and the requests of registered users on
+// their SAs (E2, E3).
 //
-// Built from plain values, an SA database, and two transport layers: Gm (the phones) and core (the home network). One thread: every
-// call, every callback. Time comes from the timer wheel alone, so tests run in virtual time.
+// Built from plain values, an SA database, and two transport layers: Gm (the phones) and core (the
+// home network). One thread: every call, every callback. Time comes from the timer wheel alone, so
+// tests run in virtual time.
 
 #include <cstdint>
 #include <functional>
@@ -34,8 +36,8 @@ namespace gmgate::registration {
 struct RegistrationView {
     std::string impi;
     std::vector<std::string> impus;  // the first is the default one
-    std::string state;               // "registered", "authenticating", "reauthenticating", "leaving"
-    Endpoint ue;                     // address and port_us; the source of SM1 while authenticating
+    std::string state;  // "registered", "authenticating", "reauthenticating", "leaving"
+    Endpoint ue;        // address and port_us; the source of SM1 while authenticating
     sip::Transport transport = sip::Transport::udp;
     std::string contact;
     std::vector<std::string> service_route;
@@ -46,32 +48,34 @@ struct RegistrationView {
 
 class Gateway {
   public:
-    // References outlive the gateway. `policy` must be sane (addresses given, next_hop's family among `core`): throws
-    // std::invalid_argument with one clear line otherwise (start-up only).
-    Gateway(Policy policy, sa::SaDatabase& sets, TimerWheel& timers, Random& random, metrics::Registry& registry);
+    // References outlive the gateway. `policy` must be sane (addresses given, next_hop's family
+    // among `core`): throws std::invalid_argument with one clear line otherwise (start-up only).
+    Gateway(Policy policy, sa::SaDatabase& sets, TimerWheel& timers, Random& random,
+            metrics::Registry& registry);
     // Tells nobody; SA sets stay in the database.
     ~Gateway();
     Gateway(const Gateway&) = delete;
     Gateway& operator=(const Gateway&) = delete;
 
-    // Where the two transport layers deliver: give these to their constructors, then the layers to attach() before the first
-    // message.
+    // Where the two transport layers deliver: give these to their constructors, then the layers to
+    // attach() before the first message.
     [[nodiscard]] sip::MessageSink& gm();
     [[nodiscard]] sip::MessageSink& core();
     void attach(sip::TransportLayer& gm, sip::TransportLayer& core);
 
-    // Read-only views for the operator's API. Looks at no more than `budget` users from `cursor` on (0: begin) and visits
-    // each; returns where to go on, 0: the end.
+    // Read-only views for the operator's API. Looks at no more than `budget` users from `cursor` on
+    // (0: begin) and visits each; returns where to go on, 0: the end.
     std::uint64_t scan(std::uint64_t cursor, std::size_t budget,
                        const std::function<void(const RegistrationView&)>& visit) const;
     [[nodiscard]] std::optional<RegistrationView> find(std::string_view impi) const;
-    [[nodiscard]] std::size_t registered() const;     // users with a live registration
-    [[nodiscard]] std::size_t pending() const;        // registration procedures under way
-    [[nodiscard]] std::size_t proxied() const;        // proxied requests under way
-    [[nodiscard]] std::size_t transactions() const;   // of both sides and both kinds
+    [[nodiscard]] std::size_t registered() const;    // users with a live registration
+    [[nodiscard]] std::size_t pending() const;       // registration procedures under way
+    [[nodiscard]] std::size_t proxied() const;       // proxied requests under way
+    [[nodiscard]] std::size_t transactions() const;  // of both sides and both kinds
     [[nodiscard]] const TraceStore& trace() const;
     [[nodiscard]] const FailureLog& failures() const;
-    // Discarded or refused messages since start, by reason; the same numbers as gmgate_registration_drops_total.
+    // Discarded or refused messages since start, by reason; the same numbers as
+    // gmgate_registration_drops_total.
     [[nodiscard]] std::uint64_t drops(Reason reason) const;
 
   private:

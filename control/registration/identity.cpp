@@ -34,7 +34,8 @@ bool normalise_identity(const sip::Uri& uri, std::string& out) {
             }
             return true;
         case sip::Scheme::urn:
-        case sip::Scheme::other: return false;
+        case sip::Scheme::other:
+            return false;
     }
     return false;
 }

@@ -31,7 +31,9 @@ bool SourceBuckets::take(const IpAddress& source, TimePoint now) {
     if (epoch_ == TimePoint{}) epoch_ = now;
     const auto now_ms = static_cast<std::uint32_t>(
         std::chrono::duration_cast<std::chrono::milliseconds>(now - epoch_).count());
-    Set& set = sets_[hash_({reinterpret_cast<const char*>(source.raw().data()), source.octets().size()}) % sets_.size()];
+    Set& set =
+        sets_[hash_({reinterpret_cast<const char*>(source.raw().data()), source.octets().size()}) %
+              sets_.size()];
 
     Bucket* chosen = nullptr;
     float chosen_tokens = -1;
@@ -70,7 +72,9 @@ std::size_t PendingBySource::of(const IpAddress& source) const {
     return it == counts_.end() ? 0 : it->second;
 }
 
-void PendingBySource::add(const IpAddress& source) { ++counts_[source]; }
+void PendingBySource::add(const IpAddress& source) {
+    ++counts_[source];
+}
 
 void PendingBySource::remove(const IpAddress& source) {
     const auto it = counts_.find(source);

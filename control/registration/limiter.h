@@ -1,5 +1,6 @@
 #pragma once
-// What a stranger may use up (S3): REGISTERs a second by source and in total, and procedures under way by source.
+// What a stranger may use up (S3): REGISTERs a second by source and in total, and procedures under
+// way by source.
 
 #include <array>
 #include <cstddef>
@@ -27,8 +28,8 @@ class TokenBucket {
     TimePoint last_{};
 };
 
-// A bucket per source address in a table of fixed size. When it is full the bucket that has recovered most gives way: forgetting
-// a full bucket forgets nothing.
+// A bucket per source address in a table of fixed size. When it is full the bucket that has
+// recovered most gives way: forgetting a full bucket forgets nothing.
 class SourceBuckets {
   public:
     // `sources` is rounded up to a multiple of 8.

@@ -17,33 +17,39 @@ std::vector<double> bounds() {
     return {0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 32};
 }
 
-double seconds(Duration d) { return std::chrono::duration<double>(d).count(); }
+double seconds(Duration d) {
+    return std::chrono::duration<double>(d).count();
+}
 
 }  // namespace
 
 GatewayMetrics::GatewayMetrics(metrics::Registry& registry)
     : registry_(registry),
       challenge_seconds_(registry.histogram("gmgate_registration_challenge_seconds",
-                                            "Time from SM1's arrival to SM6's departure.", bounds())),
+                                            "Time from SM1's arrival to SM6's departure.",
+                                            bounds())),
       answer_seconds_(registry.histogram("gmgate_registration_answer_seconds",
                                          "Time from SM7's arrival to SM12's departure.", bounds())),
-      pending_(registry.gauge("gmgate_registrations_pending", "Registration procedures under way.")),
+      pending_(
+          registry.gauge("gmgate_registrations_pending", "Registration procedures under way.")),
       registered_(registry.gauge("gmgate_registered_users", "Users with a live registration.")),
       proxied_(registry.gauge("gmgate_proxied_requests_pending", "Proxied requests under way.")) {
     for (std::size_t side = 0; side < side_names.size(); ++side) {
         for (std::size_t m = 0; m < method_names.size(); ++m) {
-            requests_[side][m] = &registry.counter(
-                "gmgate_sip_requests_total", "SIP requests received.",
-                {{"side", std::string(side_names[side])}, {"method", std::string(method_names[m])}});
+            requests_[side][m] =
+                &registry.counter("gmgate_sip_requests_total", "SIP requests received.",
+                                  {{"side", std::string(side_names[side])},
+                                   {"method", std::string(method_names[m])}});
         }
         for (std::size_t c = 1; c < 7; ++c) {
-            responses_[side][c] =
-                &registry.counter("gmgate_sip_responses_total", "SIP responses received.",
-                                  {{"side", std::string(side_names[side])}, {"class", std::to_string(c) + "xx"}});
+            responses_[side][c] = &registry.counter(
+                "gmgate_sip_responses_total", "SIP responses received.",
+                {{"side", std::string(side_names[side])}, {"class", std::to_string(c) + "xx"}});
         }
     }
-    ended_[0] = &registry.counter("gmgate_registrations_total", "Registration procedures that ended.",
-                                  {{"result", "success"}, {"reason", "ok"}});
+    ended_[0] =
+        &registry.counter("gmgate_registrations_total", "Registration procedures that ended.",
+                          {{"result", "success"}, {"reason", "ok"}});
 }
 
 void GatewayMetrics::request(Side side, std::string_view method) {
@@ -60,8 +66,9 @@ void GatewayMetrics::response(Side side, int status) {
 void GatewayMetrics::procedure_ended(Reason reason) {
     auto*& counter = ended_[static_cast<std::size_t>(reason)];
     if (counter == nullptr) {
-        counter = &registry_.counter("gmgate_registrations_total", "Registration procedures that ended.",
-                                     {{"result", "failure"}, {"reason", std::string(name(reason))}});
+        counter =
+            &registry_.counter("gmgate_registrations_total", "Registration procedures that ended.",
+                               {{"result", "failure"}, {"reason", std::string(name(reason))}});
     }
     counter->add();
 }
@@ -69,13 +76,18 @@ void GatewayMetrics::procedure_ended(Reason reason) {
 void GatewayMetrics::drop(Reason reason) {
     auto*& counter = drops_[static_cast<std::size_t>(reason)];
     if (counter == nullptr) {
-        counter = &registry_.counter("gmgate_registration_drops_total", "SIP messages refused or discarded.",
+        counter = &registry_.counter("gmgate_registration_drops_total",
+                                     "SIP messages refused or discarded.",
                                      {{"reason", std::string(name(reason))}});
     }
     counter->add();
 }
 
-void GatewayMetrics::challenged(Duration d) { challenge_seconds_.observe(seconds(d)); }
-void GatewayMetrics::answered(Duration d) { answer_seconds_.observe(seconds(d)); }
+void GatewayMetrics::challenged(Duration d) {
+    challenge_seconds_.observe(seconds(d));
+}
+void GatewayMetrics::answered(Duration d) {
+    answer_seconds_.observe(seconds(d));
+}
 
 }  // namespace gmgate::registration

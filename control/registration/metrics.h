@@ -1,5 +1,6 @@
 #pragma once
-// The control plane's counters (issue: everything an operator needs to see), by Prometheus conventions.
+// The control plane's counters (issue: everything an operator needs to see), by Prometheus
+// conventions.
 
 #include <array>
 #include <cstdint>

@@ -10,19 +10,22 @@ namespace gmgate::registration {
 // Where the responses of a request that came in clear go: to the source, at the port Via asks for.
 [[nodiscard]] sip::Flow reply_path(const sip::Flow& request, const sip::Via& via);
 
-// The same on SAs: UDP from our port_pc to port_us, or from port_ps to port_uc for a UE that asks by rport; TCP: the same
-// connection. Never anywhere else, whatever Via says: there is no SA for it.
-[[nodiscard]] sip::Flow reply_path(const sip::Flow& request, const sip::Via& via, const sa::SaNumbers& numbers);
+// The same on SAs: UDP from our port_pc to port_us, or from port_ps to port_uc for a UE that asks
+// by rport; TCP: the same connection. Never anywhere else, whatever Via says: there is no SA for
+// it.
+[[nodiscard]] sip::Flow reply_path(const sip::Flow& request, const sip::Via& via,
+                                   const sa::SaNumbers& numbers);
 
 // A request of ours to the UE on that set: from port_pc to port_us.
-[[nodiscard]] sip::Flow request_path(sip::Transport transport, const IpAddress& ours, const IpAddress& ue,
-                                     const sa::SaNumbers& numbers);
+[[nodiscard]] sip::Flow request_path(sip::Transport transport, const IpAddress& ours,
+                                     const IpAddress& ue, const sa::SaNumbers& numbers);
 
 // The SPI that carries a message between these ports; 0: none of the set's.
 [[nodiscard]] sa::Spi inbound_spi(const sip::Flow& flow, const sa::SaNumbers& numbers);
 [[nodiscard]] sa::Spi outbound_spi(const sip::Flow& flow, const sa::SaNumbers& numbers);
 
-// The address Via names is the one the message came from. unresolved: a symbolic name (B6 resolves it first).
+// The address Via names is the one the message came from. unresolved: a symbolic name (B6 resolves
+// it first).
 enum class ViaCheck : std::uint8_t { same, different, unresolved };
 [[nodiscard]] ViaCheck check_via(const sip::Via& via, const IpAddress& source);
 

@@ -1,5 +1,6 @@
 #pragma once
-// What an operator decides about registrations and proxied requests, as plain values (control/app fills it).
+// What an operator decides about registrations and proxied requests, as plain values (control/app
+// fills it).
 
 #include <array>
 #include <chrono>
@@ -16,29 +17,31 @@
 
 namespace gmgate::registration {
 
-enum class MissingEalg : std::uint8_t { null, refuse };             // A8: the UE names no encryption
-enum class ConsistencyFailure : std::uint8_t { reject, silent };    // C8
-enum class UnprotectedOther : std::uint8_t { reject, drop };        // A6: 403, or nothing
+enum class MissingEalg : std::uint8_t { null, refuse };           // A8: the UE names no encryption
+enum class ConsistencyFailure : std::uint8_t { reject, silent };  // C8
+enum class UnprotectedOther : std::uint8_t { reject, drop };      // A6: 403, or nothing
 enum class ServiceRouteMismatch : std::uint8_t { replace, reject };  // E2
 
 // S3: nothing a stranger does grows memory past these.
 struct Limits {
-    std::size_t registrations = 100'000;      // registered users
-    std::size_t pending = 20'000;             // procedures not yet authenticated, all sources
-    std::size_t pending_per_source = 8;       // of one IP address
-    double register_rate_per_source = 5;      // unprotected REGISTERs a second of one address, sustained
-    double register_burst_per_source = 20;    // and at once
-    double register_rate_total = 5000;        // unprotected REGISTERs a second, all sources
-    double register_burst_total = 10'000;     // and at once
-    std::size_t sources = 65'536;             // addresses whose rate is remembered
-    std::size_t transactions = 200'000;       // of each kind on each side
-    std::size_t proxied = 100'000;            // proxied requests under way
+    std::size_t registrations = 100'000;  // registered users
+    std::size_t pending = 20'000;         // procedures not yet authenticated, all sources
+    std::size_t pending_per_source = 8;   // of one IP address
+    double register_rate_per_source =
+        5;  // unprotected REGISTERs a second of one address, sustained
+    double register_burst_per_source = 20;  // and at once
+    double register_rate_total = 5000;      // unprotected REGISTERs a second, all sources
+    double register_burst_total = 10'000;   // and at once
+    std::size_t sources = 65'536;           // addresses whose rate is remembered
+    std::size_t transactions = 200'000;     // of each kind on each side
+    std::size_t proxied = 100'000;          // proxied requests under way
     std::size_t trace_records = 65'536;
     std::size_t failure_records = 1024;
 };
 
 struct Policy {
-    // E1, E2: the host of our URI in Path and Record-Route; a DNS name or an address. Empty: our core address itself.
+    // E1, E2: the host of our URI in Path and Record-Route; a DNS name or an address. Empty: our
+    // core address itself.
     std::string name;
     std::string visited_network;  // P-Visited-Network-ID; empty: `name`
 
@@ -62,9 +65,11 @@ struct Policy {
     UnprotectedOther unprotected_other = UnprotectedOther::reject;
     ServiceRouteMismatch service_route_mismatch = ServiceRouteMismatch::replace;
 
-    // RFC 3261 T1. The times of SA sets (reg-await-auth, margin, drain) stand in sa::DatabaseConfig.
+    // RFC 3261 T1. The times of SA sets (reg-await-auth, margin, drain) stand in
+    // sa::DatabaseConfig.
     Duration t1 = std::chrono::milliseconds(500);
-    // Keys the flow tokens in Path (E1): give a kept one to restore registrations after a restart; none: drawn at start.
+    // Keys the flow tokens in Path (E1): give a kept one to restore registrations after a restart;
+    // none: drawn at start.
     std::optional<std::array<std::uint64_t, 4>> flow_token_key;
 
     Limits limits;

@@ -23,7 +23,9 @@ Reason reason_of_status(int status) {
 }
 
 // C11: the core could not tell; the phone may try again on the same SAs.
-bool is_core_trouble(int status) { return status == 408 || status == 480 || (status >= 500 && status < 600); }
+bool is_core_trouble(int status) {
+    return status == 408 || status == 480 || (status >= 500 && status < 600);
+}
 
 }  // namespace
 
@@ -37,7 +39,8 @@ RegistrationProcedure::~RegistrationProcedure() {
     if (server_ != 0) ctx_.gm.transactions->forget(server_);
 }
 
-bool RegistrationProcedure::keep_texts(const RegisterFacts& facts, std::string_view offer, const sip::Message& request) {
+bool RegistrationProcedure::keep_texts(const RegisterFacts& facts, std::string_view offer,
+                                       const sip::Message& request) {
     const std::string head = head_of(request);
     const std::array<std::string_view, 5> texts{facts.impi, facts.impu, facts.contact, offer, head};
     auto packed = sa::PackedStrings::pack(texts);
@@ -48,8 +51,10 @@ bool RegistrationProcedure::keep_texts(const RegisterFacts& facts, std::string_v
 
 // ---- SM1 → SM2 ----
 
-void RegistrationProcedure::start(const Arrival& sm1, const sip::Message& request, const RegisterFacts& facts,
-                                  const std::optional<secagree::Choice>& choice, bool failure_report) {
+void RegistrationProcedure::start(const Arrival& sm1, const sip::Message& request,
+                                  const RegisterFacts& facts,
+                                  const std::optional<secagree::Choice>& choice,
+                                  bool failure_report) {
     started_ = ctx_.now();
     trace_user_ = ctx_.trace.user_of(facts.impi);
     ue_ = sm1.flow.remote;
@@ -64,7 +69,8 @@ void RegistrationProcedure::start(const Arrival& sm1, const sip::Message& reques
     expires_ = facts.expires;
     failure_report_ = failure_report;
     ctx_.note(trace_user_, method_register, 0,
-              {Entity::ue, Entity::pcscf, Step::sm1, sm1_.set, inbound_spi(sm1.flow, sm1_.numbers), Reason::ok});
+              {Entity::ue, Entity::pcscf, Step::sm1, sm1_.set, inbound_spi(sm1.flow, sm1_.numbers),
+               Reason::ok});
     if (!keep_texts(facts, joined_values(request, HeaderId::security_client), request)) {
         ctx_.answer(ctx_.gm, sm1, request, 400, Reason::malformed, facts.impi);
         server_ = 0;
@@ -73,10 +79,12 @@ void RegistrationProcedure::start(const Arrival& sm1, const sip::Message& reques
     forward(sm1, request, owner_.integrity_of(sm1.carrier, facts.credentials), Step::sm2);
 }
 
-void RegistrationProcedure::forward(const Arrival& arrival, const sip::Message& request, bool integrity, Step step) {
+void RegistrationProcedure::forward(const Arrival& arrival, const sip::Message& request,
+                                    bool integrity, Step step) {
     auto& core = ctx_.core;
     const auto branch = core.transactions->new_branch();
-    if (branch.id == 0) return forwarding_failed(arrival, request, step, 503, Reason::transaction_limit);
+    if (branch.id == 0)
+        return forwarding_failed(arrival, request, step, 503, Reason::transaction_limit);
     const FlowTokens::Text token = ctx_.tokens.make(user_);
     const std::uint8_t hops = sip::max_forwards(request).value_or(70);
     const std::uint64_t icid = ctx_.random.u64();
@@ -89,10 +97,12 @@ void RegistrationProcedure::forward(const Arrival& arrival, const sip::Message& 
     strip_from_ue(edit);
     edit.remove_all(HeaderId::route);
     edit.remove_all(HeaderId::record_route);
-    edit.set_header(HeaderId::path, {"<sip:", {token.data(), token.size()}, "@", ctx_.core_host, ";lr>"});
+    edit.set_header(HeaderId::path,
+                    {"<sip:", {token.data(), token.size()}, "@", ctx_.core_host, ";lr>"});
     edit.append_header("Require", {"path"});
     edit.append_header("P-Visited-Network-ID", {"\"", ctx_.policy.visited_network, "\""});
-    edit.append_header("P-Charging-Vector", {"icid-value=\"", icid_text, "\";icid-generated-at=", ctx_.generator});
+    edit.append_header("P-Charging-Vector",
+                       {"icid-value=\"", icid_text, "\";icid-generated-at=", ctx_.generator});
     edit.set_auth_param(HeaderId::authorization, "integrity-protected", integrity ? "yes" : "no");
     if (ctx_.policy.next_hop_transport == sip::Transport::tcp) edit.ensure_content_length();
 
@@ -100,15 +110,16 @@ void RegistrationProcedure::forward(const Arrival& arrival, const sip::Message& 
         core.transactions->abandon(branch.id);
         return forwarding_failed(arrival, request, step, 400, Reason::malformed);
     }
-    if (!core.transactions->send_request(branch, ctx_.core_flow(), method_register, ctx_.scratch, owner_, id_)) {
+    if (!core.transactions->send_request(branch, ctx_.core_flow(), method_register, ctx_.scratch,
+                                         owner_, id_)) {
         return forwarding_failed(arrival, request, step, 504, Reason::core_unreachable);
     }
     client_ = branch.id;
     ctx_.note(trace_user_, method_register, 0, {Entity::pcscf, Entity::core, step});
 }
 
-void RegistrationProcedure::forwarding_failed(const Arrival& arrival, const sip::Message& request, Step step, int status,
-                                              Reason reason) {
+void RegistrationProcedure::forwarding_failed(const Arrival& arrival, const sip::Message& request,
+                                              Step step, int status, Reason reason) {
     server_ = 0;
     ctx_.answer(ctx_.gm, arrival, request, status, reason, impi());
     if (step == Step::sm2) return end(reason);
@@ -136,13 +147,14 @@ void RegistrationProcedure::on_response(const sip::Message& response, std::span<
     wipe_keys(response, bytes);
     if (!second) {
         if (status < 300) return unchallenged(response);
-        return refused_by_core(response,
-                               failure_report_ && status == 403 ? Reason::network_authentication_failed
-                                                                : reason_of_status(status));
+        return refused_by_core(response, failure_report_ && status == 403
+                                             ? Reason::network_authentication_failed
+                                             : reason_of_status(status));
     }
     if (status < 300) return complete(response);
     if (is_challenge) {
-        // The set's numbers are in use, so a second challenge cannot be carried out on them: the phone begins again.
+        // The set's numbers are in use, so a second challenge cannot be carried out on them: the
+        // phone begins again.
         fail_later(504, Reason::challenged_again);
         record_end(Reason::challenged_again);
         return linger(sa::Event::aborted);
@@ -154,12 +166,14 @@ void RegistrationProcedure::on_response(const sip::Message& response, std::span<
         state_ = State::awaiting_authentication;
         return;
     }
-    refused_by_core(response, status == 403 ? Reason::authentication_failed : reason_of_status(status));
+    refused_by_core(response,
+                    status == 403 ? Reason::authentication_failed : reason_of_status(status));
 }
 
 void RegistrationProcedure::on_core_failure(sip::ClientFailure failure) {
     client_ = 0;
-    const Reason reason = failure == sip::ClientFailure::timeout ? Reason::core_timeout : Reason::core_unreachable;
+    const Reason reason =
+        failure == sip::ClientFailure::timeout ? Reason::core_timeout : Reason::core_unreachable;
     if (state_ == State::awaiting_challenge) {
         fail_later(504, reason);
         return end(reason);
@@ -175,7 +189,8 @@ void RegistrationProcedure::challenge(const sip::Message& response, std::span<ch
     sa::AkaKey ck;
     sa::AkaKey ik;
     bool have_keys = false;
-    for (const auto* h = response.first(HeaderId::www_authenticate); h != nullptr && !have_keys; h = response.next(*h)) {
+    for (const auto* h = response.first(HeaderId::www_authenticate); h != nullptr && !have_keys;
+         h = response.next(*h)) {
         const auto c = sip::parse_digest_challenge(response.value(*h));
         if (!c || !c->ck || !c->ik || !c->nonce || c->nonce->empty()) continue;
         have_keys = from_hex(*c->ck, ck.writable()) && from_hex(*c->ik, ik.writable());
@@ -184,7 +199,9 @@ void RegistrationProcedure::challenge(const sip::Message& response, std::span<ch
     wipe_keys(response, bytes);
     if (!have_keys || !choice_) {
         const Reason why = have_keys ? Reason::sec_agree_missing : Reason::challenge_without_keys;
-        if (!have_keys) log::warn("registration", "{}: the core's 401 carries no usable nonce, ck and ik", impi());
+        if (!have_keys)
+            log::warn("registration", "{}: the core's 401 carries no usable nonce, ck and ik",
+                      impi());
         fail_later(have_keys ? 421 : 500, why);
         return end(why);
     }
@@ -225,17 +242,19 @@ void RegistrationProcedure::challenge(const sip::Message& response, std::span<ch
         numbers_ = set->numbers;
         user_ = set->user;
     }
-    // set_ stays 0 until it is live: if the install fails the database takes back what there was (C12) and tells its
-    // observers, which must not end this procedure under our feet.
+    // set_ stays 0 until it is live: if the install fails the database takes back what there was
+    // (C12) and tells its observers, which must not end this procedure under our feet.
     if (const auto installed = ctx_.sets.install(traced_set_); !installed) {
-        log::error("registration", "{}: the packet layer did not install the SAs: {}", impi(), installed.error().text);
+        log::error("registration", "{}: the packet layer did not install the SAs: {}", impi(),
+                   installed.error().text);
         fail_later(500, Reason::install_failed);
         return end(Reason::install_failed);
     }
     set_ = traced_set_;
     ctx_.note_event(trace_user_, Step::set_installed, set_, numbers_.spi_ps, Reason::ok);
 
-    const std::string server = secagree::security_server(secagree::ServerList::of(ctx_.policy.suites, numbers_));
+    const std::string server =
+        secagree::security_server(secagree::ServerList::of(ctx_.policy.suites, numbers_));
     if (!edit_response(response, server)) {
         drop_set(sa::Event::aborted);
         fail_later(500, Reason::malformed);
@@ -251,13 +270,16 @@ void RegistrationProcedure::challenge(const sip::Message& response, std::span<ch
 // 200 to SM1: D3, D4. Only on an SA: what came in clear was not authenticated by anybody.
 void RegistrationProcedure::unchallenged(const sip::Message& response) {
     if (!sm1_.is_protected()) {
-        log::warn("registration", "{}: the core accepted an unprotected REGISTER without a challenge; refused", impi());
+        log::warn("registration",
+                  "{}: the core accepted an unprotected REGISTER without a challenge; refused",
+                  impi());
         fail_later(500, Reason::challenge_without_keys);
         return end(Reason::challenge_without_keys);
     }
     if (!sm1_path_alive()) return end(Reason::no_sa);
     if (const auto stored = owner_.store(*this, sm1_.set, false, response); !stored) {
-        log::warn("registration", "{}: the registration could not be stored: {}", impi(), stored.error().text);
+        log::warn("registration", "{}: the registration could not be stored: {}", impi(),
+                  stored.error().text);
         fail_later(500, Reason::registration_limit);
         return end(Reason::registration_limit);
     }
@@ -268,7 +290,8 @@ void RegistrationProcedure::unchallenged(const sip::Message& response) {
 // 200 to SM8: B5.
 void RegistrationProcedure::complete(const sip::Message& response) {
     if (const auto stored = owner_.store(*this, set_, true, response); !stored) {
-        log::warn("registration", "{}: the registration could not be stored: {}", impi(), stored.error().text);
+        log::warn("registration", "{}: the registration could not be stored: {}", impi(),
+                  stored.error().text);
         fail_later(500, Reason::registration_limit);
         record_end(Reason::registration_limit);
         return linger(sa::Event::aborted);
@@ -305,28 +328,37 @@ Reason RegistrationProcedure::check_second(const Arrival& sm7, const sip::Messag
                                            const RegisterFacts& facts) const {
     const auto via = sip::top_via(request);
     if (!via) return Reason::malformed;
-    // A symbolic name is compared by its resolution, which is the source unless a resolver says otherwise (B6).
-    if (check_via(*via, sm7.flow.remote.address) == ViaCheck::different) return Reason::via_mismatch;
+    // A symbolic name is compared by its resolution, which is the source unless a resolver says
+    // otherwise (B6).
+    if (check_via(*via, sm7.flow.remote.address) == ViaCheck::different)
+        return Reason::via_mismatch;
     if (facts.impu != impu()) return Reason::identity_mismatch;
 
-    // Most phones repeat the same octets, which mean the same: only others are taken apart and compared by meaning (A7).
+    // Most phones repeat the same octets, which mean the same: only others are taken apart and
+    // compared by meaning (A7).
     secagree::MechanismList now;
     if (joined_values(request, HeaderId::security_client) != texts_[text_offer]) {
         now.parse(request, HeaderId::security_client);
         if (now.empty()) return Reason::client_missing;
         secagree::MechanismList before;
         before.add(texts_[text_offer]);
-        if (now.is_malformed() || !secagree::same_offer(before, now)) return Reason::client_mismatch;
+        if (now.is_malformed() || !secagree::same_offer(before, now))
+            return Reason::client_mismatch;
     }
     const auto sent = secagree::ServerList::of(ctx_.policy.suites, numbers_);
     const auto* verify = request.first(HeaderId::security_verify);
     if (verify == nullptr) return Reason::verify_missing;
-    if (request.next(*verify) == nullptr && request.value(*verify) == secagree::security_server(sent)) return Reason::ok;
+    if (request.next(*verify) == nullptr &&
+        request.value(*verify) == secagree::security_server(sent))
+        return Reason::ok;
     now.parse(request, HeaderId::security_verify);
     switch (secagree::check_verify(now, sent)) {
-        case secagree::VerifyResult::equal: return Reason::ok;
-        case secagree::VerifyResult::absent: return Reason::verify_missing;
-        default: return Reason::verify_mismatch;
+        case secagree::VerifyResult::equal:
+            return Reason::ok;
+        case secagree::VerifyResult::absent:
+            return Reason::verify_missing;
+        default:
+            return Reason::verify_mismatch;
     }
 }
 
@@ -335,13 +367,15 @@ void RegistrationProcedure::on_second_register(const Arrival& sm7, const sip::Me
     const sa::Spi spi = inbound_spi(sm7.flow, numbers_);
     if (facts.impi != impi()) {
         (void)ctx_.sets.apply(set_, sa::Event::wrong_user);
-        ctx_.note(trace_user_, method_register, 0, {Entity::ue, Entity::pcscf, Step::sm7, set_, spi, Reason::wrong_sa});
+        ctx_.note(trace_user_, method_register, 0,
+                  {Entity::ue, Entity::pcscf, Step::sm7, set_, spi, Reason::wrong_sa});
         return ctx_.discard(ctx_.gm, sm7, Reason::wrong_sa, facts.impi);
     }
     if (state_ == State::lingering) return ctx_.discard(ctx_.gm, sm7, Reason::no_sa, impi());
     if (state_ == State::awaiting_answer) {
         // One answer is on its way to the core; a second would void it.
-        return ctx_.answer(ctx_.gm, sm7, request, 500, Reason::superseded, impi(), {{"Retry-After", "5"}});
+        return ctx_.answer(ctx_.gm, sm7, request, 500, Reason::superseded, impi(),
+                           {{"Retry-After", "5"}});
     }
     answered_from_ = ctx_.now();
     reply_ = sm7.reply;
@@ -349,14 +383,16 @@ void RegistrationProcedure::on_second_register(const Arrival& sm7, const sip::Me
     server_ = sm7.transaction;
 
     const Reason fault = check_second(sm7, request, facts);
-    ctx_.note(trace_user_, method_register, 0, {Entity::ue, Entity::pcscf, Step::sm7, set_, spi, fault});
+    ctx_.note(trace_user_, method_register, 0,
+              {Entity::ue, Entity::pcscf, Step::sm7, set_, spi, fault});
     if (fault != Reason::ok) {
-        const sa::Event event =
-            fault == Reason::via_mismatch ? sa::Event::first_packet_refused : sa::Event::consistency_failure;
+        const sa::Event event = fault == Reason::via_mismatch ? sa::Event::first_packet_refused
+                                                              : sa::Event::consistency_failure;
         log::info("registration", "{}: SM7 refused: {}", impi(), name(fault));
         server_ = 0;
         record_end(fault);
-        if (event == sa::Event::consistency_failure && ctx_.policy.consistency_failure == ConsistencyFailure::silent) {
+        if (event == sa::Event::consistency_failure &&
+            ctx_.policy.consistency_failure == ConsistencyFailure::silent) {
             ctx_.discard(ctx_.gm, sm7, fault, impi());
             drop_set(event);
             return owner_.finish(id_);
@@ -367,7 +403,8 @@ void RegistrationProcedure::on_second_register(const Arrival& sm7, const sip::Me
     }
     const auto& credentials = facts.credentials;
     if (!credentials.response || credentials.response->empty()) {
-        // Who holds the keys accepted the challenge, so there must be an answer to it; the set waits on (C5).
+        // Who holds the keys accepted the challenge, so there must be an answer to it; the set
+        // waits on (C5).
         server_ = 0;
         return ctx_.answer(ctx_.gm, sm7, request, 400, Reason::malformed, impi());
     }
@@ -380,7 +417,8 @@ void RegistrationProcedure::on_second_register(const Arrival& sm7, const sip::Me
     (void)ctx_.sets.apply(set_, sa::Event::sm7_ok);
     state_ = State::awaiting_answer;
     // A11: "yes" only for the answer to the challenge that made this very set.
-    const bool integrity = credentials.nonce && owner_.hash_nonce(*credentials.nonce) == nonce_hash_;
+    const bool integrity =
+        credentials.nonce && owner_.hash_nonce(*credentials.nonce) == nonce_hash_;
     forward(sm7, request, integrity, Step::sm8);
 }
 
@@ -394,12 +432,18 @@ void RegistrationProcedure::abandoned_by_ue(sa::Event event, Reason reason) {
 void RegistrationProcedure::on_set_removed(sa::Event reason) {
     set_ = 0;
     switch (reason) {
-        case sa::Event::superseded: return end(Reason::superseded);
-        case sa::Event::reg_await_timeout: return end(Reason::authentication_timeout);
-        case sa::Event::sequence_near_end: return end(Reason::sequence_near_end);
-        case sa::Event::shutdown: return end(Reason::shutdown);
-        case sa::Event::backend_lost: return end(Reason::install_failed);
-        default: return end(Reason::deregistered_by_network);
+        case sa::Event::superseded:
+            return end(Reason::superseded);
+        case sa::Event::reg_await_timeout:
+            return end(Reason::authentication_timeout);
+        case sa::Event::sequence_near_end:
+            return end(Reason::sequence_near_end);
+        case sa::Event::shutdown:
+            return end(Reason::shutdown);
+        case sa::Event::backend_lost:
+            return end(Reason::install_failed);
+        default:
+            return end(Reason::deregistered_by_network);
     }
 }
 
@@ -407,7 +451,8 @@ bool RegistrationProcedure::sm1_path_alive() const {
     return !sm1_.is_protected() || ctx_.sets.find(sm1_.set) != nullptr;
 }
 
-bool RegistrationProcedure::edit_response(const sip::Message& response, std::string_view security_server) {
+bool RegistrationProcedure::edit_response(const sip::Message& response,
+                                          std::string_view security_server) {
     sip::Edit edit(response);
     edit.remove_first_value(HeaderId::via);
     strip_to_ue(edit);
@@ -415,23 +460,27 @@ bool RegistrationProcedure::edit_response(const sip::Message& response, std::str
     if (!security_server.empty()) edit.append_header("Security-Server", {security_server});
     if (reply_.transport == sip::Transport::tcp) edit.ensure_content_length();
     if (edit.apply(ctx_.scratch)) return true;
-    log::warn("registration", "{}: the core's {} cannot be passed on", impi(), response.status_code());
+    log::warn("registration", "{}: the core's {} cannot be passed on", impi(),
+              response.status_code());
     return false;
 }
 
-bool RegistrationProcedure::send_answer(int status, Step step, Reason reason, const sip::Flow* path) {
+bool RegistrationProcedure::send_answer(int status, Step step, Reason reason,
+                                        const sip::Flow* path) {
     auto& transactions = *ctx_.gm.transactions;
     const auto server = server_;
     if (server == 0) return false;
-    const bool sent = path == nullptr ? transactions.respond(server, status, ctx_.scratch)
-                                      : transactions.respond_via(server, *path, status, ctx_.scratch);
+    const bool sent = path == nullptr
+                          ? transactions.respond(server, status, ctx_.scratch)
+                          : transactions.respond_via(server, *path, status, ctx_.scratch);
     if (!sent && path != nullptr) return false;
     server_ = 0;
     const sip::Flow& way = path == nullptr ? reply_ : *path;
     const bool on_new = state_ == State::awaiting_answer && path == nullptr;
     ctx_.note(trace_user_, method_register, status,
               {Entity::pcscf, Entity::ue, step, on_new ? traced_set_ : sm1_.set,
-               outbound_spi(way, on_new ? numbers_ : sm1_.numbers), sent ? reason : Reason::ue_unreachable});
+               outbound_spi(way, on_new ? numbers_ : sm1_.numbers),
+               sent ? reason : Reason::ue_unreachable});
     return sent;
 }
 
@@ -447,12 +496,14 @@ bool RegistrationProcedure::fail_later(int status, Reason reason) {
     }
     bool sent = false;
     if (status == 421) {
-        sent = ctx_.answer_later(ctx_.gm, server, texts_[text_head], source_, status, {{"Require", "sec-agree"}});
+        sent = ctx_.answer_later(ctx_.gm, server, texts_[text_head], source_, status,
+                                 {{"Require", "sec-agree"}});
     } else {
         sent = ctx_.answer_later(ctx_.gm, server, texts_[text_head], source_, status);
     }
     ctx_.note(trace_user_, method_register, status,
-              {Entity::pcscf, Entity::ue, second ? Step::sm12 : Step::sm6, second ? traced_set_ : sm1_.set,
+              {Entity::pcscf, Entity::ue, second ? Step::sm12 : Step::sm6,
+               second ? traced_set_ : sm1_.set,
                outbound_spi(reply_, second ? numbers_ : sm1_.numbers), reason});
     return sent;
 }

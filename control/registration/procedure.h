@@ -1,13 +1,15 @@
 #pragma once
 // The registration of one UE from SM1 to SM12 as one object: named steps, one time-out, one result.
 //
-//   SM1  start()                   checked by the registrar; SM2 goes to the core           awaiting_challenge
-//   SM5  on_response() 401         keys out, four SAs live, SM6 to the UE                    awaiting_authentication
-//   SM7  on_second_register()      checked against SM1 and SM6; SM8 goes to the core         awaiting_answer
-//   SM11 on_response() 200         set established, SM12 to the UE                           gone
+//   SM1  start()                   checked by the registrar; SM2 goes to the core
+//   awaiting_challenge SM5  on_response() 401         keys out, four SAs live, SM6 to the UE
+//   awaiting_authentication SM7  on_second_register()      checked against SM1 and SM6; SM8 goes to
+//   the core         awaiting_answer SM11 on_response() 200         set established, SM12 to the UE
+//   gone
 //
-// The time-out is reg-await-auth of the SA set (C5), and before the set exists that of the transaction to the core (C11). A failure
-// whose answer still has to leave on the new SAs lingers until it has (C2, C8).
+// The time-out is reg-await-auth of the SA set (C5), and before the set exists that of the
+// transaction to the core (C11). A failure whose answer still has to leave on the new SAs lingers
+// until it has (C2, C8).
 
 #include <cstdint>
 #include <optional>
@@ -28,8 +30,8 @@ class Registrar;
 // What a checked REGISTER said. Views into the message.
 struct RegisterFacts {
     std::string_view impi;
-    std::string impu;          // normalised To
-    std::string_view contact;  // URI of the first Contact; may be empty
+    std::string impu;           // normalised To
+    std::string_view contact;   // URI of the first Contact; may be empty
     std::uint32_t expires = 0;  // asked for; 0: deregister
     sip::DigestCredentials credentials;
 };
@@ -51,7 +53,8 @@ class RegistrationProcedure {
     // Each of these may end the procedure: the object is gone when the call returns.
     void start(const Arrival& sm1, const sip::Message& request, const RegisterFacts& facts,
                const std::optional<secagree::Choice>& choice, bool failure_report);
-    void on_second_register(const Arrival& sm7, const sip::Message& request, const RegisterFacts& facts);
+    void on_second_register(const Arrival& sm7, const sip::Message& request,
+                            const RegisterFacts& facts);
     void on_response(const sip::Message& response, std::span<char> bytes);
     void on_core_failure(sip::ClientFailure failure);
     // The UE reports that it did not take the challenge (C3, C4): the new SAs go at once.
@@ -75,16 +78,20 @@ class RegistrationProcedure {
   private:
     enum Text : std::uint8_t { text_impi, text_impu, text_contact, text_offer, text_head };
 
-    bool keep_texts(const RegisterFacts& facts, std::string_view offer, const sip::Message& request);
-    // SM2, SM8: with our Via, Path, and the integrity indicator; without what the UE may not say. May end the procedure.
+    bool keep_texts(const RegisterFacts& facts, std::string_view offer,
+                    const sip::Message& request);
+    // SM2, SM8: with our Via, Path, and the integrity indicator; without what the UE may not say.
+    // May end the procedure.
     void forward(const Arrival& arrival, const sip::Message& request, bool integrity, Step step);
-    void forwarding_failed(const Arrival& arrival, const sip::Message& request, Step step, int status, Reason reason);
+    void forwarding_failed(const Arrival& arrival, const sip::Message& request, Step step,
+                           int status, Reason reason);
     void challenge(const sip::Message& response, std::span<char> bytes);
     void unchallenged(const sip::Message& response);
     void complete(const sip::Message& response);
     void refused_by_core(const sip::Message& response, Reason reason);
     // Why SM7 does not fit SM1 and SM6 (B4, C8); ok: it does.
-    [[nodiscard]] Reason check_second(const Arrival& sm7, const sip::Message& request, const RegisterFacts& facts) const;
+    [[nodiscard]] Reason check_second(const Arrival& sm7, const sip::Message& request,
+                                      const RegisterFacts& facts) const;
     // The core's answer, as it goes to the UE. False: it cannot be made.
     bool edit_response(const sip::Message& response, std::string_view security_server);
     // Sends what is in the context's scratch; `path`: another way than asked for (D6).
@@ -103,16 +110,17 @@ class RegistrationProcedure {
     Context& ctx_;
     Registrar& owner_;
     State state_ = State::awaiting_challenge;
-    bool failure_report_ = false;  // the REGISTER itself says that an earlier challenge was refused (C3)
+    bool failure_report_ =
+        false;  // the REGISTER itself says that an earlier challenge was refused (C3)
     bool recorded_ = false;
     bool counted_source_ = false;
     std::uint64_t trace_user_ = 0;
 
-    Endpoint ue_;       // source of SM1
+    Endpoint ue_;  // source of SM1
     IpAddress ours_;
-    Carrier sm1_;       // the set SM1 came on
+    Carrier sm1_;  // the set SM1 came on
     sip::Flow sm1_reply_;
-    sip::Flow reply_;   // of the request being answered
+    sip::Flow reply_;  // of the request being answered
     Endpoint source_;
     sip::ServerTransactionId server_ = 0;
     sip::ClientTransactionId client_ = 0;

@@ -34,7 +34,9 @@ bool wants_tcp(std::string_view uri_text) {
 
 }  // namespace
 
-std::string_view Proxy::Exchange::method_name() const { return {method.data(), ::strnlen(method.data(), method.size())}; }
+std::string_view Proxy::Exchange::method_name() const {
+    return {method.data(), ::strnlen(method.data(), method.size())};
+}
 
 void Proxy::Exchange::on_timer() {
     if (answered) return proxy.close(id);
@@ -85,25 +87,30 @@ void Proxy::close(SlotId id) {
     ctx_.metrics.set_proxied(exchanges_.size());
 }
 
-void Proxy::note(const Exchange& e, int status, bool to_ue, const sip::Flow* gm_flow, Reason reason) {
+void Proxy::note(const Exchange& e, int status, bool to_ue, const sip::Flow* gm_flow,
+                 Reason reason) {
     const Entity far = to_ue ? Entity::ue : Entity::core;
     sa::Spi spi = 0;
     if (gm_flow != nullptr) {
-        spi = to_ue ? outbound_spi(*gm_flow, e.carrier.numbers) : inbound_spi(*gm_flow, e.carrier.numbers);
+        spi = to_ue ? outbound_spi(*gm_flow, e.carrier.numbers)
+                    : inbound_spi(*gm_flow, e.carrier.numbers);
     }
     // gm_flow with to_ue false: it came from the UE.
     const Entity from = gm_flow != nullptr && !to_ue ? Entity::ue : Entity::pcscf;
     const Entity to = gm_flow != nullptr && !to_ue ? Entity::pcscf : far;
-    ctx_.note(e.trace_user, e.method_name(), status, {from, to, Step::none, gm_flow ? e.carrier.set : 0, spi, reason});
+    ctx_.note(e.trace_user, e.method_name(), status,
+              {from, to, Step::none, gm_flow ? e.carrier.set : 0, spi, reason});
 }
 
 bool Proxy::is_ue_side_route(const sip::Uri& uri) const {
     const auto address = IpAddress::parse(uri.host);
-    const bool host = address ? std::ranges::find(ctx_.policy.gm_addresses, *address) != ctx_.policy.gm_addresses.end()
+    const bool host = address ? std::ranges::find(ctx_.policy.gm_addresses, *address) !=
+                                    ctx_.policy.gm_addresses.end()
                               : !ctx_.policy.name.empty() && iequals(uri.host, ctx_.policy.name);
     if (!host) return false;
     const std::uint16_t port = uri.port == 0 ? 5060 : uri.port;
-    return port == ctx_.policy.gm_port || ctx_.sets.ports().is_port_ps(port) || ctx_.sets.ports().is_port_pc(port);
+    return port == ctx_.policy.gm_port || ctx_.sets.ports().is_port_ps(port) ||
+           ctx_.sets.ports().is_port_pc(port);
 }
 
 std::string Proxy::ue_side_uri(const IpAddress& ours, sa::Port port_ps) const {
@@ -116,8 +123,8 @@ std::optional<sip::Flow> Proxy::flow_to(std::string_view route_value) const {
     const auto& uri = name->uri;
     const auto address = IpAddress::parse(uri.host);
     if (!address || address->is_unspecified()) return std::nullopt;
-    const auto local =
-        std::ranges::find_if(ctx_.policy.core, [&](const Endpoint& e) { return e.address.is_v6() == address->is_v6(); });
+    const auto local = std::ranges::find_if(
+        ctx_.policy.core, [&](const Endpoint& e) { return e.address.is_v6() == address->is_v6(); });
     if (local == ctx_.policy.core.end()) return std::nullopt;
     sip::Flow flow;
     flow.transport = wants_tcp(uri.text) ? sip::Transport::tcp : sip::Transport::udp;
@@ -132,11 +139,13 @@ bool Proxy::claims_other_user(const sip::Message& request, const sa::User& user)
         const auto value = request.value(id);
         if (!value) continue;
         const auto credentials = sip::parse_digest_credentials(*value);
-        if (credentials && credentials->username && *credentials->username != user.impi()) return true;
+        if (credentials && credentials->username && *credentials->username != user.impi())
+            return true;
     }
     const auto other = [&](HeaderId id) {
         const auto identity = identity_of(request, id);
-        return identity && !user.has_impu(*identity) && ctx_.sets.find_by_impu(*identity) != nullptr;
+        return identity && !user.has_impu(*identity) &&
+               ctx_.sets.find_by_impu(*identity) != nullptr;
     };
     if (other(HeaderId::p_preferred_identity)) return true;
     // In a dialog the From of a callee may be the identity the caller dialled.
@@ -163,7 +172,8 @@ void Proxy::on_ue_request(const Arrival& arrival, const sip::Message& request) {
         return ctx_.discard(ctx_.gm, arrival, Reason::wrong_sa, impi);
     }
     const Registration* registration = registrations_.find(user->id);
-    if (arrival.carrier.state == sa::State::registration || registration == nullptr || registration->bindings.empty()) {
+    if (arrival.carrier.state == sa::State::registration || registration == nullptr ||
+        registration->bindings.empty()) {
         return ctx_.answer(ctx_.gm, arrival, request, 403, Reason::not_registered, impi);
     }
     ctx_.sets.note_use(arrival.carrier.set);
@@ -183,13 +193,15 @@ void Proxy::on_ue_request(const Arrival& arrival, const sip::Message& request) {
     for (const sip::Value& value : request.values(HeaderId::route)) {
         const auto name = sip::parse_name_addr(value.text);
         if (!name) return ctx_.answer(ctx_.gm, arrival, request, 400, Reason::malformed, impi);
-        if (leading && (is_ue_side_route(name->uri) ||
-                        (ctx_.is_our_core_host(name->uri) && ctx_.tokens.open(name->uri.user) == user->id))) {
+        if (leading &&
+            (is_ue_side_route(name->uri) ||
+             (ctx_.is_our_core_host(name->uri) && ctx_.tokens.open(name->uri.user) == user->id))) {
             last_of_ours = value.text.data();
             continue;
         }
         leading = false;
-        if (rest_count == rest.size()) return ctx_.answer(ctx_.gm, arrival, request, 400, Reason::route_mismatch, impi);
+        if (rest_count == rest.size())
+            return ctx_.answer(ctx_.gm, arrival, request, 400, Reason::route_mismatch, impi);
         rest[rest_count++] = value.text;
     }
 
@@ -200,9 +212,11 @@ void Proxy::on_ue_request(const Arrival& arrival, const sip::Message& request) {
         std::size_t matched = 0;
         bool same = true;
         sip::ValueSplitter splitter(service_route);
-        for (auto v = service_route.empty() ? std::nullopt : splitter.next(); v; v = splitter.next()) {
+        for (auto v = service_route.empty() ? std::nullopt : splitter.next(); v;
+             v = splitter.next()) {
             const auto want = sip::parse_name_addr(*v);
-            const auto have = matched < rest_count ? sip::parse_name_addr(rest[matched]) : std::nullopt;
+            const auto have =
+                matched < rest_count ? sip::parse_name_addr(rest[matched]) : std::nullopt;
             same = same && want && have && same_uri(want->uri, have->uri);
             ++matched;
         }
@@ -214,7 +228,8 @@ void Proxy::on_ue_request(const Arrival& arrival, const sip::Message& request) {
             replace_route = true;
         }
     }
-    // Next hop: the first route, or in a dialog without routes the target itself; a name goes to the configured hop.
+    // Next hop: the first route, or in a dialog without routes the target itself; a name goes to
+    // the configured hop.
     sip::Flow flow = ctx_.core_flow();
     if (!dialog) {
         if (!service_route.empty()) {
@@ -228,10 +243,12 @@ void Proxy::on_ue_request(const Arrival& arrival, const sip::Message& request) {
     }
 
     const auto branch = ctx_.core.transactions->new_branch();
-    Exchange* e = branch.id == 0 || arrival.transaction == 0 ? nullptr : open(arrival, request, true);
+    Exchange* e =
+        branch.id == 0 || arrival.transaction == 0 ? nullptr : open(arrival, request, true);
     if (branch.id == 0 || (e == nullptr && arrival.transaction != 0)) {
         if (branch.id != 0) ctx_.core.transactions->abandon(branch.id);
-        return ctx_.answer(ctx_.gm, arrival, request, 503, Reason::transaction_limit, impi, {{"Retry-After", "10"}});
+        return ctx_.answer(ctx_.gm, arrival, request, 503, Reason::transaction_limit, impi,
+                           {{"Retry-After", "10"}});
     }
     const std::uint64_t trace_user = registration->trace_user;
     ctx_.note(trace_user, request.method(), 0,
@@ -241,9 +258,11 @@ void Proxy::on_ue_request(const Arrival& arrival, const sip::Message& request) {
 
     const std::string transport_text = "SIP/2.0/" + std::string(sip::name(flow.transport)) + " ";
     const std::string via_host =
-        flow.local.address.to_uri_host() + ":" + std::to_string(flow.local.port == 0 ? ctx_.core_local.port : flow.local.port);
+        flow.local.address.to_uri_host() + ":" +
+        std::to_string(flow.local.port == 0 ? ctx_.core_local.port : flow.local.port);
     const FlowTokens::Text token = ctx_.tokens.make(user->id);
-    const std::string ue_side = ue_side_uri(arrival.flow.local.address, arrival.carrier.numbers.port_ps);
+    const std::string ue_side =
+        ue_side_uri(arrival.flow.local.address, arrival.carrier.numbers.port_ps);
 
     sip::Edit edit(request);
     edit.stamp_top_via(arrival.flow.remote);
@@ -259,18 +278,21 @@ void Proxy::on_ue_request(const Arrival& arrival, const sip::Message& request) {
             edit.set_header(HeaderId::route, {service_route});
         }
     } else if (last_of_ours != nullptr) {
-        edit.remove_values(HeaderId::route,
-                           [last_of_ours](const sip::Value& v) { return v.text.data() <= last_of_ours; });
+        edit.remove_values(HeaderId::route, [last_of_ours](const sip::Value& v) {
+            return v.text.data() <= last_of_ours;
+        });
     }
     if (makes_dialog(request.method())) {
-        edit.push_header(HeaderId::record_route,
-                         {"<sip:", {token.data(), token.size()}, "@", ctx_.core_host, ";lr>, ", ue_side});
+        edit.push_header(
+            HeaderId::record_route,
+            {"<sip:", {token.data(), token.size()}, "@", ctx_.core_host, ";lr>, ", ue_side});
     }
     if (!dialog) {
         const std::uint64_t icid = ctx_.random.u64();
-        edit.append_header("P-Charging-Vector",
-                           {"icid-value=\"", to_hex({reinterpret_cast<const std::uint8_t*>(&icid), sizeof(icid)}),
-                            "\";icid-generated-at=", ctx_.generator});
+        edit.append_header(
+            "P-Charging-Vector",
+            {"icid-value=\"", to_hex({reinterpret_cast<const std::uint8_t*>(&icid), sizeof(icid)}),
+             "\";icid-generated-at=", ctx_.generator});
     }
     if (flow.transport == sip::Transport::tcp) edit.ensure_content_length();
     if (!edit.apply(ctx_.scratch)) {
@@ -294,7 +316,8 @@ void Proxy::launch(const Arrival& arrival, const sip::Message& request, Exchange
                    const sip::TransactionLayer::Branch& branch, const sip::Flow& flow) {
     e.sent_to = flow;
     if (e.invite || e.chose_tcp_for_size) e.sent = ctx_.scratch;
-    if (!outer(e).transactions->send_request(branch, flow, request.method(), ctx_.scratch, *this, e.id)) {
+    if (!outer(e).transactions->send_request(branch, flow, request.method(), ctx_.scratch, *this,
+                                             e.id)) {
         const Reason why = e.from_ue ? Reason::core_unreachable : Reason::ue_unreachable;
         Side& side = inner(e);
         const int status = e.from_ue ? 504 : 480;
@@ -321,10 +344,12 @@ void Proxy::on_core_request(const Arrival& arrival, const sip::Message& request)
     }
     std::optional<std::uint64_t> user_id;
     bool target_is_us = false;
-    if (const auto route = sip::first_route(request, HeaderId::route); route && ctx_.is_our_core_host(route->uri)) {
+    if (const auto route = sip::first_route(request, HeaderId::route);
+        route && ctx_.is_our_core_host(route->uri)) {
         user_id = ctx_.tokens.open(route->uri.user);
     }
-    if (const auto uri = sip::parse_uri(request.request_uri()); uri && ctx_.is_our_core_host(*uri)) {
+    if (const auto uri = sip::parse_uri(request.request_uri());
+        uri && ctx_.is_our_core_host(*uri)) {
         if (!user_id) user_id = ctx_.tokens.open(uri->user);
         target_is_us = true;
         if (!user_id && request.is_method("OPTIONS") && uri->user.empty()) {
@@ -345,7 +370,8 @@ void Proxy::on_core_request(const Arrival& arrival, const sip::Message& request)
     const IpAddress ue = set->ue;
 
     sip::Transport transport = registration->transport;
-    if (wants_tcp(user->contact()) || wants_tcp(request.request_uri())) transport = sip::Transport::tcp;
+    if (wants_tcp(user->contact()) || wants_tcp(request.request_uri()))
+        transport = sip::Transport::tcp;
     bool for_size = false;
     if (transport == sip::Transport::udp && request.bytes().size() + 200 > udp_limit) {
         transport = sip::Transport::tcp;
@@ -354,10 +380,12 @@ void Proxy::on_core_request(const Arrival& arrival, const sip::Message& request)
     const sip::Flow flow = request_path(transport, ours, ue, carrier.numbers);
 
     const auto branch = ctx_.gm.transactions->new_branch();
-    Exchange* e = branch.id == 0 || arrival.transaction == 0 ? nullptr : open(arrival, request, false);
+    Exchange* e =
+        branch.id == 0 || arrival.transaction == 0 ? nullptr : open(arrival, request, false);
     if (branch.id == 0 || (e == nullptr && arrival.transaction != 0)) {
         if (branch.id != 0) ctx_.gm.transactions->abandon(branch.id);
-        return ctx_.answer(ctx_.core, arrival, request, 503, Reason::transaction_limit, impi, {{"Retry-After", "10"}});
+        return ctx_.answer(ctx_.core, arrival, request, 503, Reason::transaction_limit, impi,
+                           {{"Retry-After", "10"}});
     }
     const std::uint64_t trace_user = registration->trace_user;
     ctx_.note(trace_user, request.method(), 0, {Entity::core, Entity::pcscf});
@@ -368,8 +396,9 @@ void Proxy::on_core_request(const Arrival& arrival, const sip::Message& request)
         e->chose_tcp_for_size = for_size && !e->invite;
     }
 
-    const std::string via = "SIP/2.0/" + std::string(sip::name(transport)) + " " + ours.to_uri_host() + ":" +
-                            std::to_string(carrier.numbers.port_ps) + ";branch=";
+    const std::string via = "SIP/2.0/" + std::string(sip::name(transport)) + " " +
+                            ours.to_uri_host() + ":" + std::to_string(carrier.numbers.port_ps) +
+                            ";branch=";
     const FlowTokens::Text token = ctx_.tokens.make(user->id);
     const std::string ue_side = ue_side_uri(ours, carrier.numbers.port_ps);
 
@@ -386,8 +415,9 @@ void Proxy::on_core_request(const Arrival& arrival, const sip::Message& request)
     }
     if (target_is_us && !user->contact().empty()) edit.replace_request_uri({user->contact()});
     if (makes_dialog(request.method())) {
-        edit.push_header(HeaderId::record_route,
-                         {ue_side, ", <sip:", {token.data(), token.size()}, "@", ctx_.core_host, ";lr>"});
+        edit.push_header(
+            HeaderId::record_route,
+            {ue_side, ", <sip:", {token.data(), token.size()}, "@", ctx_.core_host, ";lr>"});
     }
     edit.ensure_content_length();
     if (!edit.apply(ctx_.scratch)) {
@@ -402,7 +432,8 @@ void Proxy::on_core_request(const Arrival& arrival, const sip::Message& request)
         ctx_.gm.transactions->abandon(branch.id);
         ctx_.gm.transport->send(flow, ctx_.scratch);
         ctx_.note(trace_user, request.method(), 0,
-                  {Entity::pcscf, Entity::ue, Step::none, carrier.set, outbound_spi(flow, carrier.numbers), Reason::ok});
+                  {Entity::pcscf, Entity::ue, Step::none, carrier.set,
+                   outbound_spi(flow, carrier.numbers), Reason::ok});
         return;
     }
     launch(arrival, request, *e, branch, flow);
@@ -410,8 +441,9 @@ void Proxy::on_core_request(const Arrival& arrival, const sip::Message& request)
 
 // ---- responses, both ways ----
 
-void Proxy::on_response(sip::ClientTransactionId /*id*/, std::uint64_t context, const sip::Flow& flow,
-                        const sip::Message& response, std::span<char> bytes) {
+void Proxy::on_response(sip::ClientTransactionId /*id*/, std::uint64_t context,
+                        const sip::Flow& flow, const sip::Message& response,
+                        std::span<char> bytes) {
     wipe_keys(response, bytes);
     Exchange* e = exchanges_.find(context);
     if (e == nullptr) return;
@@ -477,7 +509,8 @@ void Proxy::on_response(sip::ClientTransactionId /*id*/, std::uint64_t context, 
     close(e->id);
 }
 
-void Proxy::on_failure(sip::ClientTransactionId /*id*/, std::uint64_t context, sip::ClientFailure failure) {
+void Proxy::on_failure(sip::ClientTransactionId /*id*/, std::uint64_t context,
+                       sip::ClientFailure failure) {
     Exchange* e = exchanges_.find(context);
     if (e == nullptr) return;
     e->client = 0;
@@ -500,8 +533,9 @@ void Proxy::on_failure(sip::ClientTransactionId /*id*/, std::uint64_t context, s
                 push.push_via({via, branch.view()});
                 e->sent_to.transport = sip::Transport::udp;
                 e->sent_to.connection = 0;
-                if (push.apply(again) && ctx_.gm.transactions->send_request(branch, e->sent_to, e->method_name(), again,
-                                                                            *this, e->id)) {
+                if (push.apply(again) &&
+                    ctx_.gm.transactions->send_request(branch, e->sent_to, e->method_name(), again,
+                                                       *this, e->id)) {
                     e->client = branch.id;
                     return note(*e, 0, true, &e->sent_to, Reason::ok);
                 }
@@ -522,7 +556,8 @@ void Proxy::on_failure(sip::ClientTransactionId /*id*/, std::uint64_t context, s
     if (e->from_ue) {
         note(*e, status, true, &e->reply, why);
     } else {
-        ctx_.note(e->trace_user, e->method_name(), status, {Entity::pcscf, Entity::core, Step::none, 0, 0, why});
+        ctx_.note(e->trace_user, e->method_name(), status,
+                  {Entity::pcscf, Entity::core, Step::none, 0, 0, why});
     }
     e->server = 0;
     close(e->id);
@@ -568,7 +603,8 @@ void Proxy::send_cancel(Exchange& e) {
     for (const HeaderId id : {HeaderId::from, HeaderId::to, HeaderId::call_id}) {
         if (const auto* h = sent.first(id)) cancel += sent.line(*h);
     }
-    for (const auto* h = sent.first(HeaderId::route); h != nullptr; h = sent.next(*h)) cancel += sent.line(*h);
+    for (const auto* h = sent.first(HeaderId::route); h != nullptr; h = sent.next(*h))
+        cancel += sent.line(*h);
     cancel += "CSeq: " + std::to_string(number->number) + " CANCEL\r\nContent-Length: 0\r\n\r\n";
     outer(e).transport->send(e.sent_to, cancel);
     // Its own retransmission: there is no transaction with this branch for it.

@@ -1,5 +1,6 @@
 #pragma once
-// Requests of registered users other than REGISTER, both ways on their SAs (E2, E3): one Exchange for each that is under way.
+// Requests of registered users other than REGISTER, both ways on their SAs (E2, E3): one Exchange
+// for each that is under way.
 
 #include <cstdint>
 #include <optional>
@@ -20,7 +21,8 @@ class Proxy final : public sip::TransactionUser {
     Proxy(Context& context, const Registrations& registrations);
     ~Proxy() override;
 
-    // A request on a protected port, its SA set in `arrival.carrier`. Not REGISTER. transaction 0: an ACK to pass on.
+    // A request on a protected port, its SA set in `arrival.carrier`. Not REGISTER. transaction 0:
+    // an ACK to pass on.
     void on_ue_request(const Arrival& arrival, const sip::Message& request);
     // A request from the core.
     void on_core_request(const Arrival& arrival, const sip::Message& request);
@@ -30,7 +32,8 @@ class Proxy final : public sip::TransactionUser {
     // Both sides; `context` is the exchange's id.
     void on_response(sip::ClientTransactionId id, std::uint64_t context, const sip::Flow& flow,
                      const sip::Message& response, std::span<char> bytes) override;
-    void on_failure(sip::ClientTransactionId id, std::uint64_t context, sip::ClientFailure failure) override;
+    void on_failure(sip::ClientTransactionId id, std::uint64_t context,
+                    sip::ClientFailure failure) override;
 
   private:
     struct Exchange {
@@ -55,10 +58,11 @@ class Proxy final : public sip::TransactionUser {
         sip::Flow reply;  // where its responses go
         sip::Flow sent_to;
         Endpoint source;
-        Carrier carrier;       // of the side that is Gm
-        std::string head;      // to answer it ourselves
-        std::string key;       // of an INVITE, for its CANCEL
-        std::string sent;      // an INVITE as it was forwarded, or a request that may have to go again over UDP
+        Carrier carrier;   // of the side that is Gm
+        std::string head;  // to answer it ourselves
+        std::string key;   // of an INVITE, for its CANCEL
+        std::string
+            sent;  // an INVITE as it was forwarded, or a request that may have to go again over UDP
         Duration cancel_interval{};
         Duration cancel_waited{};
         Timer timer;  // CANCEL's retransmission, or the wait for further 2xx
@@ -66,7 +70,9 @@ class Proxy final : public sip::TransactionUser {
         [[nodiscard]] std::string_view method_name() const;
     };
 
-    Side& inner(const Exchange& e) { return e.from_ue ? ctx_.gm : ctx_.core; }  // where the request came from
+    Side& inner(const Exchange& e) {
+        return e.from_ue ? ctx_.gm : ctx_.core;
+    }  // where the request came from
     Side& outer(const Exchange& e) { return e.from_ue ? ctx_.core : ctx_.gm; }  // where it went
     Exchange* open(const Arrival& arrival, const sip::Message& request, bool from_ue);
     void close(SlotId id);
@@ -79,7 +85,8 @@ class Proxy final : public sip::TransactionUser {
     [[nodiscard]] std::optional<sip::Flow> flow_to(std::string_view route_value) const;
     // The message claims another user than its SA's (B7).
     [[nodiscard]] bool claims_other_user(const sip::Message& request, const sa::User& user) const;
-    [[nodiscard]] std::string asserted_identity(const sip::Message& message, const sa::User& user) const;
+    [[nodiscard]] std::string asserted_identity(const sip::Message& message,
+                                                const sa::User& user) const;
     [[nodiscard]] bool is_ue_side_route(const sip::Uri& uri) const;
     [[nodiscard]] std::string ue_side_uri(const IpAddress& ours, sa::Port port_ps) const;
     void note(const Exchange& e, int status, bool to_ue, const sip::Flow* gm_flow, Reason reason);

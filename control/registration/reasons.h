@@ -1,5 +1,6 @@
 #pragma once
-// Why something did not go well: one fixed catalogue, so that log line, metric label, trace and CLI use the same word.
+// Why something did not go well: one fixed catalogue, so that log line, metric label, trace and CLI
+// use the same word.
 
 #include <array>
 #include <cstddef>
@@ -89,7 +90,9 @@ struct ReasonInfo {
 };
 
 [[nodiscard]] const ReasonInfo& info(Reason reason);
-[[nodiscard]] inline std::string_view name(Reason reason) { return info(reason).name; }
+[[nodiscard]] inline std::string_view name(Reason reason) {
+    return info(reason).name;
+}
 // Every reason in order, `ok` first.
 [[nodiscard]] const std::array<ReasonInfo, reason_count>& catalogue();
 

@@ -24,7 +24,8 @@ std::optional<RegisterFacts> read_facts(const sip::Message& request) {
     const auto authorization = request.value(HeaderId::authorization);
     if (!authorization) return std::nullopt;
     const auto credentials = sip::parse_digest_credentials(*authorization);
-    if (!credentials || !credentials->username || credentials->username->empty()) return std::nullopt;
+    if (!credentials || !credentials->username || credentials->username->empty())
+        return std::nullopt;
     RegisterFacts facts;
     facts.credentials = *credentials;
     facts.impi = *credentials->username;
@@ -43,7 +44,8 @@ std::optional<RegisterFacts> read_facts(const sip::Message& request) {
 }
 
 // What the registrar granted to this contact.
-std::uint32_t granted_expires(const sip::Message& response, std::string_view contact, std::uint32_t asked) {
+std::uint32_t granted_expires(const sip::Message& response, std::string_view contact,
+                              std::uint32_t asked) {
     const auto ours = sip::parse_uri(contact);
     std::optional<std::uint32_t> only;
     std::size_t contacts = 0;
@@ -86,12 +88,15 @@ std::uint64_t Registrar::hash_nonce(std::string_view nonce) const {
     return h == 0 ? 1 : h;  // 0 means none
 }
 
-bool Registrar::integrity_of(const Carrier& carrier, const sip::DigestCredentials& credentials) const {
+bool Registrar::integrity_of(const Carrier& carrier,
+                             const sip::DigestCredentials& credentials) const {
     if (!carrier.is_protected()) return false;
     const Registration* registration = registrations_.find(carrier.user);
     if (registration == nullptr) return false;
-    if (!credentials.response || credentials.response->empty()) return registration->latest == carrier.set;
-    return credentials.nonce && registration->nonce_hash(carrier.set) == hash_nonce(*credentials.nonce);
+    if (!credentials.response || credentials.response->empty())
+        return registration->latest == carrier.set;
+    return credentials.nonce &&
+           registration->nonce_hash(carrier.set) == hash_nonce(*credentials.nonce);
 }
 
 void Registrar::on_register(const Arrival& arrival, const sip::Message& request) {
@@ -124,19 +129,26 @@ bool Registrar::take_failure_report(const Arrival& arrival, const RegisterFacts&
     const sa::User* user = ctx_.sets.find_by_impi(facts.impi);
     const sa::SaSet* set = user == nullptr ? nullptr : ctx_.sets.registration_set(*user);
     auto* procedure = set == nullptr ? nullptr : procedures_.find(set->tag);
-    if (procedure == nullptr || procedure->state() != RegistrationProcedure::State::awaiting_authentication) return false;
-    // Only who knows the challenge may void it: a stranger cannot, not even from the phone's address.
-    if (procedure->ue().address != arrival.flow.remote.address || procedure->nonce_hash() != hash_nonce(*c.nonce)) {
+    if (procedure == nullptr ||
+        procedure->state() != RegistrationProcedure::State::awaiting_authentication)
+        return false;
+    // Only who knows the challenge may void it: a stranger cannot, not even from the phone's
+    // address.
+    if (procedure->ue().address != arrival.flow.remote.address ||
+        procedure->nonce_hash() != hash_nonce(*c.nonce)) {
         return false;
     }
-    procedure->abandoned_by_ue(out_of_sync ? sa::Event::sync_failure : sa::Event::network_auth_failure,
-                               out_of_sync ? Reason::synchronisation_failure : Reason::network_authentication_failed);
+    procedure->abandoned_by_ue(
+        out_of_sync ? sa::Event::sync_failure : sa::Event::network_auth_failure,
+        out_of_sync ? Reason::synchronisation_failure : Reason::network_authentication_failed);
     return refused;
 }
 
-void Registrar::on_first(const Arrival& arrival, const sip::Message& request, const RegisterFacts& facts) {
+void Registrar::on_first(const Arrival& arrival, const sip::Message& request,
+                         const RegisterFacts& facts) {
     const Carrier& carrier = arrival.carrier;
-    const auto refuse = [&](int code, Reason reason, std::initializer_list<sip::HeaderField> headers = {}) {
+    const auto refuse = [&](int code, Reason reason,
+                            std::initializer_list<sip::HeaderField> headers = {}) {
         ctx_.answer(ctx_.gm, arrival, request, code, reason, facts.impi, headers);
     };
     if (carrier.is_protected()) {
@@ -151,8 +163,10 @@ void Registrar::on_first(const Arrival& arrival, const sip::Message& request, co
     if (!via) return refuse(400, Reason::malformed);
     if (check_via(*via, arrival.flow.remote.address) == ViaCheck::different) {
         if (carrier.is_protected()) return refuse(403, Reason::via_mismatch);
-        // N1: something between us rewrites addresses, and ESP would not pass it without UDP encapsulation.
-        return refuse(403, Reason::nat_unsupported, {{"Warning", "399 gmgate \"address translation on the way\""}});
+        // N1: something between us rewrites addresses, and ESP would not pass it without UDP
+        // encapsulation.
+        return refuse(403, Reason::nat_unsupported,
+                      {{"Warning", "399 gmgate \"address translation on the way\""}});
     }
 
     const bool failure_report = take_failure_report(arrival, facts);
@@ -160,12 +174,14 @@ void Registrar::on_first(const Arrival& arrival, const sip::Message& request, co
     std::optional<secagree::Choice> choice;
     secagree::MechanismList offer;
     offer.parse(request, HeaderId::security_client);
-    const bool required =
-        request.has_token(HeaderId::require, "sec-agree") || request.has_token(HeaderId::proxy_require, "sec-agree");
+    const bool required = request.has_token(HeaderId::require, "sec-agree") ||
+                          request.has_token(HeaderId::proxy_require, "sec-agree");
     if (offer.empty() || !required) {
-        if (!failure_report) return refuse(421, Reason::sec_agree_missing, {{"Require", "sec-agree"}});
+        if (!failure_report)
+            return refuse(421, Reason::sec_agree_missing, {{"Require", "sec-agree"}});
     } else {
-        const secagree::ChoicePolicy policy{ctx_.policy.suites, ctx_.policy.missing_ealg == MissingEalg::null, false};
+        const secagree::ChoicePolicy policy{ctx_.policy.suites,
+                                            ctx_.policy.missing_ealg == MissingEalg::null, false};
         const auto chosen = secagree::choose(offer, policy);
         if (!chosen) {
             const int code = secagree::response_code(chosen.error());
@@ -174,20 +190,23 @@ void Registrar::on_first(const Arrival& arrival, const sip::Message& request, co
                 for (const sa::Suite suite : ctx_.policy.suites) {
                     if (!ours.empty()) ours += ", ";
                     ours += "ipsec-3gpp;alg=" + std::string(sa::name(suite.integrity)) +
-                            ";ealg=" + std::string(sa::name(suite.encryption)) + ";prot=esp;mod=trans";
+                            ";ealg=" + std::string(sa::name(suite.encryption)) +
+                            ";prot=esp;mod=trans";
                 }
-                return refuse(code, Reason::no_common_algorithm, {{"Security-Server", ours}, {"Require", "sec-agree"}});
+                return refuse(code, Reason::no_common_algorithm,
+                              {{"Security-Server", ours}, {"Require", "sec-agree"}});
             }
             return refuse(code, Reason::security_client_malformed,
                           {{"Warning", "399 gmgate \"Security-Client cannot be read\""}});
         }
         choice = *chosen;
         const auto& m = chosen->mechanism;
-        if (const auto possible = ctx_.sets.check_ue(facts.impi, arrival.flow.remote.address, m.spi_c, m.spi_s, m.port_c,
-                                                     m.port_s);
+        if (const auto possible = ctx_.sets.check_ue(facts.impi, arrival.flow.remote.address,
+                                                     m.spi_c, m.spi_s, m.port_c, m.port_s);
             !possible) {
             if (possible.error().kind == ErrorKind::conflict) {
-                return refuse(403, Reason::port_in_use, {{"Warning", "399 gmgate \"port-c is in use\""}});
+                return refuse(403, Reason::port_in_use,
+                              {{"Warning", "399 gmgate \"port-c is in use\""}});
             }
             return refuse(400, Reason::security_client_malformed,
                           {{"Warning", "399 gmgate \"Security-Client has impossible numbers\""}});
@@ -195,9 +214,11 @@ void Registrar::on_first(const Arrival& arrival, const sip::Message& request, co
     }
 
     if (!carrier.is_protected()) {
-        // S3. Registered users on their SAs are bounded by their number, so strangers cannot keep them from renewing.
+        // S3. Registered users on their SAs are bounded by their number, so strangers cannot keep
+        // them from renewing.
         const auto& limits = ctx_.policy.limits;
-        if (procedures_.size() >= limits.pending) return refuse(503, Reason::pending_limit, {{"Retry-After", "30"}});
+        if (procedures_.size() >= limits.pending)
+            return refuse(503, Reason::pending_limit, {{"Retry-After", "30"}});
         if (pending_by_source_.of(arrival.flow.remote.address) >= limits.pending_per_source) {
             return refuse(503, Reason::pending_source_limit, {{"Retry-After", "30"}});
         }
@@ -225,12 +246,15 @@ Result<void> Registrar::store(const RegistrationProcedure& procedure, sa::SetId 
     const sa::UserId user = sa_set->user;
     const TimePoint now = ctx_.now();
     const bool leaving = procedure.requested_expires() == 0;
-    const std::uint32_t seconds =
-        leaving ? 0
-                : std::min(granted_expires(response, procedure.contact(), procedure.requested_expires()), longest_expires);
+    const std::uint32_t seconds = leaving ? 0
+                                          : std::min(granted_expires(response, procedure.contact(),
+                                                                     procedure.requested_expires()),
+                                                     longest_expires);
 
-    // The identities this REGISTER brought along; the network's list, whose first is the default, else the To alone.
-    std::vector<std::string> own = associated_uris(response, ctx_.sets.config().limits.max_impus_per_user);
+    // The identities this REGISTER brought along; the network's list, whose first is the default,
+    // else the To alone.
+    std::vector<std::string> own =
+        associated_uris(response, ctx_.sets.config().limits.max_impus_per_user);
     if (own.empty()) own.emplace_back(procedure.impu());
 
     std::vector<Binding> bindings;
@@ -240,8 +264,9 @@ Result<void> Registrar::store(const RegistrationProcedure& procedure, sa::SetId 
             std::vector<std::string_view> texts;
             for (std::size_t i = 0; i < b.impus.size(); ++i) texts.push_back(b.impus[i]);
             // With this identity all those go that the network registered with it.
-            const bool same_set = std::ranges::any_of(
-                own, [&](const std::string& o) { return std::ranges::find(texts, std::string_view(o)) != texts.end(); });
+            const bool same_set = std::ranges::any_of(own, [&](const std::string& o) {
+                return std::ranges::find(texts, std::string_view(o)) != texts.end();
+            });
             if (leaving && same_set) continue;
             auto packed = sa::PackedStrings::pack(texts);
             if (!packed) return std::unexpected(packed.error());
@@ -252,8 +277,8 @@ Result<void> Registrar::store(const RegistrationProcedure& procedure, sa::SetId 
         const std::vector<std::string_view> texts(own.begin(), own.end());
         auto packed = sa::PackedStrings::pack(texts);
         if (!packed) return std::unexpected(packed.error());
-        bindings.insert(bindings.begin(),
-                        Binding{std::string(procedure.impu()), std::move(*packed), now + std::chrono::seconds(seconds)});
+        bindings.insert(bindings.begin(), Binding{std::string(procedure.impu()), std::move(*packed),
+                                                  now + std::chrono::seconds(seconds)});
     }
 
     std::vector<std::string_view> impus;
@@ -281,7 +306,8 @@ Result<void> Registrar::store(const RegistrationProcedure& procedure, sa::SetId 
     request.service_route = service_route;
     request.p_associated_uri = associated;
     request.contact = contact;
-    const auto done = fresh_set ? ctx_.sets.establish(set, request) : ctx_.sets.refresh(set, request);
+    const auto done =
+        fresh_set ? ctx_.sets.establish(set, request) : ctx_.sets.refresh(set, request);
     if (!done) return done;
 
     const bool gone = bindings.empty();
@@ -293,7 +319,8 @@ Result<void> Registrar::store(const RegistrationProcedure& procedure, sa::SetId 
     if (fresh_set) registration.remember(set, procedure.nonce_hash());
     if (gone) {
         // D4: the 200 still has to leave under them.
-        ctx_.note_event(registration.trace_user, Step::registration_ended, set, 0, Reason::deregistered_by_ue);
+        ctx_.note_event(registration.trace_user, Step::registration_ended, set, 0,
+                        Reason::deregistered_by_ue);
         (void)ctx_.sets.deregister(user, true);
     }
     ctx_.metrics.set_registered(registrations_.size());
@@ -308,13 +335,15 @@ void Registrar::finish(SlotId id) {
     ctx_.metrics.set_pending(procedures_.size());
 }
 
-void Registrar::on_response(sip::ClientTransactionId /*id*/, std::uint64_t context, const sip::Flow& /*flow*/,
-                            const sip::Message& response, std::span<char> bytes) {
+void Registrar::on_response(sip::ClientTransactionId /*id*/, std::uint64_t context,
+                            const sip::Flow& /*flow*/, const sip::Message& response,
+                            std::span<char> bytes) {
     if (auto* procedure = procedures_.find(context)) return procedure->on_response(response, bytes);
     wipe_keys(response, bytes);
 }
 
-void Registrar::on_failure(sip::ClientTransactionId /*id*/, std::uint64_t context, sip::ClientFailure failure) {
+void Registrar::on_failure(sip::ClientTransactionId /*id*/, std::uint64_t context,
+                           sip::ClientFailure failure) {
     if (auto* procedure = procedures_.find(context)) procedure->on_core_failure(failure);
 }
 
@@ -323,18 +352,21 @@ void Registrar::on_set_state(const sa::SaSet& /*set*/, sa::State /*from*/) {}
 void Registrar::on_set_removed(const sa::SaSet& set, const sa::User& user, sa::Event reason) {
     const std::uint64_t trace_user = ctx_.trace.user_of(user.impi());
     ctx_.note_event(trace_user, Step::set_removed, set.id, set.numbers.spi_ps, Reason::ok);
-    if (auto* procedure = procedures_.find(set.tag); procedure != nullptr && procedure->set() == set.id) {
+    if (auto* procedure = procedures_.find(set.tag);
+        procedure != nullptr && procedure->set() == set.id) {
         procedure->on_set_removed(reason);
     }
     Registration* registration = registrations_.find(user.id);
     if (registration == nullptr) return;
     const bool lives = std::ranges::any_of(user.sets, [&](sa::SetId id) {
         const sa::SaSet* other = id == set.id ? nullptr : ctx_.sets.find(id);
-        return other != nullptr && (other->state == sa::State::established || other->state == sa::State::draining);
+        return other != nullptr &&
+               (other->state == sa::State::established || other->state == sa::State::draining);
     });
     if (lives) return;
     if (!registration->bindings.empty()) {
-        const Reason why = reason == sa::Event::lifetime_expired ? Reason::expired : Reason::deregistered_by_network;
+        const Reason why = reason == sa::Event::lifetime_expired ? Reason::expired
+                                                                 : Reason::deregistered_by_network;
         ctx_.note_event(trace_user, Step::registration_ended, set.id, 0, why);
     }
     registrations_.erase(user.id);
@@ -347,7 +379,8 @@ void Registrar::on_backend_event(const sa::SaSet& set, const sa::BackendEvent& e
     if (user == nullptr) return;
     const bool integrity = event.kind == sa::BackendEventKind::integrity_failure;
     const Reason reason = integrity ? Reason::integrity_failure : Reason::sequence_near_end;
-    ctx_.note_event(ctx_.trace.user_of(user->impi()), Step::packet_dropped, set.id, event.spi, reason);
+    ctx_.note_event(ctx_.trace.user_of(user->impi()), Step::packet_dropped, set.id, event.spi,
+                    reason);
     if (integrity) ctx_.refuse(reason, 0, Endpoint{set.ue, 0}, user->impi());
 }
 

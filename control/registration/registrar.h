@@ -1,5 +1,6 @@
 #pragma once
-// Takes REGISTER requests apart, finds or starts the procedure they belong to, and keeps the registrations.
+// Takes REGISTER requests apart, finds or starts the procedure they belong to, and keeps the
+// registrations.
 
 #include <cstdint>
 #include <string_view>
@@ -25,7 +26,8 @@ class Registrar final : public sip::TransactionUser, public sa::SetObserver {
     // --- for procedures ---
     [[nodiscard]] std::uint64_t hash_nonce(std::string_view nonce) const;
     // A11 for a REGISTER that is not SM7.
-    [[nodiscard]] bool integrity_of(const Carrier& carrier, const sip::DigestCredentials& credentials) const;
+    [[nodiscard]] bool integrity_of(const Carrier& carrier,
+                                    const sip::DigestCredentials& credentials) const;
     // What the 200 grants is stored with the set (B5, D3, D4).
     Result<void> store(const RegistrationProcedure& procedure, sa::SetId set, bool fresh_set,
                        const sip::Message& response);
@@ -38,7 +40,8 @@ class Registrar final : public sip::TransactionUser, public sa::SetObserver {
     // sip::TransactionUser, core side: `context` is the procedure's id.
     void on_response(sip::ClientTransactionId id, std::uint64_t context, const sip::Flow& flow,
                      const sip::Message& response, std::span<char> bytes) override;
-    void on_failure(sip::ClientTransactionId id, std::uint64_t context, sip::ClientFailure failure) override;
+    void on_failure(sip::ClientTransactionId id, std::uint64_t context,
+                    sip::ClientFailure failure) override;
 
     // sa::SetObserver
     void on_set_state(const sa::SaSet& set, sa::State from) override;
@@ -48,7 +51,8 @@ class Registrar final : public sip::TransactionUser, public sa::SetObserver {
   private:
     // SM1 or a REGISTER of a registered user.
     void on_first(const Arrival& arrival, const sip::Message& request, const RegisterFacts& facts);
-    // The UE says it refused the challenge of a procedure under way (C3, C4). True: this REGISTER is that report.
+    // The UE says it refused the challenge of a procedure under way (C3, C4). True: this REGISTER
+    // is that report.
     bool take_failure_report(const Arrival& arrival, const RegisterFacts& facts);
 
     Context& ctx_;

@@ -1,6 +1,6 @@
 #pragma once
-// What is kept of a registered user beside the SA database: bindings by public identity, transport, and which challenge made which
-// set.
+// What is kept of a registered user beside the SA database: bindings by public identity, transport,
+// and which challenge made which set.
 
 #include <array>
 #include <cstdint>

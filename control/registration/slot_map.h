@@ -1,5 +1,6 @@
 #pragma once
-// Objects named by numbers that go stale: a callback for something that is gone finds nothing. O(1), no search, no hash.
+// Objects named by numbers that go stale: a callback for something that is gone finds nothing.
+// O(1), no search, no hash.
 
 #include <cstddef>
 #include <cstdint>
@@ -24,7 +25,8 @@ class SlotMap {
         }
         const std::uint32_t index = free_.back();
         Slot& slot = slots_[index];
-        slot.object = std::make_unique<T>((SlotId{slot.generation} << 32U) | index, std::forward<Args>(args)...);
+        slot.object = std::make_unique<T>((SlotId{slot.generation} << 32U) | index,
+                                          std::forward<Args>(args)...);
         free_.pop_back();
         ++size_;
         return *slot.object;

@@ -9,35 +9,55 @@ namespace gmgate::registration {
 
 std::string_view name(Entity entity) {
     switch (entity) {
-        case Entity::ue: return "UE";
-        case Entity::pcscf: return "P-CSCF";
-        case Entity::core: return "core";
+        case Entity::ue:
+            return "UE";
+        case Entity::pcscf:
+            return "P-CSCF";
+        case Entity::core:
+            return "core";
     }
     return "";
 }
 
 std::string_view name(Step step) {
     switch (step) {
-        case Step::none: return "";
-        case Step::sm1: return "SM1";
-        case Step::sm2: return "SM2";
-        case Step::sm5: return "SM5";
-        case Step::sm6: return "SM6";
-        case Step::sm7: return "SM7";
-        case Step::sm8: return "SM8";
-        case Step::sm11: return "SM11";
-        case Step::sm12: return "SM12";
-        case Step::set_installed: return "SA set installed";
-        case Step::set_established: return "SA set established";
-        case Step::set_removed: return "SA set removed";
-        case Step::packet_dropped: return "ESP packet dropped";
-        case Step::procedure_ended: return "procedure ended";
-        case Step::registration_ended: return "registration ended";
+        case Step::none:
+            return "";
+        case Step::sm1:
+            return "SM1";
+        case Step::sm2:
+            return "SM2";
+        case Step::sm5:
+            return "SM5";
+        case Step::sm6:
+            return "SM6";
+        case Step::sm7:
+            return "SM7";
+        case Step::sm8:
+            return "SM8";
+        case Step::sm11:
+            return "SM11";
+        case Step::sm12:
+            return "SM12";
+        case Step::set_installed:
+            return "SA set installed";
+        case Step::set_established:
+            return "SA set established";
+        case Step::set_removed:
+            return "SA set removed";
+        case Step::packet_dropped:
+            return "ESP packet dropped";
+        case Step::procedure_ended:
+            return "procedure ended";
+        case Step::registration_ended:
+            return "registration ended";
     }
     return "";
 }
 
-std::string_view TraceRecord::method_name() const { return {method.data(), ::strnlen(method.data(), method.size())}; }
+std::string_view TraceRecord::method_name() const {
+    return {method.data(), ::strnlen(method.data(), method.size())};
+}
 
 std::string TraceRecord::summary() const {
     std::string text;
@@ -53,16 +73,21 @@ std::string TraceRecord::summary() const {
     return text;
 }
 
-TraceStore::TraceStore(std::size_t capacity, std::uint64_t seed) : ring_(std::max<std::size_t>(capacity, 1)), seed_(seed) {}
+TraceStore::TraceStore(std::size_t capacity, std::uint64_t seed)
+    : ring_(std::max<std::size_t>(capacity, 1)), seed_(seed) {}
 
-std::uint64_t TraceStore::user_of(std::string_view impi) const { return SeededHash(seed_, ~seed_)(impi); }
+std::uint64_t TraceStore::user_of(std::string_view impi) const {
+    return SeededHash(seed_, ~seed_)(impi);
+}
 
 void TraceStore::add(const TraceRecord& record) {
     ring_[next_ % ring_.size()] = record;
     ++next_;
 }
 
-std::size_t TraceStore::size() const { return static_cast<std::size_t>(std::min<std::uint64_t>(next_, ring_.size())); }
+std::size_t TraceStore::size() const {
+    return static_cast<std::size_t>(std::min<std::uint64_t>(next_, ring_.size()));
+}
 
 std::vector<TraceRecord> TraceStore::of_user(std::string_view impi, std::size_t limit) const {
     const std::uint64_t user = user_of(impi);
@@ -83,11 +108,14 @@ std::vector<TraceRecord> TraceStore::latest(std::size_t limit) const {
     return found;
 }
 
-std::string_view FailureRecord::impi_text() const { return {impi.data(), ::strnlen(impi.data(), impi.size())}; }
+std::string_view FailureRecord::impi_text() const {
+    return {impi.data(), ::strnlen(impi.data(), impi.size())};
+}
 
 FailureLog::FailureLog(std::size_t capacity) : ring_(std::max<std::size_t>(capacity, 1)) {}
 
-void FailureLog::add(TimePoint time, Reason reason, std::uint16_t status, const Endpoint& source, std::string_view impi) {
+void FailureLog::add(TimePoint time, Reason reason, std::uint16_t status, const Endpoint& source,
+                     std::string_view impi) {
     FailureRecord& r = ring_[next_ % ring_.size()];
     ++next_;
     r = FailureRecord{time, reason, status, source.address, source.port, {}};

@@ -1,8 +1,10 @@
 #pragma once
-// What happened to whom: a bounded ring of small records, from which the operator's tools draw the ladder SM1…SM12 of one phone.
+// What happened to whom: a bounded ring of small records, from which the operator's tools draw the
+// ladder SM1…SM12 of one phone.
 //
-// A record holds only the names of methods and steps, numbers and times, so no key, nonce or body can get in (S1).
-// Recording writes 64 octets: no allocation, no lock. One thread (the control thread).
+// A record holds only the names of methods and steps, numbers and times, so no key, nonce or body
+// can get in (S1). Recording writes 64 octets: no allocation, no lock. One thread (the control
+// thread).
 
 #include <array>
 #include <cstddef>
@@ -43,9 +45,9 @@ enum class Step : std::uint8_t {
 // One message or event.
 struct TraceRecord {
     TimePoint time{};
-    std::uint64_t user = 0;  // keyed hash of the IMPI
-    sa::SetId set = 0;       // 0: no set is involved
-    sa::Spi spi = 0;         // the SA that carried the message; 0: in clear, or not on Gm
+    std::uint64_t user = 0;    // keyed hash of the IMPI
+    sa::SetId set = 0;         // 0: no set is involved
+    sa::Spi spi = 0;           // the SA that carried the message; 0: in clear, or not on Gm
     std::uint16_t status = 0;  // of a response; 0: a request or an event
     Entity from = Entity::ue;
     Entity to = Entity::pcscf;
@@ -70,7 +72,8 @@ class TraceStore {
     void add(const TraceRecord& record);
 
     // Records of one IMPI, oldest first, at most the latest `limit`. A scan of the ring.
-    [[nodiscard]] std::vector<TraceRecord> of_user(std::string_view impi, std::size_t limit = 1000) const;
+    [[nodiscard]] std::vector<TraceRecord> of_user(std::string_view impi,
+                                                   std::size_t limit = 1000) const;
     // The latest `limit` of all, oldest first.
     [[nodiscard]] std::vector<TraceRecord> latest(std::size_t limit) const;
     [[nodiscard]] std::size_t size() const;
@@ -99,7 +102,8 @@ struct FailureRecord {
 class FailureLog {
   public:
     explicit FailureLog(std::size_t capacity);
-    void add(TimePoint time, Reason reason, std::uint16_t status, const Endpoint& source, std::string_view impi);
+    void add(TimePoint time, Reason reason, std::uint16_t status, const Endpoint& source,
+             std::string_view impi);
     // Newest first.
     [[nodiscard]] std::vector<FailureRecord> latest(std::size_t limit) const;
 

@@ -1,6 +1,7 @@
-// The control plane's cost of one whole registration: SM1, SM5, SM7 and SM11 in, SM2, SM6, SM8 and SM12 out. Only the time inside the
-// gateway counts (parse, checks, SA database, transactions, edits, traces); the packet layer and the sockets are empty shells,
-// and the phone's and the S-CSCF's messages are made outside the measured time.
+// The control plane's cost of one whole registration: SM1, SM5, SM7 and SM11 in, SM2, SM6, SM8 and
+// SM12 out. Only the time inside the gateway counts (parse, checks, SA database, transactions,
+// edits, traces); the packet layer and the sockets are empty shells, and the phone's and the
+// S-CSCF's messages are made outside the measured time.
 
 #include <benchmark/benchmark.h>
 
@@ -32,10 +33,14 @@ class EmptyBackend final : public sa::Backend {
     }
     void remove(sa::SetId /*id*/) override { --installed_; }
     void remove(std::span<const sa::SetId> ids) override { installed_ -= ids.size(); }
-    void stats(std::span<const sa::SetId> /*ids*/, std::span<sa::SetStats> /*stats*/) const override {}
+    void stats(std::span<const sa::SetId> /*ids*/,
+               std::span<sa::SetStats> /*stats*/) const override {}
     [[nodiscard]] int event_fd() const override { return -1; }
     void drain_events(const std::function<void(const sa::BackendEvent&)>& /*handle*/) override {}
-    [[nodiscard]] std::uint32_t owner_of(const IpAddress& /*ue*/, const IpAddress& /*ours*/) const override { return 0; }
+    [[nodiscard]] std::uint32_t owner_of(const IpAddress& /*ue*/,
+                                         const IpAddress& /*ours*/) const override {
+        return 0;
+    }
     [[nodiscard]] std::size_t capacity() const override { return 300'000; }
     [[nodiscard]] std::size_t installed() const override { return installed_; }
 
@@ -82,7 +87,8 @@ struct Bench {
         gateway->attach(gm, core);
     }
 
-    // The thread's own CPU time: other work on the machine does not count. Reading it costs about 0.2 µs, which is not taken off.
+    // The thread's own CPU time: other work on the machine does not count. Reading it costs about
+    // 0.2 µs, which is not taken off.
     static std::chrono::nanoseconds cpu() {
         timespec t{};
         clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
@@ -99,28 +105,36 @@ struct Bench {
         step[which] += took;
     }
 
-    std::string text_of(std::uint32_t n, bool second, const std::string& nonce, const std::string& verify) const {
+    std::string text_of(std::uint32_t n, bool second, const std::string& nonce,
+                        const std::string& verify) const {
         const std::string user = "00101" + std::to_string(1'000'000'000U + n);
         const std::string impu = "sip:" + user + "@ims.mnc001.mcc001.3gppnetwork.org";
         const std::string host = address(n).to_string();
-        const std::string numbers = ";prot=esp;mod=trans;spi-c=4096;spi-s=4097;port-c=7000;port-s=7777";
-        std::string t = "REGISTER sip:ims.mnc001.mcc001.3gppnetwork.org SIP/2.0\r\nVia: SIP/2.0/UDP " + host + ":" +
-                        (second ? "7777" : "5060") + ";branch=z9hG4bK" + std::to_string(n) + (second ? "b" : "a") +
-                        "\r\nMax-Forwards: 70\r\nFrom: <" + impu + ">;tag=" + std::to_string(n) + "\r\nTo: <" + impu +
-                        ">\r\nCall-ID: " + std::to_string(n) + "@" + host + "\r\nCSeq: " + (second ? "2" : "1") +
-                        " REGISTER\r\nContact: <sip:" + user + "@" + host +
-                        ":7777>;+g.3gpp.icsi-ref=\"urn%3Aurn-7%3A3gpp-service.ims.icsi.mmtel\";+g.3gpp.smsip;audio\r\n"
-                        "Expires: 600000\r\nAuthorization: Digest username=\"" +
-                        user + "@ims.mnc001.mcc001.3gppnetwork.org\",realm=\"ims.mnc001.mcc001.3gppnetwork.org\",nonce=\"" +
-                        nonce + "\",uri=\"sip:ims.mnc001.mcc001.3gppnetwork.org\",response=\"" +
-                        (second ? "0123456789abcdef0123456789abcdef" : "") +
-                        "\",algorithm=AKAv1-MD5\r\nRequire: sec-agree\r\nProxy-Require: sec-agree\r\n"
-                        "Supported: path, sec-agree, gruu\r\nP-Access-Network-Info: 3GPP-E-UTRAN-FDD; "
-                        "utran-cell-id-3gpp=0010100010000001\r\nUser-Agent: bench\r\nSecurity-Client: "
-                        "ipsec-3gpp;alg=hmac-md5-96;ealg=aes-cbc" +
-                        numbers + ", ipsec-3gpp;alg=hmac-md5-96;ealg=null" + numbers +
-                        ", ipsec-3gpp;alg=hmac-sha-1-96;ealg=aes-cbc" + numbers +
-                        ", ipsec-3gpp;alg=hmac-sha-1-96;ealg=null" + numbers + "\r\n";
+        const std::string numbers =
+            ";prot=esp;mod=trans;spi-c=4096;spi-s=4097;port-c=7000;port-s=7777";
+        std::string t =
+            "REGISTER sip:ims.mnc001.mcc001.3gppnetwork.org SIP/2.0\r\nVia: SIP/2.0/UDP " + host +
+            ":" + (second ? "7777" : "5060") + ";branch=z9hG4bK" + std::to_string(n) +
+            (second ? "b" : "a") + "\r\nMax-Forwards: 70\r\nFrom: <" + impu +
+            ">;tag=" + std::to_string(n) + "\r\nTo: <" + impu +
+            ">\r\nCall-ID: " + std::to_string(n) + "@" + host +
+            "\r\nCSeq: " + (second ? "2" : "1") + " REGISTER\r\nContact: <sip:" + user + "@" +
+            host +
+            ":7777>;+g.3gpp.icsi-ref=\"urn%3Aurn-7%3A3gpp-service.ims.icsi.mmtel\";+g.3gpp.smsip;"
+            "audio\r\n"
+            "Expires: 600000\r\nAuthorization: Digest username=\"" +
+            user +
+            "@ims.mnc001.mcc001.3gppnetwork.org\",realm=\"ims.mnc001.mcc001.3gppnetwork.org\","
+            "nonce=\"" +
+            nonce + "\",uri=\"sip:ims.mnc001.mcc001.3gppnetwork.org\",response=\"" +
+            (second ? "0123456789abcdef0123456789abcdef" : "") +
+            "\",algorithm=AKAv1-MD5\r\nRequire: sec-agree\r\nProxy-Require: sec-agree\r\n"
+            "Supported: path, sec-agree, gruu\r\nP-Access-Network-Info: 3GPP-E-UTRAN-FDD; "
+            "utran-cell-id-3gpp=0010100010000001\r\nUser-Agent: bench\r\nSecurity-Client: "
+            "ipsec-3gpp;alg=hmac-md5-96;ealg=aes-cbc" +
+            numbers + ", ipsec-3gpp;alg=hmac-md5-96;ealg=null" + numbers +
+            ", ipsec-3gpp;alg=hmac-sha-1-96;ealg=aes-cbc" + numbers +
+            ", ipsec-3gpp;alg=hmac-sha-1-96;ealg=null" + numbers + "\r\n";
         if (second) t += "Security-Verify: " + verify + "\r\n";
         return t + "Content-Length: 0\r\n\r\n";
     }
@@ -134,7 +148,8 @@ struct Bench {
         std::string out;
         sip::ResponseOptions options;
         options.to_tag = "home";
-        if (m.parse(std::string_view(request)) != sip::ParseStatus::ok || !sip::build_response(m, code, options, out)) {
+        if (m.parse(std::string_view(request)) != sip::ParseStatus::ok ||
+            !sip::build_response(m, code, options, out)) {
             stop("no answer can be made", request);
         }
         out.insert(out.find("Content-Length"), headers);
@@ -142,19 +157,24 @@ struct Bench {
     }
 
     void once(std::uint32_t n) {
-        const sip::Flow clear{sip::Transport::udp, *Endpoint::parse("10.1.0.1:5060"), Endpoint{address(n), 5060}, 0};
+        const sip::Flow clear{sip::Transport::udp, *Endpoint::parse("10.1.0.1:5060"),
+                              Endpoint{address(n), 5060}, 0};
         const std::string nonce = to_base64(as_bytes("nonce" + std::to_string(n)));
         std::string sm1 = text_of(n, false, "", "");
         into(gateway->gm(), clear, sm1, 0);
-        std::string sm5 = answer(core.last, 401,
-                                 "WWW-Authenticate: Digest realm=\"ims.mnc001.mcc001.3gppnetwork.org\",nonce=\"" + nonce +
-                                     "\",algorithm=AKAv1-MD5,qop=\"auth,auth-int\",ck=\"00112233445566778899aabbccddeeff\","
-                                     "ik=\"ffeeddccbbaa99887766554433221100\"\r\n");
+        std::string sm5 =
+            answer(core.last, 401,
+                   "WWW-Authenticate: Digest realm=\"ims.mnc001.mcc001.3gppnetwork.org\",nonce=\"" +
+                       nonce +
+                       "\",algorithm=AKAv1-MD5,qop=\"auth,auth-int\",ck="
+                       "\"00112233445566778899aabbccddeeff\","
+                       "ik=\"ffeeddccbbaa99887766554433221100\"\r\n");
         const sip::Flow from_core{sip::Transport::udp, *Endpoint::parse("192.0.2.1:5060"),
                                   *Endpoint::parse("192.0.2.9:5060"), 0};
         into(gateway->core(), from_core, sm5, 1);
         sip::Message sm6;
-        if (sm6.parse(std::string_view(gm.last)) != sip::ParseStatus::ok || sm6.status_code() != 401) {
+        if (sm6.parse(std::string_view(gm.last)) != sip::ParseStatus::ok ||
+            sm6.status_code() != 401) {
             stop("SM6 expected", gm.last);
         }
         const std::string server(*sm6.value(sip::HeaderId::security_server));
@@ -170,12 +190,14 @@ struct Bench {
             stop("SM8 expected", core.last);
         }
         const std::string contact(sm8.value(sip::HeaderId::contact).value_or(""));
-        std::string sm11 = answer(core.last, 200,
-                                  "Service-Route: <sip:orig@scscf.ims.mnc001.mcc001.3gppnetwork.org:6060;lr>\r\n"
-                                  "P-Associated-URI: <sip:00101" +
-                                      std::to_string(1'000'000'000U + n) +
-                                      "@ims.mnc001.mcc001.3gppnetwork.org>, <tel:+1" + std::to_string(5'550'000'000U + n) +
-                                      ">\r\nContact: " + contact + ";expires=600000\r\n");
+        std::string sm11 =
+            answer(core.last, 200,
+                   "Service-Route: <sip:orig@scscf.ims.mnc001.mcc001.3gppnetwork.org:6060;lr>\r\n"
+                   "P-Associated-URI: <sip:00101" +
+                       std::to_string(1'000'000'000U + n) +
+                       "@ims.mnc001.mcc001.3gppnetwork.org>, <tel:+1" +
+                       std::to_string(5'550'000'000U + n) + ">\r\nContact: " + contact +
+                       ";expires=600000\r\n");
         into(gateway->core(), from_core, sm11, 3);
         if (!gm.last.starts_with("SIP/2.0 200 ")) stop("SM12 expected", gm.last);
     }
@@ -213,22 +235,29 @@ void registration_sm1_to_sm12(benchmark::State& state) {
     state.counters["registered"] = static_cast<double>(bench.gateway->registered());
     constexpr std::array names{"us_SM1", "us_SM5", "us_SM7", "us_SM11"};
     for (std::size_t i = 0; i < names.size(); ++i) {
-        state.counters[names[i]] = std::chrono::duration<double, std::micro>(bench.step[i]).count() / n;
+        state.counters[names[i]] =
+            std::chrono::duration<double, std::micro>(bench.step[i]).count() / n;
     }
 }
-BENCHMARK(registration_sm1_to_sm12)->UseManualTime()->Iterations(100'000)->Unit(benchmark::kMicrosecond);
+BENCHMARK(registration_sm1_to_sm12)
+    ->UseManualTime()
+    ->Iterations(100'000)
+    ->Unit(benchmark::kMicrosecond);
 
-// What 100,000 registered phones hold, once their transactions have ended. Without the packet layer's share.
+// What 100,000 registered phones hold, once their transactions have ended. Without the packet
+// layer's share.
 void memory_per_phone(benchmark::State& state) {
     for (auto _ : state) {
-        const std::size_t before = resident();  // run alone (--benchmark_filter): freed memory of others would hide it
+        const std::size_t before =
+            resident();  // run alone (--benchmark_filter): freed memory of others would hide it
         Bench bench;
         constexpr std::uint32_t phones = 100'000;
         for (std::uint32_t n = 0; n < phones; ++n) {
             bench.once(n);
             bench.timers.advance(64);
         }
-        state.counters["octets_with_transactions"] = static_cast<double>(resident() - before) / phones;
+        state.counters["octets_with_transactions"] =
+            static_cast<double>(resident() - before) / phones;
         state.counters["registered"] = static_cast<double>(bench.gateway->registered());
     }
 }

@@ -29,7 +29,8 @@ TEST(C1, WrongIkDiesByTimeOutOnly) {
     EXPECT_EQ(w.gateway->pending(), 1U);
     EXPECT_EQ(w.backend.installed(), 1U) << "a forged packet does not end the procedure";
     bool traced = false;
-    for (const auto& r : w.gateway->trace().of_user(p.impi)) traced |= r.reason == Reason::integrity_failure;
+    for (const auto& r : w.gateway->trace().of_user(p.impi))
+        traced |= r.reason == Reason::integrity_failure;
     EXPECT_TRUE(traced);
     // The true phone can still complete it.
     p.wrong_ik = false;
@@ -97,7 +98,8 @@ TEST(C3, NetworkAuthenticationFailure) {
         protected_sm1 ? p.send_on(p.current(), report) : p.send_clear(report);
         bool gone_on_receipt = false;
         w.lose = [&](const Wire& wire) {
-            if (wire.to == Wire::To::home) gone_on_receipt = w.backend.installed() == (protected_sm1 ? 1U : 0U);
+            if (wire.to == Wire::To::home)
+                gone_on_receipt = w.backend.installed() == (protected_sm1 ? 1U : 0U);
             return false;
         };
         w.run();
@@ -206,7 +208,8 @@ TEST(C6, Refusals) {
     p.send_sm1(unknown);
     w.run();
     EXPECT_EQ(p.last_status(), 494);
-    EXPECT_TRUE(p.last().message.header("Security-Server").find("hmac-sha-1-96") != std::string::npos);
+    EXPECT_TRUE(p.last().message.header("Security-Server").find("hmac-sha-1-96") !=
+                std::string::npos);
 
     RegisterOptions broken;
     broken.client = "ipsec-3gpp;alg=hmac-sha-1-96;spi-c=abc;spi-s=1001;port-c=7001;port-s=7002";
@@ -234,28 +237,35 @@ struct Altered {
 
 TEST(C8, Sm7MustMatch) {
     const std::vector<Altered> cases{
-        {"no Security-Verify", [](Phone&, RegisterOptions& o) { o.verify = ""; }, Reason::verify_missing},
+        {"no Security-Verify", [](Phone&, RegisterOptions& o) { o.verify = ""; },
+         Reason::verify_missing},
         {"weaker list",
-         [](Phone& p, RegisterOptions& o) { o.verify = p.pending->server.substr(0, p.pending->server.find(',')); },
+         [](Phone& p, RegisterOptions& o) {
+             o.verify = p.pending->server.substr(0, p.pending->server.find(','));
+         },
          Reason::verify_mismatch},
         {"other SPI",
          [](Phone& p, RegisterOptions& o) {
              o.verify = p.pending->server;
              const std::string from = "spi-c=" + std::to_string(p.pending->numbers.spi_pc);
-             for (auto at = o.verify->find(from); at != std::string::npos; at = o.verify->find(from, at + 1)) {
+             for (auto at = o.verify->find(from); at != std::string::npos;
+                  at = o.verify->find(from, at + 1)) {
                  o.verify->replace(at, from.size(), "spi-c=4711");
              }
          },
          Reason::verify_mismatch},
-        {"no Security-Client", [](Phone&, RegisterOptions& o) { o.security_client = false; }, Reason::client_missing},
+        {"no Security-Client", [](Phone&, RegisterOptions& o) { o.security_client = false; },
+         Reason::client_missing},
         {"other Security-Client",
          [](Phone& p, RegisterOptions& o) {
              o.client = "ipsec-3gpp;alg=hmac-md5-96;ealg=null;spi-c=" + std::to_string(p.spi_uc) +
-                        ";spi-s=" + std::to_string(p.spi_us) + ";port-c=" + std::to_string(p.port_uc) +
+                        ";spi-s=" + std::to_string(p.spi_us) +
+                        ";port-c=" + std::to_string(p.port_uc) +
                         ";port-s=" + std::to_string(p.port_us);
          },
          Reason::client_mismatch},
-        {"other To", [](Phone&, RegisterOptions& o) { o.impu = "sip:mallory@home.example"; }, Reason::identity_mismatch},
+        {"other To", [](Phone&, RegisterOptions& o) { o.impu = "sip:mallory@home.example"; },
+         Reason::identity_mismatch},
     };
     for (const auto& c : cases) {
         SCOPED_TRACE(c.name);

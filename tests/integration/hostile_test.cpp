@@ -1,5 +1,6 @@
-// All input from the network is hostile (S2): torture messages, handset recordings, truncations and mutations, on every side of the
-// gateway. Nothing crashes, nothing grows, and phones register as before.
+// All input from the network is hostile (S2): torture messages, handset recordings, truncations and
+// mutations, on every side of the gateway. Nothing crashes, nothing grows, and phones register as
+// before.
 
 #include <filesystem>
 #include <fstream>
@@ -22,11 +23,13 @@ void throw_at(World& w, const Phone& p, std::string bytes) {
     if (!p.sets.empty()) {
         const auto& n = p.sets.back().numbers;
         std::string copy = bytes;
-        w.gateway->gm().on_message({sip::Transport::udp, Endpoint{World::gm_address(p.address), n.port_ps},
-                                    Endpoint{p.address, n.port_uc}, 0},
-                                   copy);
+        w.gateway->gm().on_message(
+            {sip::Transport::udp, Endpoint{World::gm_address(p.address), n.port_ps},
+             Endpoint{p.address, n.port_uc}, 0},
+            copy);
     }
-    w.gateway->core().on_message({sip::Transport::udp, ep("192.0.2.1:5060"), ep("192.0.2.9:5060"), 0}, bytes);
+    w.gateway->core().on_message(
+        {sip::Transport::udp, ep("192.0.2.1:5060"), ep("192.0.2.9:5060"), 0}, bytes);
     w.run();
 }
 
@@ -59,7 +62,8 @@ TEST(Hostile, RecordedAndTortureMessages) {
     std::size_t n = 0;
     for (const auto& entry : std::filesystem::recursive_directory_iterator(corpora)) {
         const auto name = entry.path().string();
-        if (!entry.is_regular_file() || (!name.ends_with(".dat") && !name.ends_with(".sip") && !name.ends_with(".txt"))) {
+        if (!entry.is_regular_file() ||
+            (!name.ends_with(".dat") && !name.ends_with(".sip") && !name.ends_with(".txt"))) {
             continue;
         }
         std::ifstream in(entry.path(), std::ios::binary);
@@ -85,14 +89,21 @@ TEST(Hostile, TruncatedAndMutated) {
     seeds.push_back(p.request("CANCEL", "sip:bob@home.example"));
     seeds.push_back(p.request("ACK", "sip:bob@home.example"));
     for (const std::string& seed : seeds) {
-        for (std::size_t cut = 1; cut < seed.size(); cut += 1 + dice.below(40)) throw_at(w, p, seed.substr(0, cut));
+        for (std::size_t cut = 1; cut < seed.size(); cut += 1 + dice.below(40))
+            throw_at(w, p, seed.substr(0, cut));
         for (int i = 0; i < 150; ++i) {
             std::string bad = seed;
             for (std::uint64_t k = 0; k <= dice.below(6); ++k) {
                 switch (dice.below(4)) {
-                    case 0: bad[dice.below(bad.size())] = static_cast<char>(dice.below(256)); break;
-                    case 1: bad.insert(dice.below(bad.size()), 1, "\r\n\"<>;,=:@ \t"[dice.below(12)]); break;
-                    case 2: bad.erase(dice.below(bad.size()), 1 + dice.below(20)); break;
+                    case 0:
+                        bad[dice.below(bad.size())] = static_cast<char>(dice.below(256));
+                        break;
+                    case 1:
+                        bad.insert(dice.below(bad.size()), 1, "\r\n\"<>;,=:@ \t"[dice.below(12)]);
+                        break;
+                    case 2:
+                        bad.erase(dice.below(bad.size()), 1 + dice.below(20));
+                        break;
                     default: {
                         const auto at = dice.below(bad.size());
                         bad.insert(dice.below(bad.size()), bad.substr(at, dice.below(60)));
@@ -129,7 +140,9 @@ TEST(Hostile, HeaderBombs) {
     RegisterOptions many;
     many.client = "";
     for (int i = 0; i < 500; ++i) {
-        *many.client += std::string(i == 0 ? "" : ",") + "ipsec-3gpp;alg=hmac-sha-1-96;spi-c=1000;spi-s=1001;port-c=7001;port-s=7002";
+        *many.client +=
+            std::string(i == 0 ? "" : ",") +
+            "ipsec-3gpp;alg=hmac-sha-1-96;spi-c=1000;spi-s=1001;port-c=7001;port-s=7002";
     }
     p.port_uc = 7100;
     p.send_sm1(many);

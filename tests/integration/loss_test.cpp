@@ -1,5 +1,5 @@
-// Each message of a registration lost once, repeated once; and every one of them for good. Over UDP everything recovers by
-// retransmission; nothing is left behind whatever happens.
+// Each message of a registration lost once, repeated once; and every one of them for good. Over UDP
+// everything recovers by retransmission; nothing is left behind whatever happens.
 
 #include "tests/support/gateway_world.h"
 
@@ -26,7 +26,8 @@ bool register_patiently(World& w, Phone& p) {
     if (!persist(w, p, [&] { p.send_clear(p.last_sm1); }) || p.last_status() != 401) return false;
     p.take_challenge(p.last().message);
     p.send_sm7();
-    if (!persist(w, p, [&] { p.send_on(*p.pending, p.last_sm7); }) || p.last_status() != 200) return false;
+    if (!persist(w, p, [&] { p.send_on(*p.pending, p.last_sm7); }) || p.last_status() != 200)
+        return false;
     p.accept();
     return true;
 }
@@ -41,7 +42,8 @@ struct Lost {
 class Loss : public testing::TestWithParam<Lost> {};
 
 std::string branch_and_kind(const Wire& w) {
-    return (w.message.is_request() ? "q" : "r") + w.message.header("CSeq") + w.message.header("Call-ID");
+    return (w.message.is_request() ? "q" : "r") + w.message.header("CSeq") +
+           w.message.header("Call-ID");
 }
 
 TEST_P(Loss, OnceIsRepaired) {
@@ -103,12 +105,13 @@ TEST_P(Loss, RepeatedOnceChangesNothing) {
     w.expect_no_leak(1);
 }
 
-INSTANTIATE_TEST_SUITE_P(Messages, Loss,
-                         testing::Values(Lost{"SM1", Wire::To::gateway_gm, 0}, Lost{"SM2", Wire::To::home, 0},
-                                         Lost{"SM5", Wire::To::gateway_core, 0}, Lost{"SM6", Wire::To::ue, 0},
-                                         Lost{"SM7", Wire::To::gateway_gm, 1}, Lost{"SM8", Wire::To::home, 1},
-                                         Lost{"SM11", Wire::To::gateway_core, 1}, Lost{"SM12", Wire::To::ue, 1}),
-                         [](const auto& p) { return std::string(p.param.name); });
+INSTANTIATE_TEST_SUITE_P(
+    Messages, Loss,
+    testing::Values(Lost{"SM1", Wire::To::gateway_gm, 0}, Lost{"SM2", Wire::To::home, 0},
+                    Lost{"SM5", Wire::To::gateway_core, 0}, Lost{"SM6", Wire::To::ue, 0},
+                    Lost{"SM7", Wire::To::gateway_gm, 1}, Lost{"SM8", Wire::To::home, 1},
+                    Lost{"SM11", Wire::To::gateway_core, 1}, Lost{"SM12", Wire::To::ue, 1}),
+    [](const auto& p) { return std::string(p.param.name); });
 
 // The whole registration over a network that loses a third of everything, many times over.
 TEST(LossyNetwork, NothingIsLeftWhateverHappens) {

@@ -11,8 +11,10 @@ TEST(Proxy, WhatTheCoreSees) {
     ASSERT_TRUE(p.register_once());
     p.send_on(p.current(),
               p.request("MESSAGE", "sip:bob@home.example",
-                        "P-Asserted-Identity: <sip:president@home.example>\r\nSecurity-Verify: " + p.current().server +
-                            "\r\nRequire: sec-agree\r\nProxy-Require: sec-agree\r\nP-Charging-Vector: icid-value=1\r\n"));
+                        "P-Asserted-Identity: <sip:president@home.example>\r\nSecurity-Verify: " +
+                            p.current().server +
+                            "\r\nRequire: sec-agree\r\nProxy-Require: "
+                            "sec-agree\r\nP-Charging-Vector: icid-value=1\r\n"));
     w.run();
     const Sip& m = w.home.inbox.back().message;
     EXPECT_EQ(m.method(), "MESSAGE");
@@ -33,26 +35,31 @@ TEST(Proxy, PreferredIdentity) {
     World w;
     Phone& p = w.phone();
     ASSERT_TRUE(p.register_once());
-    p.send_on(p.current(), p.request("MESSAGE", "sip:bob@home.example", "P-Preferred-Identity: <tel:+15550100>\r\n"));
+    p.send_on(p.current(), p.request("MESSAGE", "sip:bob@home.example",
+                                     "P-Preferred-Identity: <tel:+15550100>\r\n"));
     w.run();
     EXPECT_EQ(w.home.inbox.back().message.header("P-Asserted-Identity"), "<tel:+15550100>");
     EXPECT_FALSE(w.home.inbox.back().message.has("P-Preferred-Identity"));
-    p.send_on(p.current(), p.request("MESSAGE", "sip:bob@home.example", "P-Preferred-Identity: <sip:other@x.example>\r\n"));
+    p.send_on(p.current(), p.request("MESSAGE", "sip:bob@home.example",
+                                     "P-Preferred-Identity: <sip:other@x.example>\r\n"));
     w.run();
-    EXPECT_EQ(w.home.inbox.back().message.header("P-Asserted-Identity"), "<sip:alice@home.example>");
+    EXPECT_EQ(w.home.inbox.back().message.header("P-Asserted-Identity"),
+              "<sip:alice@home.example>");
     w.expect_no_leak(1);
 }
 
 TEST(Proxy, RouteMustBeTheServiceRoute) {
     for (const bool reject : {false, true}) {
         World::Options options;
-        options.policy.service_route_mismatch =
-            reject ? registration::ServiceRouteMismatch::reject : registration::ServiceRouteMismatch::replace;
+        options.policy.service_route_mismatch = reject
+                                                    ? registration::ServiceRouteMismatch::reject
+                                                    : registration::ServiceRouteMismatch::replace;
         World w(options);
         Phone& p = w.phone();
         ASSERT_TRUE(p.register_once());
         const auto at_home = w.home.inbox.size();
-        p.send_on(p.current(), p.request("MESSAGE", "sip:bob@home.example", "Route: <sip:192.0.2.66;lr>\r\n"));
+        p.send_on(p.current(),
+                  p.request("MESSAGE", "sip:bob@home.example", "Route: <sip:192.0.2.66;lr>\r\n"));
         w.run();
         if (reject) {
             EXPECT_EQ(p.last_status(), 400);
@@ -72,10 +79,11 @@ TEST(Proxy, AForeignIdentityIsDiscarded) {
     ASSERT_TRUE(mallory.register_once());
     const auto at_home = w.home.inbox.size();
     const auto heard = mallory.inbox.size();
+    mallory.send_on(mallory.current(), mallory.request("MESSAGE", "sip:bob@home.example",
+                                                       "From: <sip:alice@home.example>;tag=1\r\n"));
     mallory.send_on(mallory.current(),
-                    mallory.request("MESSAGE", "sip:bob@home.example", "From: <sip:alice@home.example>;tag=1\r\n"));
-    mallory.send_on(mallory.current(),
-                    mallory.request("MESSAGE", "sip:bob@home.example", "P-Preferred-Identity: <sip:alice@home.example>\r\n"));
+                    mallory.request("MESSAGE", "sip:bob@home.example",
+                                    "P-Preferred-Identity: <sip:alice@home.example>\r\n"));
     w.advance(40s);
     EXPECT_EQ(w.home.inbox.size(), at_home);
     EXPECT_EQ(mallory.inbox.size(), heard) << "B7: never answered";
@@ -96,11 +104,14 @@ TEST(Proxy, ToTheUe) {
     EXPECT_FALSE(asked.message.has("P-Asserted-Identity")) << "Privacy: id";
     EXPECT_EQ(asked.message.header("Max-Forwards"), "59");
     const std::string via = asked.message.header("Via");
-    EXPECT_TRUE(via.starts_with("SIP/2.0/UDP 10.1.0.1:" + std::to_string(p.current().numbers.port_ps))) << via;
+    EXPECT_TRUE(
+        via.starts_with("SIP/2.0/UDP 10.1.0.1:" + std::to_string(p.current().numbers.port_ps)))
+        << via;
     p.answer(asked, 202, "P-Asserted-Identity: <sip:evil@home.example>\r\n");
     w.run();
     EXPECT_EQ(w.home.inbox.back().message.status(), 202);
-    EXPECT_EQ(w.home.inbox.back().message.header("P-Asserted-Identity"), "<sip:alice@home.example>");
+    EXPECT_EQ(w.home.inbox.back().message.header("P-Asserted-Identity"),
+              "<sip:alice@home.example>");
     w.expect_no_leak(1);
 }
 
@@ -167,25 +178,29 @@ TEST(Proxy, ACallUpAndDown) {
     World w;
     Phone& p = w.phone();
     ASSERT_TRUE(p.register_once());
-    p.send_on(p.current(), p.request("INVITE", "sip:bob@home.example", "Contact: <" + p.contact() + ">\r\n", "v=0"));
+    p.send_on(p.current(), p.request("INVITE", "sip:bob@home.example",
+                                     "Contact: <" + p.contact() + ">\r\n", "v=0"));
     w.run();
     const Wire invite = w.home.inbox.back();
     EXPECT_EQ(p.last_status(), 200);
     ASSERT_GE(p.inbox.size(), 3U);
     EXPECT_EQ(p.inbox[p.inbox.size() - 2].message.status(), 100);
     const std::string routes = invite.message.header("Record-Route");
-    EXPECT_TRUE(routes.find(";lr>, <sip:10.1.0.1:" + std::to_string(p.current().numbers.port_ps)) != std::string::npos);
+    EXPECT_TRUE(routes.find(";lr>, <sip:10.1.0.1:" + std::to_string(p.current().numbers.port_ps)) !=
+                std::string::npos);
     const auto comma = routes.find(", ");
     const std::string core_route = routes.substr(0, comma);
     const std::string ue_route = routes.substr(comma + 2);
     // In the dialog: routes of the dialog, target the other end.
-    const std::string dialog = "To: <sip:bob@home.example>;tag=home\r\nRoute: " + ue_route + ", " + core_route + "\r\n";
+    const std::string dialog =
+        "To: <sip:bob@home.example>;tag=home\r\nRoute: " + ue_route + ", " + core_route + "\r\n";
     p.send_on(p.current(), p.request("ACK", "sip:192.0.2.9:5060", dialog));
     w.run();
     EXPECT_EQ(w.home.inbox.back().message.method(), "ACK");
     EXPECT_FALSE(w.home.inbox.back().message.has("Route"));
     // The other side ends the call.
-    w.home.request("BYE", core_route + ", " + ue_route, p.contact(), "To: <sip:alice@home.example>;tag=2\r\n");
+    w.home.request("BYE", core_route + ", " + ue_route, p.contact(),
+                   "To: <sip:alice@home.example>;tag=2\r\n");
     w.run();
     ASSERT_EQ(p.last().message.method(), "BYE");
     p.answer(p.last(), 200);
@@ -199,7 +214,8 @@ TEST(Proxy, ACallIsCancelled) {
     Phone& p = w.phone();
     ASSERT_TRUE(p.register_once());
     w.home.silent = true;
-    const std::string invite = p.request("INVITE", "sip:bob@home.example", "Contact: <" + p.contact() + ">\r\n");
+    const std::string invite =
+        p.request("INVITE", "sip:bob@home.example", "Contact: <" + p.contact() + ">\r\n");
     p.send_on(p.current(), invite);
     w.run();
     const Wire at_home = w.home.inbox.back();
@@ -241,7 +257,8 @@ TEST(Proxy, BadExtensionAndTooManyHops) {
     World w;
     Phone& p = w.phone();
     ASSERT_TRUE(p.register_once());
-    p.send_on(p.current(), p.request("MESSAGE", "sip:bob@home.example", "Proxy-Require: warp-drive\r\n"));
+    p.send_on(p.current(),
+              p.request("MESSAGE", "sip:bob@home.example", "Proxy-Require: warp-drive\r\n"));
     w.run();
     EXPECT_EQ(p.last_status(), 420);
     EXPECT_EQ(p.last().message.header("Unsupported"), "warp-drive");

@@ -66,12 +66,14 @@ TEST_P(Register, MessageBothWays) {
     World w;
     Phone& p = w.phone("alice", GetParam().address, GetParam().transport);
     ASSERT_TRUE(p.register_once());
-    p.send_on(p.current(), p.request("MESSAGE", "sip:bob@home.example", "Content-Type: text/plain\r\n", "hello"));
+    p.send_on(p.current(), p.request("MESSAGE", "sip:bob@home.example",
+                                     "Content-Type: text/plain\r\n", "hello"));
     w.run();
     EXPECT_EQ(p.last_status(), 200);
     EXPECT_TRUE(w.home.inbox.back().message.contains("\r\n\r\nhello"));
 
-    w.home.request("MESSAGE", w.home.paths[p.impi], p.contact(), "Content-Type: text/plain\r\n", "hi");
+    w.home.request("MESSAGE", w.home.paths[p.impi], p.contact(), "Content-Type: text/plain\r\n",
+                   "hi");
     w.run();
     const Wire asked = p.last();
     ASSERT_EQ(asked.message.method(), "MESSAGE");

@@ -1,6 +1,7 @@
 #pragma once
-// A registration::Gateway in virtual time: the real SA database over a FakeBackend, a network that carries ESP the way a packet
-// layer does (a set must be installed, and with the phone's keys), scripted phones and a scripted S-CSCF.
+// A registration::Gateway in virtual time: the real SA database over a FakeBackend, a network that
+// carries ESP the way a packet layer does (a set must be installed, and with the phone's keys),
+// scripted phones and a scripted S-CSCF.
 
 #include <gtest/gtest.h>
 
@@ -33,8 +34,12 @@ using namespace std::chrono_literals;
 using registration::Reason;
 using sip::HeaderId;
 
-inline IpAddress ip(std::string_view text) { return *IpAddress::parse(text); }
-inline Endpoint ep(std::string_view text) { return *Endpoint::parse(text); }
+inline IpAddress ip(std::string_view text) {
+    return *IpAddress::parse(text);
+}
+inline Endpoint ep(std::string_view text) {
+    return *Endpoint::parse(text);
+}
 
 // What AKA would compute, made from the nonce so that phone and home agree.
 struct Aka {
@@ -77,15 +82,17 @@ struct Sip {
         sip::Message m;
         return m.parse(std::string_view(text)) == sip::ParseStatus::ok && m.find(name) != nullptr;
     }
-    [[nodiscard]] bool contains(std::string_view what) const { return text.find(what) != std::string::npos; }
+    [[nodiscard]] bool contains(std::string_view what) const {
+        return text.find(what) != std::string::npos;
+    }
 };
 
 struct Wire {
     enum class To : std::uint8_t { gateway_gm, ue, gateway_core, home } to{};
     sip::Flow flow;  // as the gateway sees it
     Sip message;
-    bool esp = false;     // carried by an SA
-    sa::SetId set = 0;    // which
+    bool esp = false;   // carried by an SA
+    sa::SetId set = 0;  // which
     bool lost = false;
 };
 
@@ -103,14 +110,15 @@ struct RegisterOptions {
     bool rport = false;
     unsigned expires = 3600;
     std::string contact_params;
-    std::string extra;  // header lines with CRLF
+    std::string extra;   // header lines with CRLF
     std::string branch;  // fixed
 };
 
 // The phone: everything it says is said by the test.
 class Phone {
   public:
-    Phone(World& world, std::string user, IpAddress address, sip::Transport transport = sip::Transport::udp);
+    Phone(World& world, std::string user, IpAddress address,
+          sip::Transport transport = sip::Transport::udp);
 
     struct Security {
         sa::SaNumbers numbers;
@@ -145,11 +153,12 @@ class Phone {
     bool reregister();
     bool deregister();
     // Any other request on the current set.
-    std::string request(std::string_view method, std::string_view uri, std::string_view headers = {},
-                        std::string_view body = {});
+    std::string request(std::string_view method, std::string_view uri,
+                        std::string_view headers = {}, std::string_view body = {});
     void answer(const Wire& asked, int status, std::string_view headers = {});
 
-    [[nodiscard]] std::string answer_to(std::string_view nonce, std::string_view response, std::string_view extra = {}) const;
+    [[nodiscard]] std::string answer_to(std::string_view nonce, std::string_view response,
+                                        std::string_view extra = {}) const;
     [[nodiscard]] std::string security_client() const;
     void next_ports() {
         ++port_uc;
@@ -163,7 +172,9 @@ class Phone {
     }
     [[nodiscard]] Security& current() { return sets.back(); }
     [[nodiscard]] const Wire& last() const { return inbox.back(); }
-    [[nodiscard]] int last_status() const { return inbox.empty() ? -1 : inbox.back().message.status(); }
+    [[nodiscard]] int last_status() const {
+        return inbox.empty() ? -1 : inbox.back().message.status();
+    }
     [[nodiscard]] std::string contact() const;
     void receive(const Wire& wire);
 
@@ -192,15 +203,16 @@ class Home {
   public:
     explicit Home(World& w) : world(w) {}
     void receive(const Wire& wire);
-    void reply(const Wire& asked, int status, std::string_view headers = {}, std::string_view body = {});
+    void reply(const Wire& asked, int status, std::string_view headers = {},
+               std::string_view body = {});
     // To a user, by the Path it registered.
     std::string request(std::string_view method, const std::string& path, std::string_view uri,
                         std::string_view headers = {}, std::string_view body = {});
 
     World& world;
     bool silent = false;
-    int fixed_status = 0;          // answer everything so
-    int final_status = 0;          // answer SM8 so
+    int fixed_status = 0;  // answer everything so
+    int final_status = 0;  // answer SM8 so
     bool accept_without_challenge = false;
     bool omit_keys = false;
     bool challenge_again = false;
@@ -234,12 +246,17 @@ class World {
     };
 
     explicit World(Options o = Options())
-        : timers(clock), backend(o.capacity), home(*this), gm_net(*this, true), core_net(*this, false) {
+        : timers(clock),
+          backend(o.capacity),
+          home(*this),
+          gm_net(*this, true),
+          core_net(*this, false) {
         options = o;
         auto made = sa::SaDatabase::create(o.database, backend, timers, random);
         EXPECT_TRUE(made) << (made ? "" : made.error().text);
         sets = std::move(*made);
-        gateway = std::make_unique<registration::Gateway>(o.policy, *sets, timers, random, registry);
+        gateway =
+            std::make_unique<registration::Gateway>(o.policy, *sets, timers, random, registry);
         gateway->attach(gm_net, core_net);
     }
 
@@ -248,7 +265,9 @@ class World {
         phones.push_back(std::make_unique<Phone>(*this, std::move(user), ip(address), transport));
         return *phones.back();
     }
-    static IpAddress gm_address(const IpAddress& ue) { return ue.is_v6() ? ip("2001:db8:1::1") : ip("10.1.0.1"); }
+    static IpAddress gm_address(const IpAddress& ue) {
+        return ue.is_v6() ? ip("2001:db8:1::1") : ip("10.1.0.1");
+    }
 
     // Delivers all that is under way, at this moment.
     void run() {
@@ -385,13 +404,17 @@ class World {
         if (wire.lost) return;
         std::string bytes = wire.message.text;
         switch (wire.to) {
-            case Wire::To::gateway_gm: gateway->gm().on_message(wire.flow, bytes); break;
+            case Wire::To::gateway_gm:
+                gateway->gm().on_message(wire.flow, bytes);
+                break;
             case Wire::To::gateway_core: {
                 gateway->core().on_message(wire.flow, bytes);
                 // What the gateway leaves in the buffer must hold no key (B2).
                 for (const auto& [impi, nonce] : home.nonces) {
-                    EXPECT_EQ(bytes.find(Aka::ck(nonce)), std::string::npos) << "ck left in the receive buffer";
-                    EXPECT_EQ(bytes.find(Aka::ik(nonce)), std::string::npos) << "ik left in the receive buffer";
+                    EXPECT_EQ(bytes.find(Aka::ck(nonce)), std::string::npos)
+                        << "ck left in the receive buffer";
+                    EXPECT_EQ(bytes.find(Aka::ik(nonce)), std::string::npos)
+                        << "ik left in the receive buffer";
                 }
                 break;
             }
@@ -405,7 +428,9 @@ class World {
                 }
                 break;
             }
-            case Wire::To::home: home.receive(wire); break;
+            case Wire::To::home:
+                home.receive(wire);
+                break;
         }
     }
 };
@@ -413,34 +438,44 @@ class World {
 // ---- Phone ----
 
 inline Phone::Phone(World& w, std::string user, IpAddress a, sip::Transport t)
-    : world(w), impi(user + "@home.example"), impu("sip:" + user + "@home.example"), address(a), transport(t) {}
+    : world(w),
+      impi(user + "@home.example"),
+      impu("sip:" + user + "@home.example"),
+      address(a),
+      transport(t) {}
 
 inline std::string Phone::contact() const {
-    return "sip:" + impi.substr(0, impi.find('@')) + "@" + address.to_uri_host() + ":" + std::to_string(port_us) +
-           (transport == sip::Transport::tcp ? ";transport=tcp" : "");
+    return "sip:" + impi.substr(0, impi.find('@')) + "@" + address.to_uri_host() + ":" +
+           std::to_string(port_us) + (transport == sip::Transport::tcp ? ";transport=tcp" : "");
 }
 
 inline std::string Phone::security_client() const {
-    const std::string numbers = ";prot=esp;mod=trans;spi-c=" + std::to_string(spi_uc) + ";spi-s=" + std::to_string(spi_us) +
-                                ";port-c=" + std::to_string(port_uc) + ";port-s=" + std::to_string(port_us);
+    const std::string numbers =
+        ";prot=esp;mod=trans;spi-c=" + std::to_string(spi_uc) + ";spi-s=" + std::to_string(spi_us) +
+        ";port-c=" + std::to_string(port_uc) + ";port-s=" + std::to_string(port_us);
     if (!offer.empty()) return offer + numbers;
-    return "ipsec-3gpp;alg=hmac-sha-1-96;ealg=null" + numbers + ", ipsec-3gpp;alg=hmac-sha-1-96;ealg=aes-cbc" + numbers;
+    return "ipsec-3gpp;alg=hmac-sha-1-96;ealg=null" + numbers +
+           ", ipsec-3gpp;alg=hmac-sha-1-96;ealg=aes-cbc" + numbers;
 }
 
-inline std::string Phone::answer_to(std::string_view nonce, std::string_view response, std::string_view extra) const {
+inline std::string Phone::answer_to(std::string_view nonce, std::string_view response,
+                                    std::string_view extra) const {
     return "Digest username=\"" + impi + "\",realm=\"home.example\",nonce=\"" + std::string(nonce) +
-           "\",uri=\"sip:home.example\",response=\"" + std::string(response) + "\",algorithm=AKAv1-MD5" + std::string(extra);
+           "\",uri=\"sip:home.example\",response=\"" + std::string(response) +
+           "\",algorithm=AKAv1-MD5" + std::string(extra);
 }
 
 inline std::string Phone::register_text(const RegisterOptions& o, const Security* on) {
     const std::string who = o.impu.empty() ? impu : o.impu;
     const std::string host = o.via_host.empty() ? address.to_uri_host() : o.via_host;
     const std::uint16_t via_port = on != nullptr ? on->numbers.port_us : port;
-    std::string t = "REGISTER sip:home.example SIP/2.0\r\nVia: SIP/2.0/" + std::string(sip::name(transport)) + " " + host +
-                    ":" + std::to_string(via_port) +
+    std::string t = "REGISTER sip:home.example SIP/2.0\r\nVia: SIP/2.0/" +
+                    std::string(sip::name(transport)) + " " + host + ":" +
+                    std::to_string(via_port) +
                     ";branch=" + (o.branch.empty() ? "z9hG4bK" + world.random.token(8) : o.branch) +
-                    (o.rport ? ";rport" : "") + "\r\nMax-Forwards: 70\r\nFrom: <" + who + ">;tag=1\r\nTo: <" + who +
-                    ">\r\nCall-ID: " + impi + "\r\nCSeq: " + std::to_string(++cseq) + " REGISTER\r\nContact: <" + contact() +
+                    (o.rport ? ";rport" : "") + "\r\nMax-Forwards: 70\r\nFrom: <" + who +
+                    ">;tag=1\r\nTo: <" + who + ">\r\nCall-ID: " + impi +
+                    "\r\nCSeq: " + std::to_string(++cseq) + " REGISTER\r\nContact: <" + contact() +
                     ">" + o.contact_params + "\r\nExpires: " + std::to_string(o.expires) + "\r\n";
     if (!o.authorization) {
         t += "Authorization: Digest username=\"" + (o.impi.empty() ? impi : o.impi) +
@@ -450,7 +485,8 @@ inline std::string Phone::register_text(const RegisterOptions& o, const Security
     }
     if (o.require) t += "Require: sec-agree\r\nProxy-Require: sec-agree\r\n";
     t += "Supported: path, sec-agree\r\n";
-    if (o.security_client) t += "Security-Client: " + (o.client ? *o.client : security_client()) + "\r\n";
+    if (o.security_client)
+        t += "Security-Client: " + (o.client ? *o.client : security_client()) + "\r\n";
     if (o.verify && !o.verify->empty()) t += "Security-Verify: " + *o.verify + "\r\n";
     t += o.extra + "Content-Length: 0\r\n\r\n";
     return t;
@@ -459,7 +495,8 @@ inline std::string Phone::register_text(const RegisterOptions& o, const Security
 inline void Phone::send_clear(const std::string& text) {
     Wire w;
     w.to = Wire::To::gateway_gm;
-    if (transport == sip::Transport::tcp && clear_connection == 0) clear_connection = ++world.next_connection;
+    if (transport == sip::Transport::tcp && clear_connection == 0)
+        clear_connection = ++world.next_connection;
     w.flow = {transport, Endpoint{World::gm_address(address), 5060}, Endpoint{address, port},
               transport == sip::Transport::tcp ? clear_connection : 0};
     w.message.text = text;
@@ -475,13 +512,14 @@ inline void Phone::send_on(const Security& s, const std::string& text) {
         if (id == 0) id = ++world.next_connection;
         connection = id;
     }
-    w.flow = {transport, Endpoint{World::gm_address(address), s.numbers.port_ps}, Endpoint{address, s.numbers.port_uc},
-              connection};
+    w.flow = {transport, Endpoint{World::gm_address(address), s.numbers.port_ps},
+              Endpoint{address, s.numbers.port_uc}, connection};
     w.message.text = text;
     // The packet layer takes it only if the keys are those of the installed set.
     for (const auto& [id, set] : world.backend.sets()) {
         if (set.ue == address && set.numbers == s.numbers && !wrong_ik) {
-            w.esp = std::ranges::equal(set.ck.reveal(), s.ck) && std::ranges::equal(set.ik.reveal(), s.ik);
+            w.esp = std::ranges::equal(set.ck.reveal(), s.ck) &&
+                    std::ranges::equal(set.ik.reveal(), s.ik);
         }
     }
     world.queue.push_back(std::move(w));
@@ -500,11 +538,14 @@ inline void Phone::take_challenge(const Sip& m) {
     list.add(s.server);
     ASSERT_FALSE(list.mechanisms().empty()) << m.text;
     const auto& first = list.mechanisms().front();
-    s.numbers = {spi_uc, spi_us, first.spi_c, first.spi_s, port_uc, port_us, first.port_c, first.port_s};
+    s.numbers = {spi_uc,  spi_us,  first.spi_c,  first.spi_s,
+                 port_uc, port_us, first.port_c, first.port_s};
     pending = s;
 }
 
-inline void Phone::receive(const Wire& wire) { inbox.push_back(wire); }
+inline void Phone::receive(const Wire& wire) {
+    inbox.push_back(wire);
+}
 
 inline bool Phone::register_once() {
     send_sm1();
@@ -538,21 +579,23 @@ inline bool Phone::deregister() {
     return last_status() == 200;
 }
 
-inline std::string Phone::request(std::string_view method, std::string_view uri, std::string_view headers,
-                                  std::string_view body) {
+inline std::string Phone::request(std::string_view method, std::string_view uri,
+                                  std::string_view headers, std::string_view body) {
     const auto& s = current();
     std::string t = std::string(method) + " " + std::string(uri) + " SIP/2.0\r\nVia: SIP/2.0/" +
-                    std::string(sip::name(transport)) + " " + address.to_uri_host() + ":" + std::to_string(port_us) +
-                    ";branch=z9hG4bK" + world.random.token(8) + "\r\nMax-Forwards: 70\r\n";
+                    std::string(sip::name(transport)) + " " + address.to_uri_host() + ":" +
+                    std::to_string(port_us) + ";branch=z9hG4bK" + world.random.token(8) +
+                    "\r\nMax-Forwards: 70\r\n";
     if (headers.find("From:") == std::string_view::npos) t += "From: <" + impu + ">;tag=2\r\n";
     if (headers.find("To:") == std::string_view::npos) t += "To: <" + std::string(uri) + ">\r\n";
     if (headers.find("Route:") == std::string_view::npos) {
-        t += "Route: <sip:" + World::gm_address(address).to_uri_host() + ":" + std::to_string(s.numbers.port_ps) +
-             ";lr>, " + world.home.service_route + "\r\n";
+        t += "Route: <sip:" + World::gm_address(address).to_uri_host() + ":" +
+             std::to_string(s.numbers.port_ps) + ";lr>, " + world.home.service_route + "\r\n";
     }
     ++cseq;
-    t += "Call-ID: c" + std::to_string(cseq) + "@ue\r\nCSeq: " + std::to_string(cseq) + " " + std::string(method) +
-         "\r\n" + std::string(headers) + "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + std::string(body);
+    t += "Call-ID: c" + std::to_string(cseq) + "@ue\r\nCSeq: " + std::to_string(cseq) + " " +
+         std::string(method) + "\r\n" + std::string(headers) +
+         "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + std::string(body);
     return t;
 }
 
@@ -579,7 +622,8 @@ inline void Phone::answer(const Wire& asked, int status, std::string_view header
 
 // ---- Home ----
 
-inline void Home::reply(const Wire& asked, int status, std::string_view headers, std::string_view body) {
+inline void Home::reply(const Wire& asked, int status, std::string_view headers,
+                        std::string_view body) {
     sip::Message m;
     ASSERT_EQ(m.parse(std::string_view(asked.message.text)), sip::ParseStatus::ok);
     std::string out;
@@ -602,13 +646,15 @@ inline void Home::reply(const Wire& asked, int status, std::string_view headers,
 inline void Home::receive(const Wire& wire) {
     inbox.push_back(wire);
     const Sip& m = wire.message;
-    if (const auto known = replies.find(m.text); known != replies.end() && !silent && m.is_request()) {
+    if (const auto known = replies.find(m.text);
+        known != replies.end() && !silent && m.is_request()) {
         world.queue.push_back(known->second);  // a retransmission
         return;
     }
     if (silent || !m.is_request() || m.method() == "ACK") return;
     if (fixed_status != 0) return reply(wire, fixed_status);
-    if (m.method() != "REGISTER") return reply(wire, 200, "P-Charging-Vector: icid-value=secret\r\n");
+    if (m.method() != "REGISTER")
+        return reply(wire, 200, "P-Charging-Vector: icid-value=secret\r\n");
 
     const std::string value = m.header("Authorization");
     const auto c = sip::parse_digest_credentials(value);
@@ -617,11 +663,15 @@ inline void Home::receive(const Wire& wire) {
     const bool integrity = c->integrity_protected && *c->integrity_protected == "yes";
     const bool answered = c->response && !c->response->empty();
     const bool resync = c->auts && !c->auts->empty();
-    const bool empty_answer = c->response && c->response->empty() && c->nonce && !c->nonce->empty() && !resync;
+    const bool empty_answer =
+        c->response && c->response->empty() && c->nonce && !c->nonce->empty() && !resync;
     const auto known = nonces.find(impi);
-    if (empty_answer && known != nonces.end() && known->second == *c->nonce) return reply(wire, 403);  // C3
-    const bool right = answered && integrity && known != nonces.end() && c->nonce && known->second == *c->nonce;
-    if (right && *c->response != Aka::res(known->second)) return reply(wire, final_status != 0 ? final_status : 403);
+    if (empty_answer && known != nonces.end() && known->second == *c->nonce)
+        return reply(wire, 403);  // C3
+    const bool right =
+        answered && integrity && known != nonces.end() && c->nonce && known->second == *c->nonce;
+    if (right && *c->response != Aka::res(known->second))
+        return reply(wire, final_status != 0 ? final_status : 403);
     const bool accept = (right && !challenge_again) || accept_without_challenge ||
                         (!answered && integrity && integrity_yes_is_enough && !resync);
     if (!accept) {
@@ -636,28 +686,34 @@ inline void Home::receive(const Wire& wire) {
     paths[impi] = m.header("Path");
     const std::string user = impi.substr(0, impi.find('@'));
     std::string associated_now = associated;
-    for (auto at = associated_now.find("%U"); at != std::string::npos; at = associated_now.find("%U")) {
+    for (auto at = associated_now.find("%U"); at != std::string::npos;
+         at = associated_now.find("%U")) {
         associated_now.replace(at, 2, user);
     }
     const std::string asked = m.header("Expires");
-    const unsigned seconds = asked == "0" ? 0 : std::min<unsigned>(grant, static_cast<unsigned>(std::stoul(asked)));
+    const unsigned seconds =
+        asked == "0" ? 0 : std::min<unsigned>(grant, static_cast<unsigned>(std::stoul(asked)));
     std::string contact = m.header("Contact");
     contact = contact.substr(0, contact.find('>') + 1);
     reply(wire, 200,
-          "Path: " + m.header("Path") + "\r\nService-Route: " + service_route + "\r\nP-Associated-URI: " + associated_now +
-              "\r\nContact: " + contact + ";expires=" + std::to_string(seconds) +
-              "\r\nP-Charging-Vector: icid-value=secret\r\n");
+          "Path: " + m.header("Path") + "\r\nService-Route: " + service_route +
+              "\r\nP-Associated-URI: " + associated_now + "\r\nContact: " + contact + ";expires=" +
+              std::to_string(seconds) + "\r\nP-Charging-Vector: icid-value=secret\r\n");
 }
 
-inline std::string Home::request(std::string_view method, const std::string& path, std::string_view uri,
-                                 std::string_view headers, std::string_view body) {
+inline std::string Home::request(std::string_view method, const std::string& path,
+                                 std::string_view uri, std::string_view headers,
+                                 std::string_view body) {
     std::string t = std::string(method) + " " + std::string(uri) +
-                    " SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.9:5060;branch=z9hG4bK" + world.random.token(8) +
-                    "\r\nMax-Forwards: 60\r\nRoute: " + path + "\r\nFrom: <sip:bob@home.example>;tag=b\r\n";
+                    " SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.9:5060;branch=z9hG4bK" +
+                    world.random.token(8) + "\r\nMax-Forwards: 60\r\nRoute: " + path +
+                    "\r\nFrom: <sip:bob@home.example>;tag=b\r\n";
     if (headers.find("To:") == std::string_view::npos) t += "To: <" + std::string(uri) + ">\r\n";
     t += "Call-ID: h" + std::to_string(++counter) + "@home\r\nCSeq: 1 " + std::string(method) +
-         "\r\nP-Asserted-Identity: <sip:bob@home.example>\r\nP-Charging-Vector: icid-value=secret\r\n" +
-         std::string(headers) + "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + std::string(body);
+         "\r\nP-Asserted-Identity: <sip:bob@home.example>\r\nP-Charging-Vector: "
+         "icid-value=secret\r\n" +
+         std::string(headers) + "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" +
+         std::string(body);
     Wire w;
     w.to = Wire::To::gateway_core;
     w.flow = {sip::Transport::udp, ep("192.0.2.1:5060"), ep("192.0.2.9:5060"), 0};

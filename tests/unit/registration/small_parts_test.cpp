@@ -77,7 +77,8 @@ TEST(Failures, NewestFirstAndCut) {
     FailureLog log(2);
     EXPECT_TRUE(log.latest(5).empty());
     for (int i = 0; i < 3; ++i) {
-        log.add(TimePoint{} + std::chrono::seconds(i), Reason::core_timeout, 504, Endpoint{}, std::string(200, 'a'));
+        log.add(TimePoint{} + std::chrono::seconds(i), Reason::core_timeout, 504, Endpoint{},
+                std::string(200, 'a'));
     }
     const auto latest = log.latest(5);
     ASSERT_EQ(latest.size(), 2U);
@@ -144,7 +145,8 @@ TEST(FlowToken, OnlyOurs) {
     SeededRandom random(4);
     const FlowTokens tokens(FlowTokens::draw(random));
     const FlowTokens others(FlowTokens::draw(random));
-    for (const std::uint64_t user : {std::uint64_t{0}, std::uint64_t{1}, std::uint64_t{0xFEDCBA9876543210}}) {
+    for (const std::uint64_t user :
+         {std::uint64_t{0}, std::uint64_t{1}, std::uint64_t{0xFEDCBA9876543210}}) {
         const auto text = tokens.make(user);
         const std::string_view token(text.data(), text.size());
         EXPECT_EQ(tokens.open(token), user);
@@ -160,15 +162,20 @@ TEST(FlowToken, OnlyOurs) {
     EXPECT_FALSE(tokens.open(std::string(4800, '0')));
 }
 
-sip::Via via(std::string_view text) { return *sip::parse_via(text); }
+sip::Via via(std::string_view text) {
+    return *sip::parse_via(text);
+}
 
 TEST(Paths, ReplyInClear) {
-    const sip::Flow udp{sip::Transport::udp, *Endpoint::parse("10.1.0.1:5060"), *Endpoint::parse("10.2.0.1:40000"), 0};
+    const sip::Flow udp{sip::Transport::udp, *Endpoint::parse("10.1.0.1:5060"),
+                        *Endpoint::parse("10.2.0.1:40000"), 0};
     EXPECT_EQ(reply_path(udp, via("SIP/2.0/UDP 10.2.0.1:5070;branch=z9hG4bK1")).remote.port, 5070);
     EXPECT_EQ(reply_path(udp, via("SIP/2.0/UDP 10.2.0.1;branch=z9hG4bK1")).remote.port, 5060);
-    EXPECT_EQ(reply_path(udp, via("SIP/2.0/UDP 10.2.0.1;rport;branch=z9hG4bK1")).remote.port, 40000);
+    EXPECT_EQ(reply_path(udp, via("SIP/2.0/UDP 10.2.0.1;rport;branch=z9hG4bK1")).remote.port,
+              40000);
     // Never to another address, whatever Via says.
-    EXPECT_EQ(reply_path(udp, via("SIP/2.0/UDP 192.0.2.1:5070;maddr=192.0.2.2;branch=z9hG4bK1")).remote.address,
+    EXPECT_EQ(reply_path(udp, via("SIP/2.0/UDP 192.0.2.1:5070;maddr=192.0.2.2;branch=z9hG4bK1"))
+                  .remote.address,
               udp.remote.address);
     sip::Flow tcp = udp;
     tcp.transport = sip::Transport::tcp;
@@ -178,19 +185,23 @@ TEST(Paths, ReplyInClear) {
 
 TEST(Paths, OnSas) {
     const sa::SaNumbers n{1001, 1002, 2001, 2002, 7000, 7777, 6200, 6100};
-    const sip::Flow in{sip::Transport::udp, *Endpoint::parse("10.1.0.1:6100"), *Endpoint::parse("10.2.0.1:7000"), 0};
+    const sip::Flow in{sip::Transport::udp, *Endpoint::parse("10.1.0.1:6100"),
+                       *Endpoint::parse("10.2.0.1:7000"), 0};
     const sip::Flow back = reply_path(in, via("SIP/2.0/UDP 10.2.0.1:7777;branch=z9hG4bK1"), n);
     EXPECT_EQ(back.local.port, 6200);
     EXPECT_EQ(back.remote.port, 7777);
     EXPECT_EQ(inbound_spi(in, n), 2002U);
     EXPECT_EQ(outbound_spi(back, n), 1002U);
     // Whatever port Via names: only the set's own.
-    EXPECT_EQ(reply_path(in, via("SIP/2.0/UDP 10.2.0.1:5060;branch=z9hG4bK1"), n).remote.port, 7777);
-    const sip::Flow rport = reply_path(in, via("SIP/2.0/UDP 10.2.0.1:7777;rport;branch=z9hG4bK1"), n);
+    EXPECT_EQ(reply_path(in, via("SIP/2.0/UDP 10.2.0.1:5060;branch=z9hG4bK1"), n).remote.port,
+              7777);
+    const sip::Flow rport =
+        reply_path(in, via("SIP/2.0/UDP 10.2.0.1:7777;rport;branch=z9hG4bK1"), n);
     EXPECT_EQ(rport.local.port, 6100);
     EXPECT_EQ(rport.remote.port, 7000);
     EXPECT_EQ(outbound_spi(rport, n), 1001U);
-    const sip::Flow other{sip::Transport::udp, *Endpoint::parse("10.1.0.1:6200"), *Endpoint::parse("10.2.0.1:7000"), 0};
+    const sip::Flow other{sip::Transport::udp, *Endpoint::parse("10.1.0.1:6200"),
+                          *Endpoint::parse("10.2.0.1:7000"), 0};
     EXPECT_EQ(inbound_spi(other, n), 0U);
     const sip::Flow out = request_path(sip::Transport::tcp, in.local.address, in.remote.address, n);
     EXPECT_EQ(outbound_spi(out, n), 1002U);
@@ -198,13 +209,17 @@ TEST(Paths, OnSas) {
 
 TEST(Paths, ViaCheck) {
     const auto source = *IpAddress::parse("2001:db8::1");
-    EXPECT_EQ(check_via(via("SIP/2.0/UDP [2001:DB8:0::1]:5060;branch=z9hG4bK1"), source), ViaCheck::same);
-    EXPECT_EQ(check_via(via("SIP/2.0/UDP [2001:db8::2];branch=z9hG4bK1"), source), ViaCheck::different);
-    EXPECT_EQ(check_via(via("SIP/2.0/UDP phone.example;branch=z9hG4bK1"), source), ViaCheck::unresolved);
+    EXPECT_EQ(check_via(via("SIP/2.0/UDP [2001:DB8:0::1]:5060;branch=z9hG4bK1"), source),
+              ViaCheck::same);
+    EXPECT_EQ(check_via(via("SIP/2.0/UDP [2001:db8::2];branch=z9hG4bK1"), source),
+              ViaCheck::different);
+    EXPECT_EQ(check_via(via("SIP/2.0/UDP phone.example;branch=z9hG4bK1"), source),
+              ViaCheck::unresolved);
 }
 
 TEST(Identity, OneSpelling) {
-    EXPECT_EQ(normalised_identity(*sip::parse_uri("sip:Alice@HOME.Example;user=phone")), "sip:Alice@home.example");
+    EXPECT_EQ(normalised_identity(*sip::parse_uri("sip:Alice@HOME.Example;user=phone")),
+              "sip:Alice@home.example");
     EXPECT_EQ(normalised_identity(*sip::parse_uri("tel:+1-555-0100")), "tel:+15550100");
     EXPECT_FALSE(normalised_identity(*sip::parse_uri("urn:service:sos")));
 }
