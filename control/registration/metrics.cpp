@@ -24,8 +24,7 @@ double seconds(Duration d) {
 }  // namespace
 
 GatewayMetrics::GatewayMetrics(metrics::Registry& registry)
-    : registry_(registry),
-      challenge_seconds_(registry.histogram("gmgate_registration_challenge_seconds",
+    : challenge_seconds_(registry.histogram("gmgate_registration_challenge_seconds",
                                             "Time from SM1's arrival to SM6's departure.",
                                             bounds())),
       answer_seconds_(registry.histogram("gmgate_registration_answer_seconds",
@@ -50,6 +49,15 @@ GatewayMetrics::GatewayMetrics(metrics::Registry& registry)
     ended_[0] =
         &registry.counter("gmgate_registrations_total", "Registration procedures that ended.",
                           {{"result", "success"}, {"reason", "ok"}});
+    // Every series exists from the start: rate() of one that appears with its first event misses it.
+    for (std::size_t i = 1; i < reason_count; ++i) {
+        const std::string reason(name(static_cast<Reason>(i)));
+        ended_[i] = &registry.counter("gmgate_registrations_total",
+                                      "Registration procedures that ended.",
+                                      {{"result", "failure"}, {"reason", reason}});
+        drops_[i] = &registry.counter("gmgate_registration_drops_total",
+                                      "SIP messages refused or discarded.", {{"reason", reason}});
+    }
 }
 
 void GatewayMetrics::request(Side side, std::string_view method) {
@@ -64,23 +72,11 @@ void GatewayMetrics::response(Side side, int status) {
 }
 
 void GatewayMetrics::procedure_ended(Reason reason) {
-    auto*& counter = ended_[static_cast<std::size_t>(reason)];
-    if (counter == nullptr) {
-        counter =
-            &registry_.counter("gmgate_registrations_total", "Registration procedures that ended.",
-                               {{"result", "failure"}, {"reason", std::string(name(reason))}});
-    }
-    counter->add();
+    ended_[static_cast<std::size_t>(reason)]->add();
 }
 
 void GatewayMetrics::drop(Reason reason) {
-    auto*& counter = drops_[static_cast<std::size_t>(reason)];
-    if (counter == nullptr) {
-        counter = &registry_.counter("gmgate_registration_drops_total",
-                                     "SIP messages refused or discarded.",
-                                     {{"reason", std::string(name(reason))}});
-    }
-    counter->add();
+    if (auto* counter = drops_[static_cast<std::size_t>(reason)]) counter->add();
 }
 
 void GatewayMetrics::challenged(Duration d) {

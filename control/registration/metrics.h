@@ -35,7 +35,6 @@ class GatewayMetrics {
 
   private:
     static constexpr std::size_t methods = 15;
-    metrics::Registry& registry_;
     std::array<std::array<metrics::Counter*, methods>, 3> requests_{};
     std::array<std::array<metrics::Counter*, 7>, 3> responses_{};
     // Made when first needed: most reasons never happen, and a scrape should not carry them.
