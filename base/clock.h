@@ -29,7 +29,8 @@ class Clock {
 class SystemClock final : public Clock {
   public:
     [[nodiscard]] TimePoint now() const override {
-        return TimePoint(std::chrono::duration_cast<Duration>(std::chrono::steady_clock::now().time_since_epoch()));
+        return TimePoint(std::chrono::duration_cast<Duration>(
+            std::chrono::steady_clock::now().time_since_epoch()));
     }
     [[nodiscard]] std::chrono::system_clock::time_point wall() const override {
         return std::chrono::system_clock::now();
@@ -42,7 +43,8 @@ class ManualClock final : public Clock {
     [[nodiscard]] TimePoint now() const override { return now_; }
     [[nodiscard]] std::chrono::system_clock::time_point wall() const override {
         return std::chrono::system_clock::time_point(
-            std::chrono::duration_cast<std::chrono::system_clock::duration>(now_.time_since_epoch()));
+            std::chrono::duration_cast<std::chrono::system_clock::duration>(
+                now_.time_since_epoch()));
     }
     void advance(Duration by) { now_ += by; }
     void set(TimePoint t) { now_ = t; }

@@ -44,10 +44,13 @@ struct EventLoop::Impl {
         loop.data = this;
         check(uv_timer_init(&loop, &timer), "uv_timer_init");
         check(uv_prepare_init(&loop, &prepare), "uv_prepare_init");
-        check(uv_async_init(&loop, &async, [](uv_async_t* a) { self(a)->drain(); }), "uv_async_init");
+        check(uv_async_init(&loop, &async, [](uv_async_t* a) { self(a)->drain(); }),
+              "uv_async_init");
         timer.data = prepare.data = async.data = this;
-        // Before it sleeps: fire timers, flush batches, and sleep no longer than the next timer allows.
-        check(uv_prepare_start(&prepare, [](uv_prepare_t* p) { self(p)->before_sleep(); }), "uv_prepare_start");
+        // Before it sleeps: fire timers, flush batches, and sleep no longer than the next timer
+        // allows.
+        check(uv_prepare_start(&prepare, [](uv_prepare_t* p) { self(p)->before_sleep(); }),
+              "uv_prepare_start");
     }
     ~Impl() {
         for (auto& [fd, w] : watches) close_watch(std::move(w));
@@ -76,7 +79,8 @@ struct EventLoop::Impl {
                 uv_timer_stop(&timer);
                 return;
             }
-            ms = static_cast<std::uint64_t>((wait + std::chrono::microseconds(999)) / std::chrono::milliseconds(1));
+            ms = static_cast<std::uint64_t>((wait + std::chrono::microseconds(999)) /
+                                            std::chrono::milliseconds(1));
         }
         // libuv computed "now" before the callbacks of this round ran.
         uv_update_time(&loop);
@@ -166,16 +170,23 @@ void EventLoop::on_signal(int signal, std::function<void()> callback) {
     check(uv_signal_init(&impl_->loop, &s->handle), "uv_signal_init");
     s->handle.data = s.get();
     check(uv_signal_start(
-              &s->handle, [](uv_signal_t* h, int) { static_cast<Impl::Signal*>(h->data)->callback(); }, signal),
+              &s->handle,
+              [](uv_signal_t* h, int) { static_cast<Impl::Signal*>(h->data)->callback(); }, signal),
           "uv_signal_start");
     impl_->signals.push_back(std::move(s));
 }
 
-void EventLoop::on_idle(std::function<void()> callback) { impl_->idle.push_back(std::move(callback)); }
+void EventLoop::on_idle(std::function<void()> callback) {
+    impl_->idle.push_back(std::move(callback));
+}
 
-TimerWheel& EventLoop::timers() { return impl_->wheel; }
+TimerWheel& EventLoop::timers() {
+    return impl_->wheel;
+}
 
-void EventLoop::run() { uv_run(&impl_->loop, UV_RUN_DEFAULT); }
+void EventLoop::run() {
+    uv_run(&impl_->loop, UV_RUN_DEFAULT);
+}
 
 void EventLoop::stop() {
     post([this] { uv_stop(&impl_->loop); });

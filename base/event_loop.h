@@ -1,7 +1,8 @@
 #pragma once
 // One thread's loop: descriptors, timers, and work posted by other threads. Built on libuv.
 //
-// Procedures do not see it: they get a TimerWheel and a transport. Only transports, the operator's API and main do.
+// Procedures do not see it: they get a TimerWheel and a transport. Only transports, the operator's
+// API and main do.
 
 #include <functional>
 #include <memory>
@@ -22,7 +23,8 @@ class EventLoop {
     EventLoop(const EventLoop&) = delete;
     EventLoop& operator=(const EventLoop&) = delete;
 
-    // The loop's own thread. The descriptor stays the caller's and must be unwatched before it is closed.
+    // The loop's own thread. The descriptor stays the caller's and must be unwatched before it is
+    // closed.
     void watch(int fd, unsigned interest, FdCallback callback);
     void change(int fd, unsigned interest);
     void unwatch(int fd);
@@ -33,7 +35,8 @@ class EventLoop {
     // SIGINT, SIGTERM and the like, delivered on the loop's thread.
     void on_signal(int signal, std::function<void()> callback);
 
-    // After each round of I/O and timers: the place to flush batches (sendmmsg). Called in the order added.
+    // After each round of I/O and timers: the place to flush batches (sendmmsg). Called in the
+    // order added.
     void on_idle(std::function<void()> callback);
 
     [[nodiscard]] TimerWheel& timers();

@@ -27,7 +27,8 @@ std::optional<IpAddress> IpAddress::parse(std::string_view text) {
     }
     std::array<char, INET6_ADDRSTRLEN> buffer{};
     if (text.empty() || text.size() >= buffer.size()) return std::nullopt;
-    if (text.find('\0') != std::string_view::npos) return std::nullopt;  // inet_pton would stop there
+    if (text.find('\0') != std::string_view::npos)
+        return std::nullopt;  // inet_pton would stop there
     std::copy(text.begin(), text.end(), buffer.begin());
     std::array<std::uint8_t, 16> octets{};
     if (inet_pton(AF_INET, buffer.data(), octets.data()) == 1) {
@@ -65,7 +66,8 @@ std::optional<Endpoint> Endpoint::parse(std::string_view text, std::uint16_t def
     const auto digits = text.substr(colon + 1);
     std::uint16_t port = 0;
     const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), port);
-    if (!address || error != std::errc{} || end != digits.data() + digits.size()) return std::nullopt;
+    if (!address || error != std::errc{} || end != digits.data() + digits.size())
+        return std::nullopt;
     return Endpoint{*address, port};
 }
 
@@ -94,7 +96,8 @@ Endpoint Endpoint::from_sockaddr(const sockaddr_storage& storage) {
         std::array<std::uint8_t, 16> octets{};
         std::memcpy(octets.data(), &sa.sin6_addr, 16);
         if (IN6_IS_ADDR_V4MAPPED(&sa.sin6_addr)) {
-            return {IpAddress::v4(std::span<const std::uint8_t, 4>(octets.data() + 12, 4)), ntohs(sa.sin6_port)};
+            return {IpAddress::v4(std::span<const std::uint8_t, 4>(octets.data() + 12, 4)),
+                    ntohs(sa.sin6_port)};
         }
         return {IpAddress::v6(octets), ntohs(sa.sin6_port)};
     }

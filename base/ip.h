@@ -16,7 +16,8 @@
 
 namespace gmgate {
 
-// One address. IPv4 is held in the first 4 octets, the other 12 are zero, so equality is one 16-octet comparison.
+// One address. IPv4 is held in the first 4 octets, the other 12 are zero, so equality is one
+// 16-octet comparison.
 class IpAddress {
   public:
     constexpr IpAddress() = default;
@@ -28,10 +29,12 @@ class IpAddress {
     [[nodiscard]] bool is_v6() const { return v6_; }
     [[nodiscard]] bool is_unspecified() const;
     // 4 or 16 octets in network order.
-    [[nodiscard]] std::span<const std::uint8_t> octets() const { return {octets_.data(), v6_ ? 16U : 4U}; }
+    [[nodiscard]] std::span<const std::uint8_t> octets() const {
+        return {octets_.data(), v6_ ? 16U : 4U};
+    }
     [[nodiscard]] const std::array<std::uint8_t, 16>& raw() const { return octets_; }
-    [[nodiscard]] std::string to_string() const;      // 2001:db8::1
-    [[nodiscard]] std::string to_uri_host() const;    // [2001:db8::1]
+    [[nodiscard]] std::string to_string() const;    // 2001:db8::1
+    [[nodiscard]] std::string to_uri_host() const;  // [2001:db8::1]
 
     auto operator<=>(const IpAddress&) const = default;
 
@@ -62,7 +65,9 @@ std::uint64_t hash_value(const IpAddress& address, std::uint64_t seed = 0x9E3779
 
 template <>
 struct std::hash<gmgate::IpAddress> {
-    std::size_t operator()(const gmgate::IpAddress& a) const noexcept { return gmgate::hash_value(a); }
+    std::size_t operator()(const gmgate::IpAddress& a) const noexcept {
+        return gmgate::hash_value(a);
+    }
 };
 template <>
 struct std::hash<gmgate::Endpoint> {

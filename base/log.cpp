@@ -14,11 +14,16 @@ std::atomic<Level> threshold{Level::info};
 
 spdlog::level::level_enum to_spdlog(Level level) {
     switch (level) {
-        case Level::debug: return spdlog::level::debug;
-        case Level::info: return spdlog::level::info;
-        case Level::warn: return spdlog::level::warn;
-        case Level::error: return spdlog::level::err;
-        case Level::off: break;
+        case Level::debug:
+            return spdlog::level::debug;
+        case Level::info:
+            return spdlog::level::info;
+        case Level::warn:
+            return spdlog::level::warn;
+        case Level::error:
+            return spdlog::level::err;
+        case Level::off:
+            break;
     }
     return spdlog::level::off;
 }
@@ -40,7 +45,9 @@ void configure(Level level, bool time) {
     if (!time) sink()->set_pattern("%^%-7l%$ %v");
 }
 
-bool enabled(Level level) { return level >= threshold.load(std::memory_order_relaxed) && level != Level::off; }
+bool enabled(Level level) {
+    return level >= threshold.load(std::memory_order_relaxed) && level != Level::off;
+}
 
 void write(Level level, std::string_view area, std::string_view text) {
     constexpr std::size_t longest = 2048;
@@ -56,12 +63,18 @@ void write(Level level, std::string_view area, std::string_view text) {
 }
 
 bool parse_level(std::string_view text, Level& level) {
-    if (text == "debug") level = Level::debug;
-    else if (text == "info") level = Level::info;
-    else if (text == "warn") level = Level::warn;
-    else if (text == "error") level = Level::error;
-    else if (text == "off") level = Level::off;
-    else return false;
+    if (text == "debug")
+        level = Level::debug;
+    else if (text == "info")
+        level = Level::info;
+    else if (text == "warn")
+        level = Level::warn;
+    else if (text == "error")
+        level = Level::error;
+    else if (text == "off")
+        level = Level::off;
+    else
+        return false;
     return true;
 }
 

@@ -1,7 +1,9 @@
 #pragma once
-// Log lines for operators: `log::warn("registration", "{}: {}", impi, reason)`. Any thread. Never on the fast path. Never a key (S1).
+// Log lines for operators: `log::warn("registration", "{}: {}", impi, reason)`. Any thread. Never
+// on the fast path. Never a key (S1).
 //
-// The text is formatted with fmt; the sink is spdlog, kept out of this header because it is slow to compile.
+// The text is formatted with fmt; the sink is spdlog, kept out of this header because it is slow to
+// compile.
 
 #include <fmt/core.h>
 
@@ -15,7 +17,8 @@ enum class Level : unsigned char { debug, info, warn, error, off };
 // To stderr; with `time` each line begins with the wall clock. Call once, before threads start.
 void configure(Level level, bool time);
 [[nodiscard]] bool enabled(Level level);
-// One line: control characters in `text` are replaced by '?', so a stranger's message cannot forge lines. Cut at 2 KiB.
+// One line: control characters in `text` are replaced by '?', so a stranger's message cannot forge
+// lines. Cut at 2 KiB.
 void write(Level level, std::string_view area, std::string_view text);
 // "debug", "info", "warn", "error", "off"; false if it is none of them.
 bool parse_level(std::string_view text, Level& level);

@@ -4,12 +4,14 @@
 
 namespace gmgate::metrics {
 
-Histogram::Histogram(std::vector<double> bounds) : bounds_(std::move(bounds)), counts_(bounds_.size() + 1) {}
+Histogram::Histogram(std::vector<double> bounds)
+    : bounds_(std::move(bounds)), counts_(bounds_.size() + 1) {}
 
 void Histogram::observe(double seconds) {
     const auto it = std::lower_bound(bounds_.begin(), bounds_.end(), seconds);
     counts_[static_cast<std::size_t>(it - bounds_.begin())].fetch_add(1, std::memory_order_relaxed);
-    nanoseconds_.fetch_add(static_cast<std::uint64_t>(std::max(seconds, 0.0) * 1e9), std::memory_order_relaxed);
+    nanoseconds_.fetch_add(static_cast<std::uint64_t>(std::max(seconds, 0.0) * 1e9),
+                           std::memory_order_relaxed);
 }
 
 std::vector<std::uint64_t> Histogram::counts() const {
@@ -19,7 +21,9 @@ std::vector<std::uint64_t> Histogram::counts() const {
     return out;
 }
 
-double Histogram::sum() const { return static_cast<double>(nanoseconds_.load(std::memory_order_relaxed)) / 1e9; }
+double Histogram::sum() const {
+    return static_cast<double>(nanoseconds_.load(std::memory_order_relaxed)) / 1e9;
+}
 
 std::uint64_t Histogram::count() const {
     std::uint64_t n = 0;
@@ -28,8 +32,9 @@ std::uint64_t Histogram::count() const {
 }
 
 Registry::Entry* Registry::find(const std::string& name, const Labels& labels) {
-    const auto it = std::find_if(entries_.begin(), entries_.end(),
-                                 [&](const Entry& e) { return e.name == name && e.labels == labels; });
+    const auto it = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& e) {
+        return e.name == name && e.labels == labels;
+    });
     return it == entries_.end() ? nullptr : &*it;
 }
 
@@ -37,7 +42,14 @@ Counter& Registry::counter(std::string name, std::string help, Labels labels) {
     const std::scoped_lock lock(mutex_);
     if (Entry* e = find(name, labels); e != nullptr && e->counter != nullptr) return *e->counter;
     Counter& c = counters_.emplace_back();
-    entries_.push_back({std::move(name), std::move(help), Kind::counter, std::move(labels), &c, nullptr, nullptr, {}});
+    entries_.push_back({std::move(name),
+                        std::move(help),
+                        Kind::counter,
+                        std::move(labels),
+                        &c,
+                        nullptr,
+                        nullptr,
+                        {}});
     return c;
 }
 
@@ -45,21 +57,39 @@ Gauge& Registry::gauge(std::string name, std::string help, Labels labels) {
     const std::scoped_lock lock(mutex_);
     if (Entry* e = find(name, labels); e != nullptr && e->gauge != nullptr) return *e->gauge;
     Gauge& g = gauges_.emplace_back();
-    entries_.push_back({std::move(name), std::move(help), Kind::gauge, std::move(labels), nullptr, &g, nullptr, {}});
+    entries_.push_back({std::move(name),
+                        std::move(help),
+                        Kind::gauge,
+                        std::move(labels),
+                        nullptr,
+                        &g,
+                        nullptr,
+                        {}});
     return g;
 }
 
-Histogram& Registry::histogram(std::string name, std::string help, std::vector<double> bounds, Labels labels) {
+Histogram& Registry::histogram(std::string name, std::string help, std::vector<double> bounds,
+                               Labels labels) {
     const std::scoped_lock lock(mutex_);
-    if (Entry* e = find(name, labels); e != nullptr && e->histogram != nullptr) return *e->histogram;
+    if (Entry* e = find(name, labels); e != nullptr && e->histogram != nullptr)
+        return *e->histogram;
     Histogram& h = histograms_.emplace_back(std::move(bounds));
-    entries_.push_back({std::move(name), std::move(help), Kind::histogram, std::move(labels), nullptr, nullptr, &h, {}});
+    entries_.push_back({std::move(name),
+                        std::move(help),
+                        Kind::histogram,
+                        std::move(labels),
+                        nullptr,
+                        nullptr,
+                        &h,
+                        {}});
     return h;
 }
 
-void Registry::function(std::string name, std::string help, Kind kind, Labels labels, std::function<double()> read) {
+void Registry::function(std::string name, std::string help, Kind kind, Labels labels,
+                        std::function<double()> read) {
     const std::scoped_lock lock(mutex_);
-    entries_.push_back({std::move(name), std::move(help), kind, std::move(labels), nullptr, nullptr, nullptr, std::move(read)});
+    entries_.push_back({std::move(name), std::move(help), kind, std::move(labels), nullptr, nullptr,
+                        nullptr, std::move(read)});
 }
 
 std::vector<Sample> Registry::collect() const {
@@ -68,9 +98,12 @@ std::vector<Sample> Registry::collect() const {
     out.reserve(entries_.size());
     for (const Entry& e : entries_) {
         Sample s{e.name, e.help, e.kind, e.labels, 0, e.histogram};
-        if (e.counter != nullptr) s.value = static_cast<double>(e.counter->value());
-        else if (e.gauge != nullptr) s.value = static_cast<double>(e.gauge->value());
-        else if (e.read) s.value = e.read();
+        if (e.counter != nullptr)
+            s.value = static_cast<double>(e.counter->value());
+        else if (e.gauge != nullptr)
+            s.value = static_cast<double>(e.gauge->value());
+        else if (e.read)
+            s.value = e.read();
         out.push_back(std::move(s));
     }
     return out;

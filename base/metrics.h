@@ -1,6 +1,7 @@
 #pragma once
-// Counters, gauges and histograms that cost one relaxed atomic add. The registry knows names, help and labels; the exporter
-// (control/ops) reads it and speaks Prometheus. Names follow Prometheus conventions: gmgate_…_total, _seconds, _bytes.
+// Counters, gauges and histograms that cost one relaxed atomic add. The registry knows names, help
+// and labels; the exporter (control/ops) reads it and speaks Prometheus. Names follow Prometheus
+// conventions: gmgate_…_total, _seconds, _bytes.
 
 #include <atomic>
 #include <cstdint>
@@ -59,19 +60,23 @@ struct Sample {
     std::string help;
     Kind kind = Kind::counter;
     Labels labels;
-    double value = 0;                       // counter, gauge
-    const Histogram* histogram = nullptr;   // histogram
+    double value = 0;                      // counter, gauge
+    const Histogram* histogram = nullptr;  // histogram
 };
 
-// Registration at start-up and reading are locked; what it hands out lives as long as the registry and is lock-free.
+// Registration at start-up and reading are locked; what it hands out lives as long as the registry
+// and is lock-free.
 class Registry {
   public:
     // The same name and labels give the same object.
     Counter& counter(std::string name, std::string help, Labels labels = {});
     Gauge& gauge(std::string name, std::string help, Labels labels = {});
-    Histogram& histogram(std::string name, std::string help, std::vector<double> bounds, Labels labels = {});
-    // Values kept elsewhere (per-worker counters of the fast path): `read` is called at each scrape, on the scraper's thread.
-    void function(std::string name, std::string help, Kind kind, Labels labels, std::function<double()> read);
+    Histogram& histogram(std::string name, std::string help, std::vector<double> bounds,
+                         Labels labels = {});
+    // Values kept elsewhere (per-worker counters of the fast path): `read` is called at each
+    // scrape, on the scraper's thread.
+    void function(std::string name, std::string help, Kind kind, Labels labels,
+                  std::function<double()> read);
 
     [[nodiscard]] std::vector<Sample> collect() const;
 

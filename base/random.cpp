@@ -26,7 +26,9 @@ std::string Random::token(std::size_t octets) {
     return text;
 }
 
-SystemRandom::~SystemRandom() { wipe(pool_); }
+SystemRandom::~SystemRandom() {
+    wipe(pool_);
+}
 
 void SystemRandom::fill(std::span<std::uint8_t> out) {
     while (!out.empty()) {
@@ -34,7 +36,8 @@ void SystemRandom::fill(std::span<std::uint8_t> out) {
             std::size_t have = 0;
             while (have < pool_.size()) {
                 const ssize_t n = getrandom(pool_.data() + have, pool_.size() - have, 0);
-                if (n < 0 && errno != EINTR) std::abort();  // no randomness, no security: there is no way on
+                if (n < 0 && errno != EINTR)
+                    std::abort();  // no randomness, no security: there is no way on
                 if (n > 0) have += static_cast<std::size_t>(n);
             }
             used_ = 0;

@@ -28,7 +28,8 @@ class Random {
     std::string token(std::size_t octets);
 };
 
-// getrandom(2), buffered (64 octets at a time would be a system call a tag): one instance per thread.
+// getrandom(2), buffered (64 octets at a time would be a system call a tag): one instance per
+// thread.
 class SystemRandom final : public Random {
   public:
     ~SystemRandom() override;

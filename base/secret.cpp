@@ -39,7 +39,8 @@ constexpr std::size_t grain = 16;
 constexpr std::size_t largest_block = 1024;
 constexpr std::size_t slab_bytes = 256UL * 1024;
 
-// Free lists by size class of 16 octets. Slabs are never given back: the process' peak is bounded by the SA limits.
+// Free lists by size class of 16 octets. Slabs are never given back: the process' peak is bounded
+// by the SA limits.
 class SlabSet {
   public:
     void* allocate(std::size_t bytes) {
@@ -82,7 +83,8 @@ class SlabSet {
     std::uint8_t* end_ = nullptr;
 };
 
-// Memory, like malloc's arena: shared by the process, holds no behaviour. Never destroyed, so that statics may use it.
+// Memory, like malloc's arena: shared by the process, holds no behaviour. Never destroyed, so that
+// statics may use it.
 SlabSet& slabs() {
     static SlabSet* const set = new SlabSet;  // NOLINT(cppcoreguidelines-owning-memory)
     return *set;
@@ -107,7 +109,8 @@ void secret_deallocate(void* p, std::size_t bytes) noexcept {
     munmap(p, round_to_pages(bytes));
 }
 
-SecretPages::SecretPages(std::size_t bytes) : data_(map_secret(round_to_pages(bytes))), size_(round_to_pages(bytes)) {}
+SecretPages::SecretPages(std::size_t bytes)
+    : data_(map_secret(round_to_pages(bytes))), size_(round_to_pages(bytes)) {}
 
 SecretPages::~SecretPages() {
     if (data_ != nullptr) {

@@ -18,14 +18,18 @@ void wipe(std::array<T, N>& a) {
 }
 
 // Constant-time: for ICVs, RES and digests.
-[[nodiscard]] bool equal_constant_time(std::span<const std::uint8_t> a, std::span<const std::uint8_t> b);
+[[nodiscard]] bool equal_constant_time(std::span<const std::uint8_t> a,
+                                       std::span<const std::uint8_t> b);
 
-// A key of fixed length. Cannot be printed; copies are deliberate (`copy`); wiped on destruction and when moved from.
+// A key of fixed length. Cannot be printed; copies are deliberate (`copy`); wiped on destruction
+// and when moved from.
 template <std::size_t N>
 class Secret {
   public:
     Secret() = default;
-    explicit Secret(std::span<const std::uint8_t, N> bytes) { std::memcpy(bytes_.data(), bytes.data(), N); }
+    explicit Secret(std::span<const std::uint8_t, N> bytes) {
+        std::memcpy(bytes_.data(), bytes.data(), N);
+    }
     ~Secret() { wipe(bytes_); }
     Secret(const Secret&) = delete;
     Secret& operator=(const Secret&) = delete;
@@ -42,14 +46,17 @@ class Secret {
     // The one way to the octets; whoever calls it must not let them reach text.
     [[nodiscard]] std::span<const std::uint8_t, N> reveal() const { return bytes_; }
     [[nodiscard]] std::span<std::uint8_t, N> writable() { return bytes_; }
-    [[nodiscard]] bool operator==(const Secret& o) const { return equal_constant_time(bytes_, o.bytes_); }
+    [[nodiscard]] bool operator==(const Secret& o) const {
+        return equal_constant_time(bytes_, o.bytes_);
+    }
 
   private:
     std::array<std::uint8_t, N> bytes_{};
 };
 
-// Whole pages outside core dumps (MADV_DONTDUMP), locked where the limit allows, wiped before they are unmapped.
-// For what holds many keys: SA tables, receive buffers, the pools of per-registration state. Not thread-safe to move.
+// Whole pages outside core dumps (MADV_DONTDUMP), locked where the limit allows, wiped before they
+// are unmapped. For what holds many keys: SA tables, receive buffers, the pools of per-registration
+// state. Not thread-safe to move.
 class SecretPages {
   public:
     SecretPages() = default;
@@ -67,9 +74,10 @@ class SecretPages {
     std::size_t size_ = 0;
 };
 
-// Allocator for containers whose elements hold keys: blocks come from SecretPages-like slabs outside core dumps and are wiped
-// when given back. One process-wide slab set behind a lock; allocation is O(1) for node-sized blocks (up to 1 KiB).
-void* secret_allocate(std::size_t bytes);               // throws std::bad_alloc
+// Allocator for containers whose elements hold keys: blocks come from SecretPages-like slabs
+// outside core dumps and are wiped when given back. One process-wide slab set behind a lock;
+// allocation is O(1) for node-sized blocks (up to 1 KiB).
+void* secret_allocate(std::size_t bytes);  // throws std::bad_alloc
 void secret_deallocate(void* p, std::size_t bytes) noexcept;
 
 template <class T>
@@ -77,11 +85,14 @@ struct SecretAllocator {
     using value_type = T;
     SecretAllocator() = default;
     template <class U>
-    SecretAllocator(const SecretAllocator<U>&) {}  // NOLINT(google-explicit-constructor): an allocator converts
+    SecretAllocator(const SecretAllocator<U>&) {
+    }  // NOLINT(google-explicit-constructor): an allocator converts
     T* allocate(std::size_t n) { return static_cast<T*>(secret_allocate(n * sizeof(T))); }
     void deallocate(T* p, std::size_t n) noexcept { secret_deallocate(p, n * sizeof(T)); }
     template <class U>
-    bool operator==(const SecretAllocator<U>&) const { return true; }
+    bool operator==(const SecretAllocator<U>&) const {
+        return true;
+    }
 };
 
 // unique_ptr whose object lies in secret memory: `auto ck = make_secret<Keys>();`

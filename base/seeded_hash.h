@@ -1,5 +1,6 @@
 #pragma once
-// Keyed hash (SipHash-1-3) for tables whose keys strangers choose: without the key they cannot make them collide.
+// Keyed hash (SipHash-1-3) for tables whose keys strangers choose: without the key they cannot make
+// them collide.
 
 #include <bit>
 #include <cstdint>

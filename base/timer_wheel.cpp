@@ -68,7 +68,8 @@ void TimerWheel::start_at(Timer& timer, TimePoint when) {
     if (size_ == 0) current_ = std::max(current_, tick_of(clock_.now()));
     timer.wheel_ = this;
     // Rounded up: a timer never fires early.
-    const TimePoint up = when > TimePoint::max() - tick_length ? when : when + tick_length - Duration(1);
+    const TimePoint up =
+        when > TimePoint::max() - tick_length ? when : when + tick_length - Duration(1);
     timer.tick_ = std::max(tick_of(up), current_);
     ++size_;
     insert(timer);
@@ -113,14 +114,16 @@ bool TimerWheel::advance(std::size_t budget) {
             if (budget-- == 0) return true;
             Timer* t = due_.head.next_;
             unlink(*t);
-            if (t->callback_ != nullptr) t->callback_(t->context_);  // may start, stop or destroy any timer
+            if (t->callback_ != nullptr)
+                t->callback_(t->context_);  // may start, stop or destroy any timer
         }
         if (current_ > target) return false;
         if (size_ == 0) {  // nothing to walk past
             current_ = target + 1;
             return false;
         }
-        // Tick `current_` is due. Entering a new round of a level brings down that level's slot first.
+        // Tick `current_` is due. Entering a new round of a level brings down that level's slot
+        // first.
         const std::size_t index = current_ & (slots - 1);
         if (index == 0 && current_ != 0) {
             for (unsigned level = 1; level < levels; ++level) {
@@ -129,8 +132,9 @@ bool TimerWheel::advance(std::size_t budget) {
                 if (slot != 0) break;
             }
             if (!cascade_.empty()) {
-                // Timers of this tick land in wheel_[0][0] and are taken on the next turn of this loop, which must not cascade
-                // again: an emptied slot stays empty until a full round later, so repeating is harmless.
+                // Timers of this tick land in wheel_[0][0] and are taken on the next turn of this
+                // loop, which must not cascade again: an emptied slot stays empty until a full
+                // round later, so repeating is harmless.
                 continue;
             }
         }

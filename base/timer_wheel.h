@@ -1,6 +1,7 @@
 #pragma once
-// Hierarchical timing wheel: start, restart and stop are O(1), whatever the number of timers; expiry is O(1) amortised.
-// Ticks are 1 ms. One thread. Driven by an injected clock, so a test advances 240 s in no time.
+// Hierarchical timing wheel: start, restart and stop are O(1), whatever the number of timers;
+// expiry is O(1) amortised. Ticks are 1 ms. One thread. Driven by an injected clock, so a test
+// advances 240 s in no time.
 
 #include <array>
 #include <cstddef>
@@ -13,7 +14,8 @@ namespace gmgate {
 
 class TimerWheel;
 
-// Intrusive: lives inside the object it times; no allocation. Stops itself when destroyed. Does not move.
+// Intrusive: lives inside the object it times; no allocation. Stops itself when destroyed. Does not
+// move.
 class Timer {
   public:
     using Callback = void (*)(void* context);
@@ -59,11 +61,13 @@ class TimerWheel {
     void start(Timer& timer, Duration after);
     void start_at(Timer& timer, TimePoint when);
 
-    // Fires what is due, at most `budget` steps of work (a callback or a timer moved between levels), so that a million
-    // timers due at once cannot stall the loop. Returns true if work is left: call again soon.
+    // Fires what is due, at most `budget` steps of work (a callback or a timer moved between
+    // levels), so that a million timers due at once cannot stall the loop. Returns true if work is
+    // left: call again soon.
     bool advance(std::size_t budget = std::numeric_limits<std::size_t>::max());
 
-    // How long until advance() has something to do; Duration::max() if there is no timer. May be early, never late.
+    // How long until advance() has something to do; Duration::max() if there is no timer. May be
+    // early, never late.
     [[nodiscard]] Duration until_next() const;
     [[nodiscard]] std::size_t size() const { return size_; }
     [[nodiscard]] TimePoint now() const { return clock_.now(); }

@@ -1,8 +1,9 @@
 #pragma once
 // The configuration of gmgated as plain values, and the loader that fills it from YAML.
 //
-// Only control/app includes this header; it hands each part the plain values that part asks for. The annotated example,
-// config/gmgated.yaml, documents every key with unit, range and default; a test keeps the two equal.
+// Only control/app includes this header; it hands each part the plain values that part asks for.
+// The annotated example, config/gmgated.yaml, documents every key with unit, range and default; a
+// test keeps the two equal.
 
 #include <chrono>
 #include <cstddef>
@@ -48,16 +49,19 @@ struct Route {
 
 // Who we are in SIP.
 struct Gateway {
-    std::string name;             // host of Path and Record-Route (E1, E2): a DNS name or an address
+    std::string name;  // host of Path and Record-Route (E1, E2): a DNS name or an address
     std::string visited_network;  // P-Visited-Network-ID (E1); default: `name`
 };
 
 // The side of the phones.
 struct Gm {
-    std::string interface;          // the NIC the fast path takes over
-    std::string tap = "gm0";        // our interface in the host stack, made by the fast path; at most 15 octets
-    std::vector<Prefix> addresses;  // set on `tap`; at least one, at most one per family; phones register to them
-    std::vector<Route> routes;      // set on `tap` too: where the phones are, if not on its own networks
+    std::string interface;  // the NIC the fast path takes over
+    std::string tap =
+        "gm0";  // our interface in the host stack, made by the fast path; at most 15 octets
+    std::vector<Prefix>
+        addresses;  // set on `tap`; at least one, at most one per family; phones register to them
+    std::vector<Route>
+        routes;  // set on `tap` too: where the phones are, if not on its own networks
     std::uint16_t unprotected_port = 5060;
     PortRange port_ps{6100, 6103};  // A5: never 5060/5061; the three do not overlap
     PortRange port_pc{6200, 6231};
@@ -78,20 +82,20 @@ enum class Idle : unsigned char { adaptive, poll };
 enum class Crypto : unsigned char { automatic, ipsec_mb, openssl };
 
 struct Dpdk {
-    unsigned workers = 1;         // fast-path threads, 1–15
-    unsigned memory_mb = 512;     // what DPDK may take, MiB, 64–1048576
-    bool hugepages = false;       // false: ordinary memory
-    Idle idle = Idle::adaptive;   // adaptive: sleeps when nothing comes
+    unsigned workers = 1;        // fast-path threads, 1–15
+    unsigned memory_mb = 512;    // what DPDK may take, MiB, 64–1048576
+    bool hugepages = false;      // false: ordinary memory
+    Idle idle = Idle::adaptive;  // adaptive: sleeps when nothing comes
     Crypto crypto = Crypto::automatic;
-    std::uint32_t max_sets = 131072;      // SA sets the tables can hold, 16–2097152
-    std::uint32_t replay_window = 128;    // packets, multiple of 64, 64–1024 (A1)
-    std::string device;                   // DPDK device in place of af_packet on gm.interface; empty: af_packet
+    std::uint32_t max_sets = 131072;    // SA sets the tables can hold, 16–2097152
+    std::uint32_t replay_window = 128;  // packets, multiple of 64, 64–1024 (A1)
+    std::string device;  // DPDK device in place of af_packet on gm.interface; empty: af_packet
 };
 
-enum class MissingEalg : unsigned char { null, refuse };                 // A8
-enum class ConsistencyFailure : unsigned char { reject, silent };        // C8
-enum class UnprotectedOther : unsigned char { reject, drop };            // A6
-enum class ServiceRouteMismatch : unsigned char { replace, reject };     // E2
+enum class MissingEalg : unsigned char { null, refuse };              // A8
+enum class ConsistencyFailure : unsigned char { reject, silent };     // C8
+enum class UnprotectedOther : unsigned char { reject, drop };         // A6
+enum class ServiceRouteMismatch : unsigned char { replace, reject };  // E2
 
 struct Security {
     // Our list, most preferred first (A8); not empty, no pair twice. Default: all of A9 but 3DES.
@@ -110,29 +114,31 @@ struct Security {
 };
 
 struct Timers {
-    Duration reg_await_auth = std::chrono::seconds(240);   // life of registration SAs (B2, C5)
-    Duration t1 = std::chrono::milliseconds(500);          // RFC 3261 T1
-    Duration lifetime_margin = std::chrono::seconds(30);   // added to the granted expiry (B5)
-    Duration drain = std::chrono::seconds(32);             // an old set's longest life after the switch, 64*T1 (D2)
-    Duration spi_quarantine = std::chrono::seconds(60);    // a released SPI rests this long (A4)
+    Duration reg_await_auth = std::chrono::seconds(240);  // life of registration SAs (B2, C5)
+    Duration t1 = std::chrono::milliseconds(500);         // RFC 3261 T1
+    Duration lifetime_margin = std::chrono::seconds(30);  // added to the granted expiry (B5)
+    Duration drain =
+        std::chrono::seconds(32);  // an old set's longest life after the switch, 64*T1 (D2)
+    Duration spi_quarantine = std::chrono::seconds(60);  // a released SPI rests this long (A4)
 };
 
 // S3: nothing a stranger can do grows memory past these.
 struct Limits {
-    std::size_t registrations = 100000;           // registered phones
-    std::size_t pending = 20000;                  // registrations not yet authenticated, all sources
-    std::size_t pending_per_source = 8;           // of one IP address
-    double register_rate_per_source = 5;          // unprotected REGISTERs a second, one IP address, sustained
-    std::size_t register_burst_per_source = 20;   // and at once
-    double register_rate_total = 5000;            // unprotected REGISTERs a second, all sources
+    std::size_t registrations = 100000;  // registered phones
+    std::size_t pending = 20000;         // registrations not yet authenticated, all sources
+    std::size_t pending_per_source = 8;  // of one IP address
+    double register_rate_per_source =
+        5;  // unprotected REGISTERs a second, one IP address, sustained
+    std::size_t register_burst_per_source = 20;  // and at once
+    double register_rate_total = 5000;           // unprotected REGISTERs a second, all sources
     std::size_t tcp_connections = 20000;
     std::size_t tcp_connections_per_source = 8;
-    std::size_t trace_records = 65536;            // messages remembered for `gmctl trace`
+    std::size_t trace_records = 65536;  // messages remembered for `gmctl trace`
 };
 
 struct Ops {
     std::string socket = "/run/gmgate/gmgated.sock";  // at most 107 octets
-    std::string group;                                // group that may use it; empty: the process's own
+    std::string group;  // group that may use it; empty: the process's own
     // Where Prometheus scrapes; nullopt: `metrics: off`.
     std::optional<Endpoint> metrics = Endpoint{*IpAddress::parse("127.0.0.1"), 9464};
 };
@@ -164,15 +170,16 @@ struct Config {
     Source source;
 };
 
-// Reads and checks the file. All mistakes are found in one run: Error.text holds one line per mistake, separated by '\n',
-// none at the end, sorted by line: "gmgated.yaml:12: gm.port_ps: what is wrong; what to do".
-// ErrorKind: io (cannot be read), invalid (everything else).
+// Reads and checks the file. All mistakes are found in one run: Error.text holds one line per
+// mistake, separated by '\n', none at the end, sorted by line: "gmgated.yaml:12: gm.port_ps: what
+// is wrong; what to do". ErrorKind: io (cannot be read), invalid (everything else).
 [[nodiscard]] Result<Config> load(const std::string& path);
 // The same for text in memory; `name` stands for the file in error lines. At most 1 MiB.
 [[nodiscard]] Result<Config> load_string(std::string_view text, const std::string& name);
 
-// What this machine must give: the interface, the group, the rights. One line per problem, as above; empty: all there.
-// Reads /sys/class/net, /etc/group and the process's capabilities; changes nothing.
+// What this machine must give: the interface, the group, the rights. One line per problem, as
+// above; empty: all there. Reads /sys/class/net, /etc/group and the process's capabilities; changes
+// nothing.
 [[nodiscard]] std::vector<std::string> check_environment(const Config& config);
 
 // The part of the system check_environment looks at; tests give their own.
@@ -184,6 +191,7 @@ struct Environment {
     unsigned long free_huge_pages = 0;
     static Environment of_this_process();
 };
-[[nodiscard]] std::vector<std::string> check_environment(const Config& config, const Environment& environment);
+[[nodiscard]] std::vector<std::string> check_environment(const Config& config,
+                                                         const Environment& environment);
 
 }  // namespace gmgate::config

@@ -22,7 +22,8 @@ bool group_exists(const std::string& name) {
     group entry{};
     group* found = nullptr;
     std::vector<char> buffer(16384);
-    while (::getgrnam_r(name.c_str(), &entry, buffer.data(), buffer.size(), &found) == ERANGE && buffer.size() < (1U << 20U)) {
+    while (::getgrnam_r(name.c_str(), &entry, buffer.data(), buffer.size(), &found) == ERANGE &&
+           buffer.size() < (1U << 20U)) {
         buffer.resize(buffer.size() * 2);
     }
     return found != nullptr;
@@ -35,7 +36,9 @@ Environment Environment::of_this_process() {
     __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
     std::array<__user_cap_data_struct, _LINUX_CAPABILITY_U32S_3> data{};
     if (::syscall(SYS_capget, &header, data.data()) == 0) {
-        const auto has = [&](unsigned cap) { return (data[cap / 32].effective & (1U << (cap % 32))) != 0; };
+        const auto has = [&](unsigned cap) {
+            return (data[cap / 32].effective & (1U << (cap % 32))) != 0;
+        };
         e.net_admin = has(CAP_NET_ADMIN);
         e.net_raw = has(CAP_NET_RAW);
         e.bpf = has(CAP_BPF) || has(CAP_SYS_ADMIN);
@@ -58,7 +61,9 @@ std::vector<std::string> check_environment(const Config& config) {
 
 std::vector<std::string> check_environment(const Config& config, const Environment& environment) {
     std::vector<std::string> out;
-    const auto add = [&](const std::string& key, const std::string& what) { out.push_back(config.source.at(key) + what); };
+    const auto add = [&](const std::string& key, const std::string& what) {
+        out.push_back(config.source.at(key) + what);
+    };
 
     // With a device of its own the fast path needs no interface of the host.
     if (config.dpdk.device.empty()) {
@@ -71,15 +76,18 @@ std::vector<std::string> check_environment(const Config& config, const Environme
         if (std::find(names.begin(), names.end(), config.gm.interface) == names.end()) {
             std::sort(names.begin(), names.end());
             const std::string all = fmt::format("{}", fmt::join(names, ", "));
-            add("gm.interface", fmt::format("this machine has no interface '{}'; it has {}", config.gm.interface,
-                                            all.empty() ? "none" : printable(all, 200)));
+            add("gm.interface",
+                fmt::format("this machine has no interface '{}'; it has {}", config.gm.interface,
+                            all.empty() ? "none" : printable(all, 200)));
         }
     }
     if (config.dpdk.hugepages && environment.free_huge_pages == 0) {
-        add("dpdk.hugepages", "no huge pages are free; reserve some (sysctl vm.nr_hugepages=256) or write false");
+        add("dpdk.hugepages",
+            "no huge pages are free; reserve some (sysctl vm.nr_hugepages=256) or write false");
     }
     if (!config.ops.group.empty() && !group_exists(config.ops.group)) {
-        add("ops.group", fmt::format("this machine has no group '{}'; create it (groupadd --system {}) or leave the key out",
+        add("ops.group", fmt::format("this machine has no group '{}'; create it (groupadd --system "
+                                     "{}) or leave the key out",
                                      printable(config.ops.group), printable(config.ops.group)));
     }
     std::vector<std::string_view> lacking;
@@ -87,7 +95,8 @@ std::vector<std::string> check_environment(const Config& config, const Environme
     if (!environment.net_raw) lacking.emplace_back("CAP_NET_RAW");
     if (!environment.bpf) lacking.emplace_back("CAP_BPF");
     if (!lacking.empty()) {
-        add("backend", fmt::format("no permission for the packet layer: {} missing; run gmgated as root or by its systemd unit",
+        add("backend", fmt::format("no permission for the packet layer: {} missing; run gmgated as "
+                                   "root or by its systemd unit",
                                    fmt::join(lacking, ", ")));
     }
     return out;

@@ -32,7 +32,8 @@ bool is_host_name(std::string_view text) {
     while (!text.empty()) {
         const std::size_t dot = std::min(text.find('.'), text.size());
         const std::string_view label = text.substr(0, dot);
-        if (label.empty() || label.size() > 63 || label.front() == '-' || label.back() == '-') return false;
+        if (label.empty() || label.size() > 63 || label.front() == '-' || label.back() == '-')
+            return false;
         for (const char c : label) {
             const char l = ascii_lower(c);
             if (!((l >= 'a' && l <= 'z') || (c >= '0' && c <= '9') || c == '-')) return false;
@@ -46,9 +47,8 @@ bool is_host_name(std::string_view text) {
 // As the kernel has it (IFNAMSIZ): what `ip link` accepts.
 bool is_interface_name(std::string_view text) {
     if (text.empty() || text.size() > 15 || text == "." || text == "..") return false;
-    return std::all_of(text.begin(), text.end(), [](char c) {
-        return c > 0x20 && c < 0x7F && c != '/' && c != ':';
-    });
+    return std::all_of(text.begin(), text.end(),
+                       [](char c) { return c > 0x20 && c < 0x7F && c != '/' && c != ':'; });
 }
 
 bool is_multicast(const IpAddress& a) {
@@ -60,7 +60,8 @@ std::optional<Prefix> parse_prefix(std::string_view text) {
     if (slash == std::string_view::npos) return std::nullopt;
     const std::optional<IpAddress> address = IpAddress::parse(text.substr(0, slash));
     const std::string_view length = text.substr(slash + 1);
-    if (!address || length.empty() || length.size() > 3 || length.find_first_not_of("0123456789") != std::string_view::npos) {
+    if (!address || length.empty() || length.size() > 3 ||
+        length.find_first_not_of("0123456789") != std::string_view::npos) {
         return std::nullopt;
     }
     unsigned n = 0;
@@ -76,7 +77,8 @@ std::optional<Route> parse_route(std::string_view text) {
     const std::optional<IpAddress> router = IpAddress::parse(trim(text.substr(via + 5)));
     const std::string_view to = trim(text.substr(0, via));
     if (!router || router->is_unspecified() || is_multicast(*router)) return std::nullopt;
-    if (to == "default") return Route{*parse_prefix(router->is_v6() ? "::/0" : "0.0.0.0/0"), *router};
+    if (to == "default")
+        return Route{*parse_prefix(router->is_v6() ? "::/0" : "0.0.0.0/0"), *router};
     const std::optional<Prefix> prefix = parse_prefix(to);
     if (!prefix || prefix->address.is_v6() != router->is_v6()) return std::nullopt;
     return Route{*prefix, *router};
@@ -85,13 +87,16 @@ std::optional<Route> parse_route(std::string_view text) {
 std::string range_text(const PortRange& r) {
     return r.first == r.last ? fmt::format("{}", r.first) : fmt::format("{}-{}", r.first, r.last);
 }
-bool overlap(const PortRange& a, const PortRange& b) { return a.first <= b.last && b.first <= a.last; }
+bool overlap(const PortRange& a, const PortRange& b) {
+    return a.first <= b.last && b.first <= a.last;
+}
 
 void read_gateway(Section s, Gateway& c) {
     if (s.text("name", c.name)) {
         const std::optional<IpAddress> address = IpAddress::parse(c.name);
         if (!address && !is_host_name(c.name)) {
-            s.wrong("name", fmt::format("'{}' is neither a host name nor an address; write one such as pcscf.visited.example",
+            s.wrong("name", fmt::format("'{}' is neither a host name nor an address; write one "
+                                        "such as pcscf.visited.example",
                                         printable(c.name)));
         } else if (address) {
             c.name = address->to_uri_host();
@@ -101,8 +106,9 @@ void read_gateway(Section s, Gateway& c) {
     }
     if (s.text("visited_network", c.visited_network)) {
         if (!is_host_name(c.visited_network)) {
-            s.wrong("visited_network", fmt::format("'{}' is not a domain name; write one such as visited.example",
-                                                   printable(c.visited_network)));
+            s.wrong("visited_network",
+                    fmt::format("'{}' is not a domain name; write one such as visited.example",
+                                printable(c.visited_network)));
         }
     } else {
         c.visited_network = c.name;
@@ -114,8 +120,11 @@ void check_protected(Section& s, std::string_view key, const PortRange& ports) {
     for (const std::uint16_t sip : {std::uint16_t{5060}, std::uint16_t{5061}}) {
         if (!ports.contains(sip)) continue;
         s.wrong(key, ports.first == ports.last
-                         ? fmt::format("{} is not allowed as a protected port (A5); choose 1024-65535 without 5060 and 5061", sip)
-                         : fmt::format("{} holds {}, which is not allowed as a protected port (A5); choose 1024-65535 without "
+                         ? fmt::format("{} is not allowed as a protected port (A5); choose "
+                                       "1024-65535 without 5060 and 5061",
+                                       sip)
+                         : fmt::format("{} holds {}, which is not allowed as a protected port "
+                                       "(A5); choose 1024-65535 without "
                                        "5060 and 5061",
                                        range_text(ports), sip));
         return;
@@ -126,35 +135,53 @@ void read_gm(Section s, Gm& c, bool has_device) {
     const auto interface = [&s](std::string_view key, std::string& out) {
         std::string text;
         if (!s.text(key, text)) return;
-        if (is_interface_name(text)) out = std::move(text);
-        else s.wrong(key, fmt::format("'{}' cannot be an interface's name; at most 15 characters, no blank, no '/'", printable(text)));
+        if (is_interface_name(text))
+            out = std::move(text);
+        else
+            s.wrong(
+                key,
+                fmt::format(
+                    "'{}' cannot be an interface's name; at most 15 characters, no blank, no '/'",
+                    printable(text)));
     };
     interface("interface", c.interface);
     interface("tap", c.tap);
-    if (c.interface.empty() && !has_device) s.missing("interface", "name the network interface the phones are behind, as 'ip link' shows it");
+    if (c.interface.empty() && !has_device)
+        s.missing("interface",
+                  "name the network interface the phones are behind, as 'ip link' shows it");
     if (!c.interface.empty() && c.interface == c.tap) {
-        s.wrong("tap", fmt::format("'{}' is gm.interface already; gmgated makes this one itself, choose another name", c.tap));
+        s.wrong(
+            "tap",
+            fmt::format(
+                "'{}' is gm.interface already; gmgated makes this one itself, choose another name",
+                c.tap));
     }
     s.list("addresses", [&](int, const std::string& text) {
         const std::optional<Prefix> p = parse_prefix(text);
         if (!p) {
-            s.wrong("addresses", fmt::format("'{}' is not an address with its prefix length; write 10.20.255.1/16 or fd00:20::1/64",
+            s.wrong("addresses", fmt::format("'{}' is not an address with its prefix length; write "
+                                             "10.20.255.1/16 or fd00:20::1/64",
                                              printable(text)));
         } else if (p->address.is_unspecified() || is_multicast(p->address)) {
-            s.wrong("addresses", fmt::format("{} cannot be the address of an interface; write a unicast address", text));
-        } else if (std::any_of(c.addresses.begin(), c.addresses.end(),
-                               [&](const Prefix& o) { return o.address.is_v6() == p->address.is_v6(); })) {
-            s.wrong("addresses", fmt::format("{} is the second {} address; give one of a kind", p->to_string(),
-                                             p->address.is_v6() ? "IPv6" : "IPv4"));
+            s.wrong("addresses",
+                    fmt::format("{} cannot be the address of an interface; write a unicast address",
+                                text));
+        } else if (std::any_of(c.addresses.begin(), c.addresses.end(), [&](const Prefix& o) {
+                       return o.address.is_v6() == p->address.is_v6();
+                   })) {
+            s.wrong("addresses", fmt::format("{} is the second {} address; give one of a kind",
+                                             p->to_string(), p->address.is_v6() ? "IPv6" : "IPv4"));
         } else {
             c.addresses.push_back(*p);
         }
     });
-    if (c.addresses.empty()) s.missing("addresses", "give the addresses phones register to, such as [10.20.255.1/16]");
+    if (c.addresses.empty())
+        s.missing("addresses", "give the addresses phones register to, such as [10.20.255.1/16]");
     s.list("routes", [&](int, const std::string& text) {
         const std::optional<Route> r = parse_route(text);
         if (!r) {
-            s.wrong("routes", fmt::format("'{}' is not a route; write \"10.20.0.0/16 via 10.21.0.2\" or \"default via 10.21.0.2\"",
+            s.wrong("routes", fmt::format("'{}' is not a route; write \"10.20.0.0/16 via "
+                                          "10.21.0.2\" or \"default via 10.21.0.2\"",
                                           printable(text)));
         } else if (std::find(c.routes.begin(), c.routes.end(), *r) != c.routes.end()) {
             s.wrong("routes", fmt::format("{} is there twice; write it once", r->to_string()));
@@ -170,17 +197,23 @@ void read_gm(Section s, Gm& c, bool has_device) {
     // Named on the key that was written, so that the line is one the operator can change.
     const std::string_view blamed = s.has("port_pc") ? "port_pc" : "port_ps";
     if (overlap(c.port_ps, c.port_pc)) {
-        s.wrong(blamed, fmt::format("port_ps {} and port_pc {} overlap; a port has one of the two uses, keep them apart",
+        s.wrong(blamed, fmt::format("port_ps {} and port_pc {} overlap; a port has one of the two "
+                                    "uses, keep them apart",
                                     range_text(c.port_ps), range_text(c.port_pc)));
     }
-    for (const auto& [key, ports] : {std::pair{"port_ps", c.port_ps}, std::pair{"port_pc", c.port_pc}}) {
+    for (const auto& [key, ports] :
+         {std::pair{"port_ps", c.port_ps}, std::pair{"port_pc", c.port_pc}}) {
         if (!ports.contains(c.unprotected_port)) continue;
-        s.wrong(s.has(key) ? key : "unprotected_port",
-                fmt::format("{} {} overlaps unprotected_port {}; cleartext must have a port of its own (A6)", key,
-                            range_text(ports), c.unprotected_port));
+        s.wrong(
+            s.has(key) ? key : "unprotected_port",
+            fmt::format(
+                "{} {} overlaps unprotected_port {}; cleartext must have a port of its own (A6)",
+                key, range_text(ports), c.unprotected_port));
     }
     if (c.port_pc.size() < 2) {
-        s.wrong("port_pc", "one port is not enough: port_pc changes at each re-registration (A5); give a range such as 6200-6231");
+        s.wrong("port_pc",
+                "one port is not enough: port_pc changes at each re-registration (A5); give a "
+                "range such as 6200-6231");
     }
     s.number("mtu", c.mtu, 1280, 9000, "octets");
     s.finish();
@@ -190,32 +223,41 @@ void read_core(Section s, Core& c) {
     s.list("listen", [&](int, const std::string& text) {
         const std::optional<Endpoint> e = Endpoint::parse(text, 5060);
         if (!e || e->port == 0 || e->address.is_unspecified() || is_multicast(e->address)) {
-            s.wrong("listen", fmt::format("'{}' is not an address of this machine; write 10.30.0.1:5060 or [fd00:30::1]:5060",
+            s.wrong("listen", fmt::format("'{}' is not an address of this machine; write "
+                                          "10.30.0.1:5060 or [fd00:30::1]:5060",
                                           printable(text)));
-        } else if (std::any_of(c.listen.begin(), c.listen.end(),
-                               [&](const Endpoint& o) { return o.address.is_v6() == e->address.is_v6(); })) {
-            s.wrong("listen", fmt::format("{} is the second {} address; give one of a kind", e->to_string(),
-                                          e->address.is_v6() ? "IPv6" : "IPv4"));
+        } else if (std::any_of(c.listen.begin(), c.listen.end(), [&](const Endpoint& o) {
+                       return o.address.is_v6() == e->address.is_v6();
+                   })) {
+            s.wrong("listen", fmt::format("{} is the second {} address; give one of a kind",
+                                          e->to_string(), e->address.is_v6() ? "IPv6" : "IPv4"));
         } else {
             c.listen.push_back(*e);
         }
     });
-    if (c.listen.empty()) s.missing("listen", "give our address towards the home network, such as 10.30.0.1:5060");
+    if (c.listen.empty())
+        s.missing("listen", "give our address towards the home network, such as 10.30.0.1:5060");
     if (!s.endpoint("next_hop", c.next_hop, 5060)) {
         s.missing("next_hop", "give the address of the I-CSCF or S-CSCF, such as 10.30.0.2:5060");
     } else if (c.next_hop.address.is_unspecified() || is_multicast(c.next_hop.address)) {
-        s.wrong("next_hop", fmt::format("{} is no host one can send to; write the address of the I-CSCF or S-CSCF",
-                                        c.next_hop.to_string()));
+        s.wrong(
+            "next_hop",
+            fmt::format("{} is no host one can send to; write the address of the I-CSCF or S-CSCF",
+                        c.next_hop.to_string()));
     } else if (std::find(c.listen.begin(), c.listen.end(), c.next_hop) != c.listen.end()) {
-        s.wrong("next_hop", fmt::format("{} is our own address (core.listen); requests would run in a circle, write the home network's",
+        s.wrong("next_hop", fmt::format("{} is our own address (core.listen); requests would run "
+                                        "in a circle, write the home network's",
                                         c.next_hop.to_string()));
-    } else if (!c.listen.empty() && std::none_of(c.listen.begin(), c.listen.end(), [&](const Endpoint& e) {
+    } else if (!c.listen.empty() &&
+               std::none_of(c.listen.begin(), c.listen.end(), [&](const Endpoint& e) {
                    return e.address.is_v6() == c.next_hop.address.is_v6();
                })) {
-        s.wrong("next_hop", fmt::format("{} is {}, but core.listen has no address of that kind; add one there",
-                                        c.next_hop.to_string(), c.next_hop.address.is_v6() ? "IPv6" : "IPv4"));
+        s.wrong("next_hop",
+                fmt::format("{} is {}, but core.listen has no address of that kind; add one there",
+                            c.next_hop.to_string(), c.next_hop.address.is_v6() ? "IPv6" : "IPv4"));
     }
-    s.choice("transport", c.transport, Choices<Transport>{{"udp", Transport::udp}, {"tcp", Transport::tcp}});
+    s.choice("transport", c.transport,
+             Choices<Transport>{{"udp", Transport::udp}, {"tcp", Transport::tcp}});
     s.finish();
 }
 
@@ -225,14 +267,20 @@ void read_dpdk(Section s, Dpdk& c) {
     s.boolean("hugepages", c.hugepages);
     s.choice("idle", c.idle, Choices<Idle>{{"adaptive", Idle::adaptive}, {"poll", Idle::poll}});
     s.choice("crypto", c.crypto,
-             Choices<Crypto>{{"auto", Crypto::automatic}, {"ipsec_mb", Crypto::ipsec_mb}, {"openssl", Crypto::openssl}});
+             Choices<Crypto>{{"auto", Crypto::automatic},
+                             {"ipsec_mb", Crypto::ipsec_mb},
+                             {"openssl", Crypto::openssl}});
     s.number("max_sets", c.max_sets, 16, 2097152, "sets");
-    if (s.number("replay_window", c.replay_window, 64, 1024, "packets") && c.replay_window % 64 != 0) {
-        s.wrong("replay_window", fmt::format("{} is not a multiple of 64; write {}", c.replay_window,
-                                             std::min(1024U, (c.replay_window / 64 + 1) * 64)));
+    if (s.number("replay_window", c.replay_window, 64, 1024, "packets") &&
+        c.replay_window % 64 != 0) {
+        s.wrong("replay_window",
+                fmt::format("{} is not a multiple of 64; write {}", c.replay_window,
+                            std::min(1024U, (c.replay_window / 64 + 1) * 64)));
     }
     if (s.text("device", c.device) && c.device.find_first_of(" \t") != std::string::npos) {
-        s.wrong("device", "a DPDK device has no blanks; write it as DPDK does: net_af_packet0,iface=eth1 or 0000:3b:00.0");
+        s.wrong("device",
+                "a DPDK device has no blanks; write it as DPDK does: net_af_packet0,iface=eth1 or "
+                "0000:3b:00.0");
     }
     s.finish();
 }
@@ -246,23 +294,31 @@ void read_security(Section s, Security& c) {
         if (!suite || !sa::is_valid(*suite)) {
             const std::vector<std::string_view> views(names.begin(), names.end());
             const std::optional<std::string> near = nearest(text, views);
-            s.wrong("suites", fmt::format("unknown algorithm pair '{}'; {}one of {}", printable(text),
-                                          near ? fmt::format("did you mean {}? ", *near) : "", fmt::join(names, ", ")));
+            s.wrong("suites",
+                    fmt::format("unknown algorithm pair '{}'; {}one of {}", printable(text),
+                                near ? fmt::format("did you mean {}? ", *near) : "",
+                                fmt::join(names, ", ")));
         } else if (std::find(suites.begin(), suites.end(), *suite) != suites.end()) {
-            s.wrong("suites", fmt::format("{} stands there twice; the order is the preference, keep one", sa::to_string(*suite)));
+            s.wrong("suites",
+                    fmt::format("{} stands there twice; the order is the preference, keep one",
+                                sa::to_string(*suite)));
         } else {
             suites.push_back(*suite);
         }
     });
     if (given && !suites.empty()) c.suites = std::move(suites);
-    s.choice("missing_ealg", c.missing_ealg,
-             Choices<MissingEalg>{{"assume_null", MissingEalg::null}, {"refuse", MissingEalg::refuse}});
+    s.choice(
+        "missing_ealg", c.missing_ealg,
+        Choices<MissingEalg>{{"assume_null", MissingEalg::null}, {"refuse", MissingEalg::refuse}});
     s.choice("consistency_failure", c.consistency_failure,
-             Choices<ConsistencyFailure>{{"reject", ConsistencyFailure::reject}, {"silent", ConsistencyFailure::silent}});
+             Choices<ConsistencyFailure>{{"reject", ConsistencyFailure::reject},
+                                         {"silent", ConsistencyFailure::silent}});
     s.choice("unprotected_other", c.unprotected_other,
-             Choices<UnprotectedOther>{{"reject", UnprotectedOther::reject}, {"drop", UnprotectedOther::drop}});
+             Choices<UnprotectedOther>{{"reject", UnprotectedOther::reject},
+                                       {"drop", UnprotectedOther::drop}});
     s.choice("service_route_mismatch", c.service_route_mismatch,
-             Choices<ServiceRouteMismatch>{{"replace", ServiceRouteMismatch::replace}, {"reject", ServiceRouteMismatch::reject}});
+             Choices<ServiceRouteMismatch>{{"replace", ServiceRouteMismatch::replace},
+                                           {"reject", ServiceRouteMismatch::reject}});
     s.finish();
 }
 
@@ -287,8 +343,9 @@ void read_limits(Section s, Limits& c) {
     s.number("tcp_connections_per_source", c.tcp_connections_per_source, 1, 1000000);
     s.number("trace_records", c.trace_records, 0, 100000000);
     if (c.pending_per_source > c.pending) {
-        s.wrong("pending_per_source", fmt::format("{} is more than limits.pending {} lets in altogether; lower it",
-                                                  c.pending_per_source, c.pending));
+        s.wrong("pending_per_source",
+                fmt::format("{} is more than limits.pending {} lets in altogether; lower it",
+                            c.pending_per_source, c.pending));
     }
     s.finish();
 }
@@ -296,18 +353,29 @@ void read_limits(Section s, Limits& c) {
 void read_ops(Section s, Ops& c) {
     if (s.text("socket", c.socket)) {
         if (!c.socket.starts_with('/') || c.socket.ends_with('/')) {
-            s.wrong("socket", fmt::format("'{}' is not a whole path; write one such as /run/gmgate/gmgated.sock", printable(c.socket)));
+            s.wrong(
+                "socket",
+                fmt::format("'{}' is not a whole path; write one such as /run/gmgate/gmgated.sock",
+                            printable(c.socket)));
         } else if (c.socket.size() > 107) {
-            s.wrong("socket", fmt::format("{} octets are too long for a Unix socket (107); choose a shorter path", c.socket.size()));
+            s.wrong(
+                "socket",
+                fmt::format("{} octets are too long for a Unix socket (107); choose a shorter path",
+                            c.socket.size()));
         }
     }
     s.text("group", c.group);
     std::string metrics;
     if (s.text("metrics", metrics)) {
         const std::optional<Endpoint> e = Endpoint::parse(metrics, 9464);
-        if (metrics == "off" || metrics == "false" || metrics == "no") c.metrics.reset();
-        else if (e && e->port != 0) c.metrics = *e;
-        else s.wrong("metrics", fmt::format("'{}' is not an address with a port; write 127.0.0.1:9464, or off", printable(metrics)));
+        if (metrics == "off" || metrics == "false" || metrics == "no")
+            c.metrics.reset();
+        else if (e && e->port != 0)
+            c.metrics = *e;
+        else
+            s.wrong("metrics",
+                    fmt::format("'{}' is not an address with a port; write 127.0.0.1:9464, or off",
+                                printable(metrics)));
     }
     s.finish();
 }
@@ -328,21 +396,29 @@ void check_together(Section& top, const Config& c) {
     for (const Endpoint& e : c.core.listen) {
         const bool same = std::any_of(c.gm.addresses.begin(), c.gm.addresses.end(),
                                       [&](const Prefix& p) { return p.address == e.address; });
-        if (same && (e.port == c.gm.unprotected_port || c.gm.port_ps.contains(e.port) || c.gm.port_pc.contains(e.port))) {
-            top.wrong("core.listen", fmt::format("{} is a port of the Gm side already (gm.addresses with its ports); choose another",
+        if (same && (e.port == c.gm.unprotected_port || c.gm.port_ps.contains(e.port) ||
+                     c.gm.port_pc.contains(e.port))) {
+            top.wrong("core.listen", fmt::format("{} is a port of the Gm side already "
+                                                 "(gm.addresses with its ports); choose another",
                                                  e.to_string()));
         }
     }
     const auto is_ours = [&](const IpAddress& a) {
-        return std::any_of(c.gm.addresses.begin(), c.gm.addresses.end(), [&](const Prefix& p) { return p.address == a; });
+        return std::any_of(c.gm.addresses.begin(), c.gm.addresses.end(),
+                           [&](const Prefix& p) { return p.address == a; });
     };
     if (is_ours(c.core.next_hop.address)) {
-        top.wrong("core.next_hop", fmt::format("{} is an address of the Gm side (gm.addresses); write the home network's",
-                                               c.core.next_hop.to_string()));
+        top.wrong(
+            "core.next_hop",
+            fmt::format("{} is an address of the Gm side (gm.addresses); write the home network's",
+                        c.core.next_hop.to_string()));
     }
     if (c.limits.registrations > c.dpdk.max_sets) {
-        const std::string_view key = c.source.lines.contains("limits.registrations") ? "limits.registrations" : "dpdk.max_sets";
-        top.wrong(key, fmt::format("{} phones do not fit into dpdk.max_sets {}; each needs one set, and a second one while it "
+        const std::string_view key = c.source.lines.contains("limits.registrations")
+                                         ? "limits.registrations"
+                                         : "dpdk.max_sets";
+        top.wrong(key, fmt::format("{} phones do not fit into dpdk.max_sets {}; each needs one "
+                                   "set, and a second one while it "
                                    "re-registers",
                                    c.limits.registrations, c.dpdk.max_sets));
     }
@@ -350,9 +426,13 @@ void check_together(Section& top, const Config& c) {
 
 }  // namespace
 
-std::string Prefix::to_string() const { return fmt::format("{}/{}", address.to_string(), length); }
+std::string Prefix::to_string() const {
+    return fmt::format("{}/{}", address.to_string(), length);
+}
 
-std::string Route::to_string() const { return fmt::format("{} via {}", to.to_string(), via.to_string()); }
+std::string Route::to_string() const {
+    return fmt::format("{} via {}", to.to_string(), via.to_string());
+}
 
 std::string Source::at(const std::string& key) const {
     const auto it = lines.find(key);
@@ -391,13 +471,16 @@ Result<Config> load_string(std::string_view text, const std::string& name) {
 Result<Config> load(const std::string& path) {
     const std::string shown = printable(path, 4096);
     const auto cannot = [&](int error) {
-        const std::string_view remedy = error == ENOENT   ? "give the path of the file; config/gmgated.yaml is an example"
-                                        : error == EACCES ? "run as a user who may read it"
-                                                          : "is it a file?";
-        return fail(ErrorKind::io, fmt::format("{}: cannot be read: {}; {}", shown, std::strerror(error), remedy));
+        const std::string_view remedy =
+            error == ENOENT   ? "give the path of the file; config/gmgated.yaml is an example"
+            : error == EACCES ? "run as a user who may read it"
+                              : "is it a file?";
+        return fail(ErrorKind::io,
+                    fmt::format("{}: cannot be read: {}; {}", shown, std::strerror(error), remedy));
     };
     errno = 0;
-    const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rbe"), &std::fclose);
+    const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rbe"),
+                                                               &std::fclose);
     if (!file) return cannot(errno);
     std::string text;
     std::array<char, 65536> buffer{};

@@ -20,7 +20,8 @@ std::string printable(std::string_view text, std::size_t longest) {
     }
     if (text.size() > longest) {
         // Not in the middle of a UTF-8 sequence.
-        while (!out.empty() && (static_cast<unsigned char>(out.back()) & 0xC0U) == 0x80U) out.pop_back();
+        while (!out.empty() && (static_cast<unsigned char>(out.back()) & 0xC0U) == 0x80U)
+            out.pop_back();
         if (!out.empty() && static_cast<unsigned char>(out.back()) >= 0xC0U) out.pop_back();
         out += "...";
     }
@@ -38,16 +39,18 @@ void Problems::add(int line, std::string_view key, std::string_view what) {
 }
 
 std::string Problems::text() const {
-    // By line, in the order found within one. What has no line comes last: it is usually the consequence of what has one.
+    // By line, in the order found within one. What has no line comes last: it is usually the
+    // consequence of what has one.
     std::vector<std::pair<int, const Item*>> order;
     order.reserve(items_.size());
-    for (const Item& i : items_) order.emplace_back(i.line == 0 ? std::numeric_limits<int>::max() : i.line, &i);
+    for (const Item& i : items_)
+        order.emplace_back(i.line == 0 ? std::numeric_limits<int>::max() : i.line, &i);
     std::sort(order.begin(), order.end());
     std::string out;
     for (std::size_t i = 0; i < order.size(); ++i) {
         if (i == most_shown) {
-            out += fmt::format("\n{}: and {} more mistakes; mend these first", printable(file_, 4096),
-                               order.size() - most_shown);
+            out += fmt::format("\n{}: and {} more mistakes; mend these first",
+                               printable(file_, 4096), order.size() - most_shown);
             break;
         }
         if (i > 0) out += '\n';

@@ -15,11 +15,13 @@ class Problems {
   public:
     explicit Problems(std::string file) : file_(std::move(file)) {}
 
-    // `line` from 1; 0: the mistake has no line (something is missing). `key`: dotted, may be empty.
+    // `line` from 1; 0: the mistake has no line (something is missing). `key`: dotted, may be
+    // empty.
     void add(int line, std::string_view key, std::string_view what);
     [[nodiscard]] bool empty() const { return items_.empty(); }
     [[nodiscard]] std::size_t size() const { return items_.size(); }
-    // One line each, by line number, joined by '\n'. A file that is not a configuration at all is cut short.
+    // One line each, by line number, joined by '\n'. A file that is not a configuration at all is
+    // cut short.
     [[nodiscard]] std::string text() const;
 
   private:

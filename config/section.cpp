@@ -17,10 +17,14 @@ namespace {
 
 std::string_view kind_name(YamlNode::Kind kind) {
     switch (kind) {
-        case YamlNode::Kind::null: return "empty";
-        case YamlNode::Kind::scalar: return "a value";
-        case YamlNode::Kind::list: return "a list";
-        case YamlNode::Kind::map: return "a section";
+        case YamlNode::Kind::null:
+            return "empty";
+        case YamlNode::Kind::scalar:
+            return "a value";
+        case YamlNode::Kind::list:
+            return "a list";
+        case YamlNode::Kind::map:
+            return "a section";
     }
     return "";
 }
@@ -35,7 +39,9 @@ std::optional<T> parse_whole(std::string_view text) {
 
 // Digits and one point only: no exponent, no sign, no "nan".
 std::optional<double> parse_decimal(std::string_view text) {
-    if (text.empty() || text.size() > 15 || text.find_first_not_of("0123456789.") != std::string_view::npos) return std::nullopt;
+    if (text.empty() || text.size() > 15 ||
+        text.find_first_not_of("0123456789.") != std::string_view::npos)
+        return std::nullopt;
     return parse_whole<double>(text);
 }
 
@@ -48,7 +54,8 @@ std::size_t distance(std::string_view a, std::string_view b) {
         for (std::size_t j = 1; j <= b.size(); ++j) {
             const std::size_t change = ascii_lower(a[i - 1]) == ascii_lower(b[j - 1]) ? 0 : 1;
             d[i][j] = std::min({d[i - 1][j] + 1, d[i][j - 1] + 1, d[i - 1][j - 1] + change});
-            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) d[i][j] = std::min(d[i][j], d[i - 2][j - 2] + 1);
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+                d[i][j] = std::min(d[i][j], d[i - 2][j - 2] + 1);
         }
     }
     return d[a.size()][b.size()];
@@ -63,7 +70,8 @@ std::optional<std::string> nearest(std::string_view word, std::span<const std::s
     for (const std::string_view name : names) {
         std::size_t d = distance(word, name);
         // A word left out or put in front: `ps` for `port_ps`.
-        if (word.size() >= 2 && (name.ends_with(word) || name.starts_with(word))) d = std::min<std::size_t>(d, 2);
+        if (word.size() >= 2 && (name.ends_with(word) || name.starts_with(word)))
+            d = std::min<std::size_t>(d, 2);
         if (d < least && d < name.size()) {
             least = d;
             best = std::string(name);
@@ -76,8 +84,10 @@ std::optional<Duration> parse_duration(std::string_view text, std::optional<Dura
     if (t1) {
         const std::size_t star = text.find('*');
         if (star != std::string_view::npos) {
-            const std::optional<unsigned> factor = parse_whole<unsigned>(trim(text.substr(0, star)));
-            if (!factor || *factor > 100000 || !iequals(trim(text.substr(star + 1)), "t1")) return std::nullopt;
+            const std::optional<unsigned> factor =
+                parse_whole<unsigned>(trim(text.substr(0, star)));
+            if (!factor || *factor > 100000 || !iequals(trim(text.substr(star + 1)), "t1"))
+                return std::nullopt;
             return *t1 * *factor;
         }
     }
@@ -86,13 +96,19 @@ std::optional<Duration> parse_duration(std::string_view text, std::optional<Dura
     const std::optional<double> amount = parse_decimal(text.substr(0, unit_at));
     const std::string_view unit = trim(text.substr(unit_at));
     double seconds = 0;
-    if (unit == "ms") seconds = 1e-3;
-    else if (unit == "s") seconds = 1;
-    else if (unit == "m" || unit == "min") seconds = 60;
-    else if (unit == "h") seconds = 3600;
-    else return std::nullopt;
+    if (unit == "ms")
+        seconds = 1e-3;
+    else if (unit == "s")
+        seconds = 1;
+    else if (unit == "m" || unit == "min")
+        seconds = 60;
+    else if (unit == "h")
+        seconds = 3600;
+    else
+        return std::nullopt;
     if (!amount || *amount * seconds > 1e9) return std::nullopt;
-    return std::chrono::duration_cast<Duration>(std::chrono::microseconds(std::llround(*amount * seconds * 1e6)));
+    return std::chrono::duration_cast<Duration>(
+        std::chrono::microseconds(std::llround(*amount * seconds * 1e6)));
 }
 
 std::string duration_text(Duration d) {
@@ -110,20 +126,25 @@ Section::Section(const YamlNode* node, std::string name, Problems& problems, Sou
         return;
     }
     if (node_->kind != YamlNode::Kind::map) {
-        problems_.add(node_->line, name_,
-                      name_.empty() ? fmt::format("the file holds {}, not sections; begin with 'gateway:'", kind_name(node_->kind))
-                                    : fmt::format("this is {}, not a section; put its keys below it, indented",
-                                                  kind_name(node_->kind)));
+        problems_.add(
+            node_->line, name_,
+            name_.empty()
+                ? fmt::format("the file holds {}, not sections; begin with 'gateway:'",
+                              kind_name(node_->kind))
+                : fmt::format("this is {}, not a section; put its keys below it, indented",
+                              kind_name(node_->kind)));
         node_ = nullptr;
         return;
     }
     for (const YamlNode& key : node_->keys) {
         if (key.kind != YamlNode::Kind::scalar) continue;
-        // Linear over the earlier keys would be quadratic in a hostile file: the map of lines knows them.
+        // Linear over the earlier keys would be quadratic in a hostile file: the map of lines knows
+        // them.
         const auto [at, fresh] = source_.lines.emplace(path(key.text), key.line);
         if (!fresh) {
-            problems_.add(key.line, path(key.text),
-                          fmt::format("this key stands already on line {}; keep one of them", at->second));
+            problems_.add(
+                key.line, path(key.text),
+                fmt::format("this key stands already on line {}; keep one of them", at->second));
         }
     }
 }
@@ -142,7 +163,9 @@ const YamlNode* Section::find(std::string_view key) {
     return nullptr;
 }
 
-bool Section::has(std::string_view key) { return find(key) != nullptr; }
+bool Section::has(std::string_view key) {
+    return find(key) != nullptr;
+}
 
 void Section::wrong(std::string_view key, std::string_view what) {
     const auto it = source_.lines.find(path(key));
@@ -152,7 +175,8 @@ void Section::wrong(std::string_view key, std::string_view what) {
 void Section::missing(std::string_view key, std::string_view what) {
     if (has(key)) return;  // there, and wrong: reported already
     const auto it = source_.lines.find(name_);
-    problems_.add(it != source_.lines.end() ? it->second : 0, path(key), fmt::format("missing; {}", what));
+    problems_.add(it != source_.lines.end() ? it->second : 0, path(key),
+                  fmt::format("missing; {}", what));
 }
 
 const YamlNode* Section::scalar(std::string_view key, std::string_view wanted) {
@@ -176,8 +200,10 @@ bool Section::boolean(std::string_view key, bool& out) {
     const YamlNode* value = scalar(key, "true or false");
     if (value == nullptr) return false;
     const std::string word = to_lower(value->text);
-    if (word == "true" || word == "yes" || word == "on") out = true;
-    else if (word == "false" || word == "no" || word == "off") out = false;
+    if (word == "true" || word == "yes" || word == "on")
+        out = true;
+    else if (word == "false" || word == "no" || word == "off")
+        out = false;
     else {
         wrong(key, fmt::format("'{}' is neither true nor false", printable(value->text)));
         return false;
@@ -185,14 +211,19 @@ bool Section::boolean(std::string_view key, bool& out) {
     return true;
 }
 
-bool Section::integer(std::string_view key, std::uint64_t& out, std::uint64_t least, std::uint64_t most, std::string_view unit) {
-    const std::string range = fmt::format("a whole number from {} to {}{}{}", least, most, unit.empty() ? "" : " ", unit);
+bool Section::integer(std::string_view key, std::uint64_t& out, std::uint64_t least,
+                      std::uint64_t most, std::string_view unit) {
+    const std::string range =
+        fmt::format("a whole number from {} to {}{}{}", least, most, unit.empty() ? "" : " ", unit);
     const YamlNode* value = scalar(key, range);
     if (value == nullptr) return false;
-    const bool digits = !value->text.empty() && value->text.find_first_not_of("0123456789") == std::string::npos;
-    const std::optional<std::uint64_t> number = digits ? parse_whole<std::uint64_t>(value->text) : std::nullopt;
+    const bool digits =
+        !value->text.empty() && value->text.find_first_not_of("0123456789") == std::string::npos;
+    const std::optional<std::uint64_t> number =
+        digits ? parse_whole<std::uint64_t>(value->text) : std::nullopt;
     if (!number && !digits) {
-        wrong(key, fmt::format("'{}' is not a whole number; write {}", printable(value->text), range));
+        wrong(key,
+              fmt::format("'{}' is not a whole number; write {}", printable(value->text), range));
         return false;
     }
     if (!number || *number < least || *number > most) {
@@ -208,10 +239,12 @@ bool Section::rate(std::string_view key, double& out, double least, double most)
     const YamlNode* value = scalar(key, range);
     if (value == nullptr) return false;
     std::string_view number_text = value->text;
-    if (number_text.ends_with("/s")) number_text = trim(number_text.substr(0, number_text.size() - 2));
+    if (number_text.ends_with("/s"))
+        number_text = trim(number_text.substr(0, number_text.size() - 2));
     const std::optional<double> number = parse_decimal(number_text);
     if (!number) {
-        wrong(key, fmt::format("'{}' is not a rate; write {}, such as 5 or 0.5/s", printable(value->text), range));
+        wrong(key, fmt::format("'{}' is not a rate; write {}, such as 5 or 0.5/s",
+                               printable(value->text), range));
         return false;
     }
     if (*number < least || *number > most) {
@@ -222,18 +255,20 @@ bool Section::rate(std::string_view key, double& out, double least, double most)
     return true;
 }
 
-bool Section::duration(std::string_view key, Duration& out, Duration least, Duration most, std::optional<Duration> t1) {
+bool Section::duration(std::string_view key, Duration& out, Duration least, Duration most,
+                       std::optional<Duration> t1) {
     const std::string_view examples = t1 ? "500ms, 240s, 2m, 1h or 64*T1" : "500ms, 240s, 2m or 1h";
     const YamlNode* value = scalar(key, fmt::format("a duration such as {}", examples));
     if (value == nullptr) return false;
     const std::optional<Duration> d = parse_duration(value->text, t1);
     if (!d) {
-        wrong(key, fmt::format("'{}' is not a duration; write a number with its unit: {}", printable(value->text), examples));
+        wrong(key, fmt::format("'{}' is not a duration; write a number with its unit: {}",
+                               printable(value->text), examples));
         return false;
     }
     if (*d < least || *d > most) {
-        wrong(key, fmt::format("{} is out of range; write {} to {}", printable(value->text), duration_text(least),
-                               duration_text(most)));
+        wrong(key, fmt::format("{} is out of range; write {} to {}", printable(value->text),
+                               duration_text(least), duration_text(most)));
         return false;
     }
     out = *d;
@@ -246,13 +281,17 @@ bool Section::ports(std::string_view key, PortRange& out) {
     const std::string_view whole = value->text;
     const std::size_t dash = whole.find('-');
     const auto first = parse_whole<std::uint32_t>(trim(whole.substr(0, dash)));
-    const auto last = dash == std::string_view::npos ? first : parse_whole<std::uint32_t>(trim(whole.substr(dash + 1)));
+    const auto last = dash == std::string_view::npos
+                          ? first
+                          : parse_whole<std::uint32_t>(trim(whole.substr(dash + 1)));
     if (!first || !last) {
-        wrong(key, fmt::format("'{}' is neither a port nor a range; write one such as 6100-6103", printable(whole)));
+        wrong(key, fmt::format("'{}' is neither a port nor a range; write one such as 6100-6103",
+                               printable(whole)));
         return false;
     }
     if (*first > 65535 || *last > 65535 || *first < 1024) {
-        wrong(key, fmt::format("{} is out of range; choose 1024-65535 without 5060 and 5061", printable(whole)));
+        wrong(key, fmt::format("{} is out of range; choose 1024-65535 without 5060 and 5061",
+                               printable(whole)));
         return false;
     }
     if (*first > *last) {
@@ -268,8 +307,10 @@ bool Section::endpoint(std::string_view key, Endpoint& out, std::uint16_t defaul
     if (value == nullptr) return false;
     const std::optional<Endpoint> e = Endpoint::parse(value->text, default_port);
     if (!e || e->port == 0) {
-        wrong(key, fmt::format("'{}' is not an address with a port; write 10.30.0.2:5060 or [fd00:30::2]:5060",
-                               printable(value->text)));
+        wrong(key,
+              fmt::format(
+                  "'{}' is not an address with a port; write 10.30.0.2:5060 or [fd00:30::2]:5060",
+                  printable(value->text)));
         return false;
     }
     out = *e;
@@ -292,13 +333,18 @@ bool Section::list(std::string_view key, const std::function<void(int, const std
         return false;
     }
     for (const YamlNode& item : value->items) {
-        if (item.kind == YamlNode::Kind::scalar) take(item.line, item.text);
-        else problems_.add(item.line, path(key), fmt::format("an element of the list is {}; write a value", kind_name(item.kind)));
+        if (item.kind == YamlNode::Kind::scalar)
+            take(item.line, item.text);
+        else
+            problems_.add(
+                item.line, path(key),
+                fmt::format("an element of the list is {}; write a value", kind_name(item.kind)));
     }
     return true;
 }
 
-std::optional<std::size_t> Section::choose(std::string_view key, std::span<const std::string_view> names) {
+std::optional<std::size_t> Section::choose(std::string_view key,
+                                           std::span<const std::string_view> names) {
     const std::string all = fmt::format("{}", fmt::join(names, ", "));
     const YamlNode* value = scalar(key, fmt::format("one of {}", all));
     if (value == nullptr) return std::nullopt;
@@ -311,7 +357,9 @@ std::optional<std::size_t> Section::choose(std::string_view key, std::span<const
     return std::nullopt;
 }
 
-Section Section::section(std::string_view key) { return {find(key), path(key), problems_, source_}; }
+Section Section::section(std::string_view key) {
+    return {find(key), path(key), problems_, source_};
+}
 
 void Section::finish() {
     if (node_ == nullptr) return;
@@ -323,10 +371,13 @@ void Section::finish() {
         }
         if (known_.contains(key.text)) continue;
         // Not for the thousandth: such a file is no configuration.
-        const std::optional<std::string> near = problems_.size() < 100 ? nearest(key.text, names) : std::nullopt;
-        problems_.add(key.line, path(key.text),
-                      near ? fmt::format("unknown key; did you mean {}?", *near)
-                           : fmt::format("unknown key; {} has {}", name_.empty() ? "the file" : name_, fmt::join(names, ", ")));
+        const std::optional<std::string> near =
+            problems_.size() < 100 ? nearest(key.text, names) : std::nullopt;
+        problems_.add(
+            key.line, path(key.text),
+            near ? fmt::format("unknown key; did you mean {}?", *near)
+                 : fmt::format("unknown key; {} has {}", name_.empty() ? "the file" : name_,
+                               fmt::join(names, ", ")));
     }
 }
 

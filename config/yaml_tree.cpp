@@ -18,7 +18,9 @@ struct Refused {
     std::string text;
 };
 
-int line_of(const YAML::Mark& mark) { return mark.line < 0 ? 0 : mark.line + 1; }
+int line_of(const YAML::Mark& mark) {
+    return mark.line < 0 ? 0 : mark.line + 1;
+}
 
 class TreeBuilder final : public YAML::EventHandler {
   public:
@@ -31,17 +33,21 @@ class TreeBuilder final : public YAML::EventHandler {
     void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override {
         throw Refused{line_of(mark), "aliases (*name) are not used here; write the value out"};
     }
-    void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor, const std::string& value) override {
+    void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
+                  const std::string& value) override {
         refuse_anchor(mark, anchor);
         // "?": plain, "!": quoted; a quoted scalar is text too, even when it is empty.
-        if (tag != "?" && tag != "!" && !tag.empty()) throw Refused{line_of(mark), "tags (!name) are not used here; remove it"};
+        if (tag != "?" && tag != "!" && !tag.empty())
+            throw Refused{line_of(mark), "tags (!name) are not used here; remove it"};
         put({YamlNode::Kind::scalar, line_of(mark), value, {}, {}});
     }
-    void OnSequenceStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t anchor, YAML::EmitterStyle::value) override {
+    void OnSequenceStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t anchor,
+                         YAML::EmitterStyle::value) override {
         open(mark, anchor, YamlNode::Kind::list);
     }
     void OnSequenceEnd() override { close(); }
-    void OnMapStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t anchor, YAML::EmitterStyle::value) override {
+    void OnMapStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t anchor,
+                    YAML::EmitterStyle::value) override {
         open(mark, anchor, YamlNode::Kind::map);
     }
     void OnMapEnd() override { close(); }
@@ -55,11 +61,13 @@ class TreeBuilder final : public YAML::EventHandler {
     };
 
     static void refuse_anchor(const YAML::Mark& mark, YAML::anchor_t anchor) {
-        if (anchor != 0) throw Refused{line_of(mark), "anchors (&name) are not used here; remove it"};
+        if (anchor != 0)
+            throw Refused{line_of(mark), "anchors (&name) are not used here; remove it"};
     }
     void open(const YAML::Mark& mark, YAML::anchor_t anchor, YamlNode::Kind kind) {
         refuse_anchor(mark, anchor);
-        if (stack_.size() >= deepest_nesting) throw Refused{line_of(mark), "nested too deeply for a configuration"};
+        if (stack_.size() >= deepest_nesting)
+            throw Refused{line_of(mark), "nested too deeply for a configuration"};
         stack_.push_back({{kind, line_of(mark), {}, {}, {}}, std::nullopt});
     }
     void close() {
@@ -88,14 +96,16 @@ class TreeBuilder final : public YAML::EventHandler {
     YamlNode root_;
 };
 
-// yaml-cpp takes a tab for a blank in places and then reads a structure other than the one a person sees.
+// yaml-cpp takes a tab for a blank in places and then reads a structure other than the one a person
+// sees.
 void find_tabs(std::string_view text, Problems& problems) {
     int line = 1;
     while (!text.empty()) {
         const std::size_t end = text.find('\n');
         const std::string_view row = text.substr(0, end);
         const std::size_t first = row.find_first_not_of(" \t\r");
-        if (first != std::string_view::npos && row[first] != '#' && row.substr(0, first).find('\t') != std::string_view::npos) {
+        if (first != std::string_view::npos && row[first] != '#' &&
+            row.substr(0, first).find('\t') != std::string_view::npos) {
             problems.add(line, "", "a tab indents this line; YAML wants blanks");
         }
         if (end == std::string_view::npos) break;
@@ -108,10 +118,14 @@ void find_tabs(std::string_view text, Problems& problems) {
 void find_control_characters(std::string_view text, Problems& problems) {
     int line = 1;
     for (const char c : text) {
-        if (c == '\n') ++line;
+        if (c == '\n')
+            ++line;
         else if (c == '\0' || (static_cast<unsigned char>(c) < 0x20 && c != '\t' && c != '\r')) {
-            problems.add(line, "", fmt::format("octet 0x{:02x} does not belong in a text file; is this a configuration?",
-                                               static_cast<unsigned char>(c)));
+            problems.add(
+                line, "",
+                fmt::format(
+                    "octet 0x{:02x} does not belong in a text file; is this a configuration?",
+                    static_cast<unsigned char>(c)));
             return;
         }
     }
@@ -121,8 +135,11 @@ void find_control_characters(std::string_view text, Problems& problems) {
 
 std::optional<YamlNode> parse_yaml(std::string_view text, Problems& problems) {
     if (text.size() > longest_document) {
-        problems.add(0, "", fmt::format("{} octets are more than a configuration has (limit {}); is this the right file?",
-                                        text.size(), longest_document));
+        problems.add(
+            0, "",
+            fmt::format(
+                "{} octets are more than a configuration has (limit {}); is this the right file?",
+                text.size(), longest_document));
         return std::nullopt;
     }
     find_control_characters(text, problems);
@@ -136,14 +153,18 @@ std::optional<YamlNode> parse_yaml(std::string_view text, Problems& problems) {
         if (!parser.HandleNextDocument(tree)) return YamlNode{};
         TreeBuilder second;
         if (parser.HandleNextDocument(second)) {
-            problems.add(second.take().line, "", "a second document (---) begins here; a configuration is one");
+            problems.add(second.take().line, "",
+                         "a second document (---) begins here; a configuration is one");
             return std::nullopt;
         }
         return tree.take();
     } catch (const Refused& e) {
         problems.add(e.line, "", e.text);
     } catch (const YAML::Exception& e) {
-        problems.add(line_of(e.mark), "", fmt::format("this is not YAML: {}; check indentation, colons, quotes and brackets", e.msg));
+        problems.add(
+            line_of(e.mark), "",
+            fmt::format("this is not YAML: {}; check indentation, colons, quotes and brackets",
+                        e.msg));
     } catch (const std::exception& e) {
         problems.add(0, "", fmt::format("this is not YAML: {}", e.what()));
     }

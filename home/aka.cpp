@@ -70,7 +70,8 @@ struct DigestCalculator::Context {
     Context() {
         if (md5 == nullptr || ctx == nullptr) {
             release();
-            throw std::runtime_error("OpenSSL offers no MD5 (FIPS mode?): Digest AKAv1-MD5 cannot work");
+            throw std::runtime_error(
+                "OpenSSL offers no MD5 (FIPS mode?): Digest AKAv1-MD5 cannot work");
         }
     }
     ~Context() { release(); }
@@ -85,7 +86,8 @@ struct DigestCalculator::Context {
     std::array<std::uint8_t, 16> hash(std::initializer_list<std::string_view> parts) {
         std::array<std::uint8_t, 16> out{};
         bool ok = EVP_DigestInit_ex2(ctx, md5, nullptr) == 1;
-        for (const auto part : parts) ok = ok && EVP_DigestUpdate(ctx, part.data(), part.size()) == 1;
+        for (const auto part : parts)
+            ok = ok && EVP_DigestUpdate(ctx, part.data(), part.size()) == 1;
         ok = ok && EVP_DigestFinal_ex(ctx, out.data(), nullptr) == 1;
         if (!ok) throw std::runtime_error("OpenSSL refuses MD5");
         return out;
@@ -106,18 +108,23 @@ std::array<char, 32> hex_digits(std::span<const std::uint8_t, 16> bytes) {
     return out;
 }
 
-std::string_view text(const std::array<char, 32>& a) { return {a.data(), a.size()}; }
+std::string_view text(const std::array<char, 32>& a) {
+    return {a.data(), a.size()};
+}
 }  // namespace
 
-Secret<16> DigestCalculator::ha1(std::string_view username, std::string_view realm, const Secret<8>& res) {
+Secret<16> DigestCalculator::ha1(std::string_view username, std::string_view realm,
+                                 const Secret<8>& res) {
     auto hash = context_->hash({username, ":", realm, ":", as_text(res.reveal())});
     Secret<16> result{std::span<const std::uint8_t, 16>(hash)};
     wipe(hash);
     return result;
 }
 
-std::optional<std::array<char, 32>> DigestCalculator::response(const Secret<16>& ha1, const DigestAnswer& answer,
-                                                               std::string_view method, std::string_view body) {
+std::optional<std::array<char, 32>> DigestCalculator::response(const Secret<16>& ha1,
+                                                               const DigestAnswer& answer,
+                                                               std::string_view method,
+                                                               std::string_view body) {
     std::array<char, 32> ha2{};
     if (answer.qop.empty() || iequals(answer.qop, "auth")) {
         ha2 = hex_digits(context_->hash({method, ":", answer.uri}));
@@ -130,14 +137,14 @@ std::optional<std::array<char, 32>> DigestCalculator::response(const Secret<16>&
     auto a1 = hex_digits(ha1.reveal());
     const auto digest = answer.qop.empty()
                             ? context_->hash({text(a1), ":", answer.nonce, ":", text(ha2)})
-                            : context_->hash({text(a1), ":", answer.nonce, ":", answer.nc, ":", answer.cnonce, ":",
-                                              answer.qop, ":", text(ha2)});
+                            : context_->hash({text(a1), ":", answer.nonce, ":", answer.nc, ":",
+                                              answer.cnonce, ":", answer.qop, ":", text(ha2)});
     wipe(a1);
     return hex_digits(digest);
 }
 
-bool DigestCalculator::verify(const Secret<16>& ha1, const DigestAnswer& answer, std::string_view method,
-                              std::string_view body) {
+bool DigestCalculator::verify(const Secret<16>& ha1, const DigestAnswer& answer,
+                              std::string_view method, std::string_view body) {
     std::array<std::uint8_t, 16> given{};
     if (answer.response.size() != 32 || !from_hex(answer.response, given)) return false;
     if (!answer.qop.empty() && (answer.nc.empty() || answer.cnonce.empty())) return false;

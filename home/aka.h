@@ -1,6 +1,6 @@
 #pragma once
-// IMS AKA: authentication vectors and sequence numbers (TS 33.102 clause 6.3, Annex C) and their transport in HTTP Digest
-// (RFC 3310, AKAv1-MD5).
+// IMS AKA: authentication vectors and sequence numbers (TS 33.102 clause 6.3, Annex C) and their
+// transport in HTTP Digest (RFC 3310, AKAv1-MD5).
 
 #include <array>
 #include <compare>
@@ -24,9 +24,10 @@ struct AuthVector {
     Secret<16> ik;
 };
 
-// A sequence number as TS 33.102 C.1.1.1 builds it: SEQ (43 bits) ‖ IND (5 bits). We use its profile that is not time-based
-// (C.3.2): every vector gets SEQ + 1 and IND + 1 modulo 32, so that a USIM that keeps an array of 32 accepts vectors out
-// of order, and one that keeps only the highest number accepts them in order.
+// A sequence number as TS 33.102 C.1.1.1 builds it: SEQ (43 bits) ‖ IND (5 bits). We use its
+// profile that is not time-based (C.3.2): every vector gets SEQ + 1 and IND + 1 modulo 32, so that
+// a USIM that keeps an array of 32 accepts vectors out of order, and one that keeps only the
+// highest number accepts them in order.
 class Sqn {
   public:
     static constexpr unsigned ind_bits = 5;
@@ -52,8 +53,10 @@ class Sqn {
 // `milenage` must hold the subscriber's key.
 [[nodiscard]] AuthVector make_vector(Milenage& milenage, const Rand& rand, Sqn sqn, const Amf& amf);
 
-// AUTS = SQN_MS ⊕ f5*(RAND) ‖ f1*(SQN_MS, RAND, AMF 0000) (TS 33.102 6.3.3). Returns SQN_MS; nullopt: MAC-S is wrong.
-[[nodiscard]] std::optional<Sqn> verify_auts(Milenage& milenage, const Rand& rand, const Auts& auts);
+// AUTS = SQN_MS ⊕ f5*(RAND) ‖ f1*(SQN_MS, RAND, AMF 0000) (TS 33.102 6.3.3). Returns SQN_MS;
+// nullopt: MAC-S is wrong.
+[[nodiscard]] std::optional<Sqn> verify_auts(Milenage& milenage, const Rand& rand,
+                                             const Auts& auts);
 
 // base64(RAND ‖ AUTN), RFC 3310 clause 3.2.
 [[nodiscard]] std::string make_nonce(const AuthVector& vector);
@@ -78,14 +81,19 @@ class DigestCalculator {
     DigestCalculator(const DigestCalculator&) = delete;
     DigestCalculator& operator=(const DigestCalculator&) = delete;
 
-    // H(A1) = MD5(username ":" realm ":" RES), RES as octets. As good as RES for this nonce, hence a Secret.
-    [[nodiscard]] Secret<16> ha1(std::string_view username, std::string_view realm, const Secret<8>& res);
+    // H(A1) = MD5(username ":" realm ":" RES), RES as octets. As good as RES for this nonce, hence
+    // a Secret.
+    [[nodiscard]] Secret<16> ha1(std::string_view username, std::string_view realm,
+                                 const Secret<8>& res);
     // 32 lower-case hex digits. `body` counts for auth-int only. nullopt: a qop that is not known.
-    [[nodiscard]] std::optional<std::array<char, 32>> response(const Secret<16>& ha1, const DigestAnswer& answer,
-                                                               std::string_view method, std::string_view body);
-    // In constant time. False too for a response that is not 32 hex digits, or qop without nc or cnonce.
-    [[nodiscard]] bool verify(const Secret<16>& ha1, const DigestAnswer& answer, std::string_view method,
-                              std::string_view body);
+    [[nodiscard]] std::optional<std::array<char, 32>> response(const Secret<16>& ha1,
+                                                               const DigestAnswer& answer,
+                                                               std::string_view method,
+                                                               std::string_view body);
+    // In constant time. False too for a response that is not 32 hex digits, or qop without nc or
+    // cnonce.
+    [[nodiscard]] bool verify(const Secret<16>& ha1, const DigestAnswer& answer,
+                              std::string_view method, std::string_view body);
 
   private:
     struct Context;

@@ -21,11 +21,13 @@ std::string_view take_word(std::string_view& rest) {
 }
 }  // namespace
 
-void Commands::originate(std::string_view method, std::string_view to, std::string_view text, CommandReply reply) {
+void Commands::originate(std::string_view method, std::string_view to, std::string_view text,
+                         CommandReply reply) {
     const auto from = "sip:" + registrar_.config().realm;
-    const auto sent = server_.originate(method, from, to, text, [reply](int status, std::string_view reason) {
-        reply(fmt::format("{} {}", status, reason));
-    });
+    const auto sent =
+        server_.originate(method, from, to, text, [reply](int status, std::string_view reason) {
+            reply(fmt::format("{} {}", status, reason));
+        });
     if (!sent) reply("error: " + sent.error().text);
 }
 
@@ -34,10 +36,12 @@ void Commands::execute(std::string_view line, CommandReply reply) {
     if (command == "stats") return reply(stats_json(registrar_, cx_.counters(), server_).dump(2));
     const auto to = take_word(line);
     constexpr std::string_view known = "message TO TEXT, options TO, deregister TO, show TO, stats";
-    if (command != "message" && command != "options" && command != "deregister" && command != "show") {
+    if (command != "message" && command != "options" && command != "deregister" &&
+        command != "show") {
         return reply(fmt::format("error: unknown command '{}'; known are {}", command, known));
     }
-    if (to.empty()) return reply(fmt::format("error: '{}' needs an identity; known are {}", command, known));
+    if (to.empty())
+        return reply(fmt::format("error: '{}' needs an identity; known are {}", command, known));
     if (command == "message") {
         if (line.empty()) return reply("error: 'message' needs a text");
         return originate("MESSAGE", to, line, std::move(reply));
@@ -49,8 +53,8 @@ void Commands::execute(std::string_view line, CommandReply reply) {
         registrar_.deregister(to);
         return reply("ok");
     }
-    reply(fmt::format("ok\nimpi     {}\nimpus    {}\ncontact  {}\npath     {}", binding->impi, fmt::join(*binding->impus, " "),
-                      binding->contact, binding->path));
+    reply(fmt::format("ok\nimpi     {}\nimpus    {}\ncontact  {}\npath     {}", binding->impi,
+                      fmt::join(*binding->impus, " "), binding->contact, binding->path));
 }
 
 }  // namespace gmgate::home

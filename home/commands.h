@@ -13,11 +13,13 @@ namespace gmgate::home {
 // Holds references: all must outlive it and its late replies.
 class Commands {
   public:
-    Commands(Server& server, Registrar& registrar, const CxLog& cx) : server_(server), registrar_(registrar), cx_(cx) {}
+    Commands(Server& server, Registrar& registrar, const CxLog& cx)
+        : server_(server), registrar_(registrar), cx_(cx) {}
     void execute(std::string_view line, CommandReply reply);
 
   private:
-    void originate(std::string_view method, std::string_view to, std::string_view text, CommandReply reply);
+    void originate(std::string_view method, std::string_view to, std::string_view text,
+                   CommandReply reply);
 
     Server& server_;
     Registrar& registrar_;

@@ -25,14 +25,17 @@ Result<sockaddr_un> address_of(const std::string& path) {
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
     if (path.empty() || path.size() >= sizeof(address.sun_path)) {
-        return fail(ErrorKind::invalid, fmt::format("control socket '{}': give a path of 1 to {} characters", path,
-                                                    sizeof(address.sun_path) - 1));
+        return fail(ErrorKind::invalid,
+                    fmt::format("control socket '{}': give a path of 1 to {} characters", path,
+                                sizeof(address.sun_path) - 1));
     }
     std::memcpy(address.sun_path, path.data(), path.size());
     return address;
 }
 
-const sockaddr* generic(const sockaddr_un& address) { return reinterpret_cast<const sockaddr*>(&address); }
+const sockaddr* generic(const sockaddr_un& address) {
+    return reinterpret_cast<const sockaddr*>(&address);
+}
 
 bool somebody_listens(const sockaddr_un& address) {
     const UniqueFd probe(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
@@ -47,11 +50,13 @@ struct ControlSocket::Impl : std::enable_shared_from_this<ControlSocket::Impl> {
         std::string line;
         std::string answer;
         bool answered = false;
-        bool busy = false;      // the handler has the line
-        bool too_long = false;  // discarding the rest of it: closing before it is read would lose our answer
+        bool busy = false;  // the handler has the line
+        bool too_long =
+            false;  // discarding the rest of it: closing before it is read would lose our answer
     };
 
-    Impl(EventLoop& l, std::string p, CommandHandler h) : loop(l), path(std::move(p)), handler(std::move(h)) {}
+    Impl(EventLoop& l, std::string p, CommandHandler h)
+        : loop(l), path(std::move(p)), handler(std::move(h)) {}
     ~Impl() {
         for (auto& [id, c] : connections) loop.unwatch(c.fd.get());
         if (listener.valid()) {
@@ -145,11 +150,13 @@ struct ControlSocket::Impl : std::enable_shared_from_this<ControlSocket::Impl> {
 ControlSocket::ControlSocket(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
 ControlSocket::~ControlSocket() = default;
 
-Result<std::unique_ptr<ControlSocket>> ControlSocket::open(EventLoop& loop, const std::string& path, CommandHandler handler) {
+Result<std::unique_ptr<ControlSocket>> ControlSocket::open(EventLoop& loop, const std::string& path,
+                                                           CommandHandler handler) {
     const auto address = address_of(path);
     if (!address) return std::unexpected(address.error());
     const auto io = [&](const char* what) {
-        return fail(ErrorKind::io, fmt::format("control socket {}: {}: {}", path, what, std::strerror(errno)));
+        return fail(ErrorKind::io,
+                    fmt::format("control socket {}: {}: {}", path, what, std::strerror(errno)));
     };
     auto impl = std::make_shared<Impl>(loop, path, std::move(handler));
     UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
@@ -157,13 +164,14 @@ Result<std::unique_ptr<ControlSocket>> ControlSocket::open(EventLoop& loop, cons
     const auto previous = ::umask(0177);
     int rc = ::bind(fd.get(), generic(*address), sizeof(*address));
     if (rc != 0 && errno == EADDRINUSE) {
-        struct stat info {};
+        struct stat info{};
         const bool is_socket = ::lstat(path.c_str(), &info) == 0 && S_ISSOCK(info.st_mode);
         if (!is_socket || somebody_listens(*address)) {
             ::umask(previous);
             return fail(ErrorKind::conflict,
                         fmt::format("control socket {}: {}", path,
-                                    is_socket ? "another gmhome uses it: give another path" : "the path is no socket: give another"));
+                                    is_socket ? "another gmhome uses it: give another path"
+                                              : "the path is no socket: give another"));
         }
         ::unlink(path.c_str());  // left behind by a killed run
         rc = ::bind(fd.get(), generic(*address), sizeof(*address));
@@ -172,7 +180,8 @@ Result<std::unique_ptr<ControlSocket>> ControlSocket::open(EventLoop& loop, cons
     if (rc != 0) return io("cannot bind");
     if (::listen(fd.get(), 8) != 0) return io("cannot listen");
     impl->listener = std::move(fd);
-    loop.watch(impl->listener.get(), EventLoop::readable, [raw = impl.get()](unsigned) { raw->accept(); });
+    loop.watch(impl->listener.get(), EventLoop::readable,
+               [raw = impl.get()](unsigned) { raw->accept(); });
     return std::unique_ptr<ControlSocket>(new ControlSocket(std::move(impl)));
 }
 
@@ -181,15 +190,18 @@ Result<std::string> control_command(const std::string& path, std::string_view li
     if (!address) return std::unexpected(address.error());
     const UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
     if (!fd.valid() || ::connect(fd.get(), generic(*address), sizeof(*address)) != 0) {
-        return fail(ErrorKind::io, fmt::format("control socket {}: {}: is gmhome running with --control {}?", path,
-                                               std::strerror(errno), path));
+        return fail(ErrorKind::io,
+                    fmt::format("control socket {}: {}: is gmhome running with --control {}?", path,
+                                std::strerror(errno), path));
     }
     std::string out(line);
     out += '\n';
     for (std::string_view rest = out; !rest.empty();) {
         const auto n = ::send(fd.get(), rest.data(), rest.size(), MSG_NOSIGNAL);
         if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) return fail(ErrorKind::io, fmt::format("control socket {}: {}", path, std::strerror(errno)));
+        if (n <= 0)
+            return fail(ErrorKind::io,
+                        fmt::format("control socket {}: {}", path, std::strerror(errno)));
         rest.remove_prefix(static_cast<std::size_t>(n));
     }
     std::string answer;
@@ -197,11 +209,15 @@ Result<std::string> control_command(const std::string& path, std::string_view li
     for (;;) {
         const auto n = ::recv(fd.get(), chunk.data(), chunk.size(), 0);
         if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return fail(ErrorKind::io, fmt::format("control socket {}: {}", path, std::strerror(errno)));
+        if (n < 0)
+            return fail(ErrorKind::io,
+                        fmt::format("control socket {}: {}", path, std::strerror(errno)));
         if (n == 0) break;
         answer.append(chunk.data(), static_cast<std::size_t>(n));
     }
-    if (answer.empty()) return fail(ErrorKind::io, fmt::format("control socket {}: closed without an answer", path));
+    if (answer.empty())
+        return fail(ErrorKind::io,
+                    fmt::format("control socket {}: closed without an answer", path));
     return answer;
 }
 

@@ -7,7 +7,8 @@
 //   show TO               the binding of a registered phone
 //   stats                 counters as JSON
 //
-// An answer is one or more lines and ends with the connection; its first word is a SIP status, "ok" or "error:".
+// An answer is one or more lines and ends with the connection; its first word is a SIP status, "ok"
+// or "error:".
 
 #include <functional>
 #include <memory>
@@ -19,16 +20,19 @@
 
 namespace gmgate::home {
 
-// Executes one command line; `reply` is called once, from inside the call or later, with the whole answer.
+// Executes one command line; `reply` is called once, from inside the call or later, with the whole
+// answer.
 using CommandReply = std::function<void(std::string answer)>;
 using CommandHandler = std::function<void(std::string_view line, CommandReply reply)>;
 
-// Loop's thread only. At most 16 connections; a line is at most 4 KiB; both are refused with an "error:" line.
+// Loop's thread only. At most 16 connections; a line is at most 4 KiB; both are refused with an
+// "error:" line.
 class ControlSocket {
   public:
-    // Makes the socket with mode 0600 and removes it when destroyed. A socket file nobody listens on is replaced; one that is in use is
-    // an error.
-    static Result<std::unique_ptr<ControlSocket>> open(EventLoop& loop, const std::string& path, CommandHandler handler);
+    // Makes the socket with mode 0600 and removes it when destroyed. A socket file nobody listens
+    // on is replaced; one that is in use is an error.
+    static Result<std::unique_ptr<ControlSocket>> open(EventLoop& loop, const std::string& path,
+                                                       CommandHandler handler);
     ~ControlSocket();
     ControlSocket(const ControlSocket&) = delete;
     ControlSocket& operator=(const ControlSocket&) = delete;

@@ -19,10 +19,11 @@ std::string CxLog::who(std::string_view impi, std::string_view impu) const {
 
 void CxLog::query(std::string_view impi, std::string_view impu, QueryAnswer answer) {
     hss_.query(impi, impu,
-               [this, w = who(impi, impu), answer = std::move(answer)](CxResult result, const UserStatus& status) mutable {
+               [this, w = who(impi, impu), answer = std::move(answer)](
+                   CxResult result, const UserStatus& status) mutable {
                    count(counters_.query, result);
-                   log::at(level_, "cx", "Cx Query {} → {}{}{}", w, name(result), status.server_name.empty() ? "" : ", S-CSCF ",
-                           status.server_name);
+                   log::at(level_, "cx", "Cx Query {} → {}{}{}", w, name(result),
+                           status.server_name.empty() ? "" : ", S-CSCF ", status.server_name);
                    answer(result, status);
                });
 }
@@ -31,10 +32,11 @@ void CxLog::av_request(const AvRequest& request, AvAnswer answer) {
     const bool resynchronisation = request.resynchronisation != nullptr;
     if (resynchronisation) ++counters_.resynchronisations;
     hss_.av_request(request, [this, w = who(request.impi, request.impu), resynchronisation,
-                              answer = std::move(answer)](CxResult result, std::vector<AuthVector> vectors) mutable {
+                              answer = std::move(answer)](CxResult result,
+                                                          std::vector<AuthVector> vectors) mutable {
         count(counters_.av_request, result);
-        log::at(level_, "cx", "Cx Av-Req {}{} → {}, vectors: {}", w, resynchronisation ? " with RAND, AUTS" : "", name(result),
-                vectors.size());
+        log::at(level_, "cx", "Cx Av-Req {}{} → {}, vectors: {}", w,
+                resynchronisation ? " with RAND, AUTS" : "", name(result), vectors.size());
         answer(result, std::move(vectors));
     });
 }
@@ -51,9 +53,11 @@ void CxLog::put(const PutRequest& request, PutAnswer answer) {
 
 void CxLog::pull(std::string_view impi, std::string_view impu, PullAnswer answer) {
     hss_.pull(impi, impu,
-              [this, w = who(impi, impu), answer = std::move(answer)](CxResult result, const Profile& profile) mutable {
+              [this, w = who(impi, impu), answer = std::move(answer)](
+                  CxResult result, const Profile& profile) mutable {
                   count(counters_.pull, result);
-                  log::at(level_, "cx", "Cx Pull {} → {}, IMPUs: {}", w, name(result), profile.implicit_set.size());
+                  log::at(level_, "cx", "Cx Pull {} → {}, IMPUs: {}", w, name(result),
+                          profile.implicit_set.size());
                   answer(result, profile);
               });
 }

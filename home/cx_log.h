@@ -11,7 +11,8 @@ namespace gmgate::home {
 
 struct CxCounters {
     static constexpr std::size_t results = static_cast<std::size_t>(CxResult::unreachable) + 1;
-    static constexpr std::size_t assignments = static_cast<std::size_t>(ServerAssignment::authentication_timeout) + 1;
+    static constexpr std::size_t assignments =
+        static_cast<std::size_t>(ServerAssignment::authentication_timeout) + 1;
     // Answers by CxResult.
     std::array<std::uint64_t, results> query{};
     std::array<std::uint64_t, results> av_request{};
@@ -22,8 +23,8 @@ struct CxCounters {
     std::uint64_t resynchronisations = 0;  // av_requests with AUTS
 };
 
-// Lines such as "Cx Av-Req impi=… impu=… → ok, 1 vector", at `level`. Identities only, never a key (S1). `hss` must outlive it; late
-// answers must not come after it has gone. One thread.
+// Lines such as "Cx Av-Req impi=… impu=… → ok, 1 vector", at `level`. Identities only, never a key
+// (S1). `hss` must outlive it; late answers must not come after it has gone. One thread.
 class CxLog final : public Hss {
   public:
     CxLog(Hss& hss, log::Level level) : hss_(hss), level_(level) {}

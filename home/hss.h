@@ -1,9 +1,10 @@
 #pragma once
-// The HSS as the S-CSCF sees it: the Cx operations of TS 33.203 clause 6.1 and TS 23.228, with the Diameter commands of TS 29.228
-// that a Diameter HSS would map them to.
+// The HSS as the S-CSCF sees it: the Cx operations of TS 33.203 clause 6.1 and TS 23.228, with the
+// Diameter commands of TS 29.228 that a Diameter HSS would map them to.
 //
-// Every operation answers once, from inside the call or later on the same thread. Views in the arguments are valid during the
-// call only. The asker may be gone when a late answer comes: its callbacks hold ids, not pointers.
+// Every operation answers once, from inside the call or later on the same thread. Views in the
+// arguments are valid during the call only. The asker may be gone when a late answer comes: its
+// callbacks hold ids, not pointers.
 
 #include <cstdint>
 #include <functional>
@@ -18,13 +19,13 @@ namespace gmgate::home {
 // Names of TS 29.229 clause 6.2, without their prefixes.
 enum class CxResult : std::uint8_t {
     success,
-    user_unknown,              // no such IMPI, or no such IMPU
-    identities_dont_match,     // both exist, and the IMPU is not this IMPI's
-    authorization_rejected,    // barred, or may not register
-    identity_not_registered,   // the operation needs a registered IMPU
-    synchronisation_failed,    // AUTS does not verify
-    unable_to_comply,          // SQN used up, table full, internal error
-    unreachable,               // no answer, or no connection
+    user_unknown,             // no such IMPI, or no such IMPU
+    identities_dont_match,    // both exist, and the IMPU is not this IMPI's
+    authorization_rejected,   // barred, or may not register
+    identity_not_registered,  // the operation needs a registered IMPU
+    synchronisation_failed,   // AUTS does not verify
+    unable_to_comply,         // SQN used up, table full, internal error
+    unreachable,              // no answer, or no connection
 };
 [[nodiscard]] std::string_view name(CxResult result);
 
@@ -50,7 +51,7 @@ struct AvRequest {
     std::string_view impi;
     std::string_view impu;
     std::string_view server_name;  // becomes the S-CSCF of the user while authentication is pending
-    unsigned count = 1;            // vectors wanted, 1…5; the HSS may give fewer, never none with `success`
+    unsigned count = 1;  // vectors wanted, 1…5; the HSS may give fewer, never none with `success`
     const Resynchronisation* resynchronisation = nullptr;
 };
 
@@ -62,7 +63,8 @@ struct PutRequest {
 };
 
 struct Profile {
-    std::vector<std::string> implicit_set;   // implicit registration set: canonical URIs, the default IMPU first
+    std::vector<std::string>
+        implicit_set;  // implicit registration set: canonical URIs, the default IMPU first
     std::vector<std::string> service_route;  // of this user; empty: the S-CSCF's own
 };
 

@@ -1,8 +1,9 @@
 #pragma once
-// An HSS in this process: the subscribers of a file and of a rule, their sequence numbers, registration flags and S-CSCF names.
+// An HSS in this process: the subscribers of a file and of a rule, their sequence numbers,
+// registration flags and S-CSCF names.
 //
-// Sequence numbers live in memory: after a restart a SIM that was used before answers the first challenge with a
-// resynchronisation, as TS 33.102 6.3.5 has it, and all goes on.
+// Sequence numbers live in memory: after a restart a SIM that was used before answers the first
+// challenge with a resynchronisation, as TS 33.102 6.3.5 has it, and all goes on.
 
 #include <cstdint>
 #include <optional>
@@ -25,7 +26,8 @@ class LocalHss final : public Hss {
     explicit LocalHss(Random& random);
     ~LocalHss() override;
 
-    // Fails, naming both, when an identity has been given to two subscribers. A shared IMPU is not supported.
+    // Fails, naming both, when an identity has been given to two subscribers. A shared IMPU is not
+    // supported.
     Result<void> add(Subscriber subscriber);
     // At most one rule; 16 octets are kept per subscriber.
     Result<void> add(SubscriberRule rule);
@@ -55,12 +57,16 @@ class LocalHss final : public Hss {
     struct Ref {
         const Subscriber* listed = nullptr;
         std::uint64_t generated = SubscriberRule::none;
-        [[nodiscard]] bool found() const { return listed != nullptr || generated != SubscriberRule::none; }
+        [[nodiscard]] bool found() const {
+            return listed != nullptr || generated != SubscriberRule::none;
+        }
         bool operator==(const Ref&) const = default;
     };
     struct StringHash {
         using is_transparent = void;
-        std::size_t operator()(std::string_view s) const { return std::hash<std::string_view>{}(s); }
+        std::size_t operator()(std::string_view s) const {
+            return std::hash<std::string_view>{}(s);
+        }
     };
     using Index = std::unordered_map<std::string, std::size_t, StringHash, std::equal_to<>>;
 

@@ -30,18 +30,22 @@ using namespace gmgate;
 using namespace gmgate::home;
 
 constexpr auto description =
-    "gmhome - a home network for labs, demos and tests: I-CSCF and S-CSCF roles on one address, and an HSS with Milenage.\n"
-    "It registers phones by IMS AKA as TS 33.203 6.1 has it and routes MESSAGE and OPTIONS to them through the gateway.";
+    "gmhome - a home network for labs, demos and tests: I-CSCF and S-CSCF roles on one address, "
+    "and an HSS with Milenage.\n"
+    "It registers phones by IMS AKA as TS 33.203 6.1 has it and routes MESSAGE and OPTIONS to them "
+    "through the gateway.";
 
 constexpr auto examples =
     "Examples\n"
     "  100 000 phones by rule, for load; gmue derives the same keys from the same seed:\n"
     "    gmhome --listen 10.30.0.2:5060 --generate 100000 --seed 00112233445566778899aabbccddeeff\n"
     "  the subscribers of a file, IPv4 and IPv6, Cx operations shown:\n"
-    "    gmhome --listen 10.30.0.2 --listen [2001:db8:30::2] --subscribers subscribers.yaml --trace-cx\n"
+    "    gmhome --listen 10.30.0.2 --listen [2001:db8:30::2] --subscribers subscribers.yaml "
+    "--trace-cx\n"
     "  send a message to a registered phone, from another terminal:\n"
     "    gmhome --listen … --control /run/gmhome.sock\n"
-    "    gmhome ctl --control /run/gmhome.sock message sip:001010000000001@ims.mnc001.mcc001.3gppnetwork.org hello\n"
+    "    gmhome ctl --control /run/gmhome.sock message "
+    "sip:001010000000001@ims.mnc001.mcc001.3gppnetwork.org hello\n"
     "\n"
     "Generated subscribers\n"
     "  K   = first 16 octets of HMAC-SHA-256(seed, \"gmgate-K\" + IMSI digits)\n"
@@ -53,8 +57,10 @@ constexpr auto examples =
     "           - impi: alice@ims.example        # or imsi: '001010000000001'\n"
     "             k: 465b5ce8b199b49faa5f0a2ee238a6bc\n"
     "             opc: cd63cb71954a9f4e48a5994e37a02baf   # or op:\n"
-    "             impus: [sip:alice@ims.example, tel:+4930123]   # optional, as are amf, sqn, service_route, barred\n"
-    "  CSV (name ends in .csv): the same names as columns in the first line, lists separated by blanks.\n"
+    "             impus: [sip:alice@ims.example, tel:+4930123]   # optional, as are amf, sqn, "
+    "service_route, barred\n"
+    "  CSV (name ends in .csv): the same names as columns in the first line, lists separated by "
+    "blanks.\n"
     "\n"
     "SIGUSR1 prints the counters (and writes --stats-file); SIGINT and SIGTERM end the program.\n";
 
@@ -92,13 +98,18 @@ Result<std::vector<Endpoint>> listen_endpoints(const std::vector<std::string>& t
     for (const auto& text : texts) {
         const auto endpoint = Endpoint::parse(text, 5060);
         if (!endpoint || endpoint->port == 0) {
-            return fail(ErrorKind::invalid,
-                        fmt::format("--listen '{}': not an address: write 10.30.0.2:5060 or [2001:db8::2]:5060", text));
+            return fail(
+                ErrorKind::invalid,
+                fmt::format(
+                    "--listen '{}': not an address: write 10.30.0.2:5060 or [2001:db8::2]:5060",
+                    text));
         }
         if (endpoint->address.is_unspecified()) {
-            return fail(ErrorKind::invalid, fmt::format("--listen '{}': give the address of an interface: it goes into Via and "
-                                                        "Service-Route",
-                                                        text));
+            return fail(
+                ErrorKind::invalid,
+                fmt::format("--listen '{}': give the address of an interface: it goes into Via and "
+                            "Service-Route",
+                            text));
         }
         out.push_back(*endpoint);
     }
@@ -107,7 +118,8 @@ Result<std::vector<Endpoint>> listen_endpoints(const std::vector<std::string>& t
 
 Result<void> fill_hss(LocalHss& hss, const Options& o) {
     if (o.subscribers.empty() && o.generate.empty()) {
-        return fail(ErrorKind::invalid, "no subscribers: give --subscribers FILE, or --generate COUNT with --seed HEX");
+        return fail(ErrorKind::invalid,
+                    "no subscribers: give --subscribers FILE, or --generate COUNT with --seed HEX");
     }
     if (!o.subscribers.empty()) {
         auto list = load_subscribers(o.subscribers, o.realm);
@@ -119,7 +131,8 @@ Result<void> fill_hss(LocalHss& hss, const Options& o) {
     if (o.generate.empty()) return {};
     auto seed = from_hex(o.seed);
     if (!seed || seed->empty()) {
-        return fail(ErrorKind::invalid, "--generate needs --seed: an even number of hex digits, e.g. 32 of them");
+        return fail(ErrorKind::invalid,
+                    "--generate needs --seed: an even number of hex digits, e.g. 32 of them");
     }
     auto rule = SubscriberRule::parse(o.generate, *seed, o.realm);
     wipe(*seed);
@@ -135,18 +148,24 @@ Result<RegistrarConfig> registrar_config(const Options& o, const std::vector<End
     }
     c.server_name = o.server_name.empty() ? "sip:scscf." + o.realm : o.server_name;
     c.service_route = o.service_route;
-    if (c.service_route.empty()) c.service_route = {fmt::format("sip:orig@{};lr", listen.front().to_string())};
+    if (c.service_route.empty())
+        c.service_route = {fmt::format("sip:orig@{};lr", listen.front().to_string())};
     for (const auto& uri : c.service_route) {
         if (!canonical_impu(uri)) {
-            return fail(ErrorKind::invalid,
-                        fmt::format("--service-route '{}': not a SIP URI: write sip:orig@10.30.0.2:5060;lr", uri));
+            return fail(
+                ErrorKind::invalid,
+                fmt::format("--service-route '{}': not a SIP URI: write sip:orig@10.30.0.2:5060;lr",
+                            uri));
         }
     }
     if (!canonical_impu(c.server_name)) {
-        return fail(ErrorKind::invalid, fmt::format("--server-name '{}': not a SIP URI: write sip:scscf.domain", c.server_name));
+        return fail(ErrorKind::invalid,
+                    fmt::format("--server-name '{}': not a SIP URI: write sip:scscf.domain",
+                                c.server_name));
     }
     if (o.min_expires > o.max_expires) {
-        return fail(ErrorKind::invalid, fmt::format("--min-expires {} is above --max-expires {}", o.min_expires, o.max_expires));
+        return fail(ErrorKind::invalid, fmt::format("--min-expires {} is above --max-expires {}",
+                                                    o.min_expires, o.max_expires));
     }
     c.charging_function = o.charging_function;
     c.qop = o.qop == "none" ? std::string{} : o.qop;
@@ -171,13 +190,15 @@ void write_stats(const std::string& path, const nlohmann::json& stats) {
 }
 
 int serve(const Options& o) {
-    // The HSS keeps keys in wiped memory, but what yaml-cpp read of a file is not ours: no core dumps at all.
+    // The HSS keeps keys in wiped memory, but what yaml-cpp read of a file is not ours: no core
+    // dumps at all.
     const rlimit none{0, 0};
     ::setrlimit(RLIMIT_CORE, &none);
 
     log::Level level{};
     if (!log::parse_level(o.log_level, level)) {
-        return complain(fmt::format("--log-level '{}': write debug, info, warn, error or off", o.log_level));
+        return complain(
+            fmt::format("--log-level '{}': write debug, info, warn, error or off", o.log_level));
     }
     log::configure(level, true);
 
@@ -205,15 +226,17 @@ int serve(const Options& o) {
     server.attach(transport);
     for (const auto& endpoint : *listen) {
         if (auto done = transport.add_udp(endpoint); !done) return complain(done.error().text);
-        if (auto done = transport.add_tcp_listener(endpoint); !done) return complain(done.error().text);
+        if (auto done = transport.add_tcp_listener(endpoint); !done)
+            return complain(done.error().text);
     }
 
     Commands commands(server, registrar, cx);
     std::unique_ptr<ControlSocket> control;
     if (!o.control.empty()) {
-        auto opened = ControlSocket::open(loop, o.control, [&](std::string_view line, CommandReply reply) {
-            commands.execute(line, std::move(reply));
-        });
+        auto opened =
+            ControlSocket::open(loop, o.control, [&](std::string_view line, CommandReply reply) {
+                commands.execute(line, std::move(reply));
+            });
         if (!opened) return complain(opened.error().text);
         control = std::move(*opened);
     }
@@ -228,7 +251,8 @@ int serve(const Options& o) {
     for (const int signal : {SIGINT, SIGTERM}) loop.on_signal(signal, [&] { loop.stop(); });
     loop.on_signal(SIGUSR1, report);
     for (const auto& endpoint : *listen) {
-        log::info("home", "listening on {} UDP and TCP, realm {}, {} subscribers", endpoint.to_string(), o.realm, hss.subscribers());
+        log::info("home", "listening on {} UDP and TCP, realm {}, {} subscribers",
+                  endpoint.to_string(), o.realm, hss.subscribers());
     }
     loop.run();
     report();
@@ -241,7 +265,8 @@ int control_client(const Options& o) {
     const auto answer = control_command(o.ctl_socket, line);
     if (!answer) return complain(answer.error().text);
     fmt::print("{}", *answer);
-    return answer->starts_with("ok") || answer->starts_with("2") || answer->starts_with("{") ? 0 : 1;
+    return answer->starts_with("ok") || answer->starts_with("2") || answer->starts_with("{") ? 0
+                                                                                             : 1;
 }
 
 }  // namespace
@@ -253,11 +278,18 @@ int main(int argc, char** argv) {
     app.set_version_flag("--version", std::string("gmhome ") + GMGATE_VERSION);
     app.get_formatter()->column_width(34);
 
-    app.add_option("--listen", o.listen, "address and port, UDP and TCP; may be given again, e.g. for IPv6")->type_name("ADDRESS[:PORT]");
-    app.add_option("--realm", o.realm, "home domain and Digest realm")->type_name("DOMAIN")->capture_default_str();
+    app.add_option("--listen", o.listen,
+                   "address and port, UDP and TCP; may be given again, e.g. for IPv6")
+        ->type_name("ADDRESS[:PORT]");
+    app.add_option("--realm", o.realm, "home domain and Digest realm")
+        ->type_name("DOMAIN")
+        ->capture_default_str();
     const auto who = "Subscribers";
-    app.add_option("--subscribers", o.subscribers, "YAML or CSV file")->type_name("FILE")->group(who);
-    app.add_option("--generate", o.generate, "subscribers by rule; first IMSI 001010000000001 if not given")
+    app.add_option("--subscribers", o.subscribers, "YAML or CSV file")
+        ->type_name("FILE")
+        ->group(who);
+    app.add_option("--generate", o.generate,
+                   "subscribers by rule; first IMSI 001010000000001 if not given")
         ->type_name("COUNT[:IMSI]")
         ->group(who);
     app.add_option("--seed", o.seed, "what generated keys are derived from (or GMHOME_SEED)")
@@ -265,9 +297,15 @@ int main(int argc, char** argv) {
         ->envname("GMHOME_SEED")
         ->group(who);
     const auto how = "Registration";
-    app.add_option("--service-route", o.service_route, "of the 200; default sip:orig@<listen>;lr")->type_name("URI")->group(how);
-    app.add_option("--server-name", o.server_name, "S-CSCF name in the HSS; default sip:scscf.<realm>")->type_name("URI")->group(how);
-    app.add_option("--max-expires", o.max_expires, "longest registration granted, seconds; also the default")
+    app.add_option("--service-route", o.service_route, "of the 200; default sip:orig@<listen>;lr")
+        ->type_name("URI")
+        ->group(how);
+    app.add_option("--server-name", o.server_name,
+                   "S-CSCF name in the HSS; default sip:scscf.<realm>")
+        ->type_name("URI")
+        ->group(how);
+    app.add_option("--max-expires", o.max_expires,
+                   "longest registration granted, seconds; also the default")
         ->check(CLI::Range(1U, 31'536'000U))
         ->capture_default_str()
         ->group(how);
@@ -279,7 +317,8 @@ int main(int argc, char** argv) {
         ->check(CLI::Range(1U, 3600U))
         ->capture_default_str()
         ->group(how);
-    app.add_option("--rechallenge", o.rechallenge_percent, "share of protected re-REGISTERs that are challenged, percent")
+    app.add_option("--rechallenge", o.rechallenge_percent,
+                   "share of protected re-REGISTERs that are challenged, percent")
         ->check(CLI::Range(0.0, 100.0))
         ->capture_default_str()
         ->group(how);
@@ -287,27 +326,41 @@ int main(int argc, char** argv) {
         ->check(CLI::IsMember({"auth", "auth-int", "auth,auth-int", "none"}))
         ->capture_default_str()
         ->group(how);
-    app.add_option("--charging-function", o.charging_function, "ccf of P-Charging-Function-Addresses")->type_name("HOST")->group(how);
+    app.add_option("--charging-function", o.charging_function,
+                   "ccf of P-Charging-Function-Addresses")
+        ->type_name("HOST")
+        ->group(how);
     app.add_flag("--allow-unprotected", o.allow_unprotected,
                  "take answers without integrity-protected=\"yes\": a lab without a gateway")
         ->group(how);
-    app.add_option("--service", o.services, "user part that answers MESSAGE and OPTIONS itself; may be given again")
+    app.add_option("--service", o.services,
+                   "user part that answers MESSAGE and OPTIONS itself; may be given again")
         ->type_name("NAME")
         ->capture_default_str();
     const auto seen = "What is seen";
     app.add_flag("--trace-cx", o.trace_cx, "a line for each Cx operation")->group(seen);
-    app.add_option("--log-level", o.log_level, "debug, info, warn, error or off")->capture_default_str()->group(seen);
-    app.add_option("--stats-file", o.stats_file, "counters as JSON, at the end and at SIGUSR1")->type_name("FILE")->group(seen);
-    app.add_option("--control", o.control, "Unix socket for gmhome ctl")->type_name("PATH")->group(seen);
+    app.add_option("--log-level", o.log_level, "debug, info, warn, error or off")
+        ->capture_default_str()
+        ->group(seen);
+    app.add_option("--stats-file", o.stats_file, "counters as JSON, at the end and at SIGUSR1")
+        ->type_name("FILE")
+        ->group(seen);
+    app.add_option("--control", o.control, "Unix socket for gmhome ctl")
+        ->type_name("PATH")
+        ->group(seen);
 
-    auto* ctl = app.add_subcommand("ctl", "talk to a running gmhome: message TO TEXT, options TO, deregister TO, show TO, stats");
+    auto* ctl = app.add_subcommand(
+        "ctl",
+        "talk to a running gmhome: message TO TEXT, options TO, deregister TO, show TO, stats");
     ctl->add_option("--control", o.ctl_socket, "its control socket")->type_name("PATH")->required();
     ctl->add_option("command", o.ctl_words, "the command and its words")->required();
 
     CLI11_PARSE(app, argc, argv);
     try {
         if (ctl->parsed()) return control_client(o);
-        if (o.listen.empty()) return complain("--listen is missing: give an address, e.g. --listen 10.30.0.2:5060 (see --help)");
+        if (o.listen.empty())
+            return complain(
+                "--listen is missing: give an address, e.g. --listen 10.30.0.2:5060 (see --help)");
         return serve(o);
     } catch (const std::exception& e) {
         return complain(e.what());

@@ -38,7 +38,8 @@ void xor_into(std::array<std::uint8_t, 16>& a, std::span<const std::uint8_t, 16>
 }
 
 void set_aes_key(EVP_CIPHER_CTX* aes, const EVP_CIPHER* cipher, const Secret<16>& k) {
-    // Neither call can fail with a fetched cipher and a key of its length: both would be a broken OpenSSL.
+    // Neither call can fail with a fetched cipher and a key of its length: both would be a broken
+    // OpenSSL.
     if (EVP_EncryptInit_ex2(aes, cipher, k.reveal().data(), nullptr, nullptr) != 1 ||
         EVP_CIPHER_CTX_set_padding(aes, 0) != 1) {
         throw std::runtime_error("OpenSSL refuses an AES-128 key");
@@ -90,7 +91,8 @@ void Milenage::out(const Block& temp, unsigned r, std::uint8_t c, Block& result)
 }
 
 Milenage::F1 Milenage::f1(const Rand& rand, const Sqn48& sqn, const Amf& amf) {
-    // IN1 = SQN ‖ AMF ‖ SQN ‖ AMF; OUT1 = E(TEMP ⊕ rot(IN1 ⊕ OPc, r1) ⊕ c1) ⊕ OPc with r1 = 64 bits, c1 = 0.
+    // IN1 = SQN ‖ AMF ‖ SQN ‖ AMF; OUT1 = E(TEMP ⊕ rot(IN1 ⊕ OPc, r1) ⊕ c1) ⊕ OPc with r1 = 64
+    // bits, c1 = 0.
     Block in1{};
     for (std::size_t half : {std::size_t{0}, std::size_t{8}}) {
         std::ranges::copy(sqn, in1.begin() + static_cast<std::ptrdiff_t>(half));

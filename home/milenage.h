@@ -1,6 +1,6 @@
 #pragma once
-// The Milenage algorithm set of 3GPP TS 35.206: f1, f1*, f2, f3, f4, f5, f5* on AES-128 (OpenSSL), with its standard constants
-// c1…c5 and r1…r5.
+// The Milenage algorithm set of 3GPP TS 35.206: f1, f1*, f2, f3, f4, f5, f5* on AES-128 (OpenSSL),
+// with its standard constants c1…c5 and r1…r5.
 
 #include <array>
 #include <cstdint>
@@ -18,8 +18,8 @@ using Amf = std::array<std::uint8_t, 2>;
 using Mac = std::array<std::uint8_t, 8>;
 using Sqn48 = std::array<std::uint8_t, 6>;  // sequence number or anonymity key, big-endian
 
-// One AES context that takes the key of one subscriber after the other, so that a vector costs no allocation.
-// One thread. Outputs are valid only after set_key().
+// One AES context that takes the key of one subscriber after the other, so that a vector costs no
+// allocation. One thread. Outputs are valid only after set_key().
 class Milenage {
   public:
     Milenage();  // throws std::runtime_error if OpenSSL offers no AES-128-ECB (start-up only)

@@ -20,34 +20,40 @@ struct RegisterRequest {
     std::string impi;  // Digest username, else derived from the IMPU
     Integrity integrity = Integrity::absent;
     sip::DigestCredentials credentials;  // all absent without Authorization
-    bool has_contact = false;            // without: the UE asks what is registered (RFC 3261 10.2.3)
-    bool all_contacts = false;           // Contact: *
+    bool has_contact = false;   // without: the UE asks what is registered (RFC 3261 10.2.3)
+    bool all_contacts = false;  // Contact: *
     std::string_view contact_uri;
-    std::string_view contact_params;     // as written, from the first ';' or empty
-    std::uint32_t expires = 0;           // what the UE asks for, or the default
-    std::string path;                    // all Path values, joined by ", "; unfolded
+    std::string_view contact_params;  // as written, from the first ';' or empty
+    std::uint32_t expires = 0;        // what the UE asks for, or the default
+    std::string path;                 // all Path values, joined by ", "; unfolded
     std::string_view call_id;
     std::uint32_t cseq = 0;
 
     // A Digest response, not empty.
-    [[nodiscard]] bool has_response() const { return credentials.response && !credentials.response->empty(); }
+    [[nodiscard]] bool has_response() const {
+        return credentials.response && !credentials.response->empty();
+    }
     // C3: a response that is there and empty, for a challenge, and no auts.
     [[nodiscard]] bool network_failure() const {
-        return credentials.response && credentials.response->empty() && !nonce().empty() && !has_auts();
+        return credentials.response && credentials.response->empty() && !nonce().empty() &&
+               !has_auts();
     }
     [[nodiscard]] bool has_auts() const { return credentials.auts && !credentials.auts->empty(); }
-    [[nodiscard]] std::string_view nonce() const { return credentials.nonce.value_or(std::string_view{}); }
+    [[nodiscard]] std::string_view nonce() const {
+        return credentials.nonce.value_or(std::string_view{});
+    }
 };
 
 struct Refusal {
     int code = 400;
-    std::string reason;        // Reason-Phrase
-    std::string header_name;   // an extra header of the response; may be empty
+    std::string reason;       // Reason-Phrase
+    std::string header_name;  // an extra header of the response; may be empty
     std::string header_value;
 };
 
 // `message` must have been parsed and be a REGISTER.
-std::expected<RegisterRequest, Refusal> read_register(const sip::Message& message, std::uint32_t default_expires);
+std::expected<RegisterRequest, Refusal> read_register(const sip::Message& message,
+                                                      std::uint32_t default_expires);
 
 // A header value with its folds made blanks.
 [[nodiscard]] std::string unfold(std::string_view value);

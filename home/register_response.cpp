@@ -12,7 +12,8 @@ namespace gmgate::home {
 
 namespace {
 
-// Room for everything a 401 adds to what it copies, so that no buffer with keys in it is ever left behind by a reallocation.
+// Room for everything a 401 adds to what it copies, so that no buffer with keys in it is ever left
+// behind by a reallocation.
 constexpr std::size_t challenge_room = 1024;
 
 void append_hex(std::string& out, std::span<const std::uint8_t> bytes) {
@@ -39,8 +40,11 @@ void append_addresses(std::string& out, std::span<const std::string> uris) {
 
 }  // namespace
 
-RegisterResponder::RegisterResponder(std::string realm, std::string qop, std::string charging_function)
-    : realm_(std::move(realm)), qop_(std::move(qop)), charging_function_(std::move(charging_function)) {
+RegisterResponder::RegisterResponder(std::string realm, std::string qop,
+                                     std::string charging_function)
+    : realm_(std::move(realm)),
+      qop_(std::move(qop)),
+      charging_function_(std::move(charging_function)) {
     challenge_.reserve(challenge_room + realm_.size() + qop_.size());
 }
 
@@ -60,7 +64,8 @@ std::string_view RegisterResponder::build(const To& to, int code, std::string_vi
     return out_;
 }
 
-std::string_view RegisterResponder::challenge(const To& to, std::string_view nonce, const AuthVector& vector) {
+std::string_view RegisterResponder::challenge(const To& to, std::string_view nonce,
+                                              const AuthVector& vector) {
     auto& c = challenge_;
     wipe_text(c);
     c += "Digest realm=\"";
@@ -101,7 +106,8 @@ std::string_view RegisterResponder::accept(const To& to, const Accepted& accepte
             contact_ += p->whole;
         }
         std::array<char, 10> digits{};
-        const auto end = std::to_chars(digits.data(), digits.data() + digits.size(), accepted.expires).ptr;
+        const auto end =
+            std::to_chars(digits.data(), digits.data() + digits.size(), accepted.expires).ptr;
         contact_ += ";expires=";
         contact_.append(digits.data(), end);
     }
@@ -121,7 +127,8 @@ std::string_view RegisterResponder::accept(const To& to, const Accepted& accepte
 
 std::string_view RegisterResponder::refuse(const To& to, const Refusal& refusal) {
     const std::array headers = {sip::HeaderField{refusal.header_name, refusal.header_value}};
-    return build(to, refusal.code, refusal.reason, std::span(headers).first(refusal.header_name.empty() ? 0 : 1));
+    return build(to, refusal.code, refusal.reason,
+                 std::span(headers).first(refusal.header_name.empty() ? 0 : 1));
 }
 
 }  // namespace gmgate::home

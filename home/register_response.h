@@ -16,8 +16,8 @@
 
 namespace gmgate::home {
 
-// Builds one response after the other in the same buffer. The views it returns live until the next call; an empty one: the request
-// lacks the headers a response needs. One thread.
+// Builds one response after the other in the same buffer. The views it returns live until the next
+// call; an empty one: the request lacks the headers a response needs. One thread.
 class RegisterResponder {
   public:
     RegisterResponder(std::string realm, std::string qop, std::string charging_function);
@@ -50,7 +50,8 @@ class RegisterResponder {
     void wipe_buffers();
 
   private:
-    std::string_view build(const To& to, int code, std::string_view reason, std::span<const sip::HeaderField> headers);
+    std::string_view build(const To& to, int code, std::string_view reason,
+                           std::span<const sip::HeaderField> headers);
 
     std::string realm_;
     std::string qop_;

@@ -26,14 +26,20 @@ constexpr std::size_t tag_octets = 6;
 
 Refusal refusal_of(CxResult result) {
     switch (result) {
-        case CxResult::user_unknown: return {403, "Unknown User", {}, {}};
-        case CxResult::identities_dont_match: return {403, "Identities Don't Match", {}, {}};
-        case CxResult::authorization_rejected: return {403, "Registration Not Allowed", {}, {}};
-        case CxResult::unreachable: return {504, "HSS Does Not Answer", {}, {}};
-        case CxResult::synchronisation_failed: return {403, "Synchronisation Failed", {}, {}};
+        case CxResult::user_unknown:
+            return {403, "Unknown User", {}, {}};
+        case CxResult::identities_dont_match:
+            return {403, "Identities Don't Match", {}, {}};
+        case CxResult::authorization_rejected:
+            return {403, "Registration Not Allowed", {}, {}};
+        case CxResult::unreachable:
+            return {504, "HSS Does Not Answer", {}, {}};
+        case CxResult::synchronisation_failed:
+            return {403, "Synchronisation Failed", {}, {}};
         case CxResult::identity_not_registered:
         case CxResult::unable_to_comply:
-        case CxResult::success: break;
+        case CxResult::success:
+            break;
     }
     return {480, "HSS Unable To Comply", {}, {}};
 }
@@ -43,7 +49,8 @@ Refusal refusal_of(CxResult result) {
 struct Registrar::Impl {
     // A user is in the table while it is registered or challenged, and not otherwise.
 
-    // One outstanding challenge. H(A1) is as good as RES for it, so RES is not kept; CK and IK have gone with the 401.
+    // One outstanding challenge. H(A1) is as good as RES for it, so RES is not kept; CK and IK have
+    // gone with the 401.
     struct Challenge {
         std::string nonce;
         std::string impu;
@@ -57,7 +64,8 @@ struct Registrar::Impl {
         Impl* owner = nullptr;
         std::string impi;
         SecretPtr<Challenge> challenge;
-        // The binding; meaningful while `registered`. One contact a user: a REGISTER from another address replaces it (D5).
+        // The binding; meaningful while `registered`. One contact a user: a REGISTER from another
+        // address replaces it (D5).
         bool registered = false;
         std::vector<std::string> impus;
         std::vector<std::string> service_route;  // of the profile; empty: ours
@@ -71,7 +79,9 @@ struct Registrar::Impl {
         void on_await_auth() { owner->authentication_timeout(*this); }
         // Nodes of the table do not move, and the timers hold this address.
         explicit User(Impl* o) : owner(o) { expiry.bind<&User::on_expiry>(this); }
-        [[nodiscard]] bool has(std::string_view impu) const { return std::ranges::find(impus, impu) != impus.end(); }
+        [[nodiscard]] bool has(std::string_view impu) const {
+            return std::ranges::find(impus, impu) != impus.end();
+        }
     };
 
     // One REGISTER from arrival to its answer. While a Cx answer is awaited it lives in `slots`.
@@ -138,7 +148,8 @@ struct Registrar::Impl {
     void bind(Procedure& p, const Profile* profile);
     void deregister(Procedure& p);
     [[nodiscard]] std::uint32_t seconds_left(const User& user) const {
-        const auto left = std::chrono::ceil<std::chrono::seconds>(user.expiry.deadline() - timers.now());
+        const auto left =
+            std::chrono::ceil<std::chrono::seconds>(user.expiry.deadline() - timers.now());
         return static_cast<std::uint32_t>(std::max<std::int64_t>(left.count(), 0));
     }
     void answer_binding(Procedure& p, const User& user, std::uint32_t expires);
@@ -173,7 +184,8 @@ struct Registrar::Impl {
     RegisterResponder::To to(const Procedure& p) { return {p.message, tag(), p.source}; }
 };
 
-// ---- procedures ------------------------------------------------------------------------------------------------------
+// ---- procedures
+// ------------------------------------------------------------------------------------------------------
 
 Registrar::Impl::Procedure* Registrar::Impl::start() {
     if (free_slots.empty()) {
@@ -209,7 +221,8 @@ void Registrar::Impl::finish(Procedure& p, int status, std::string_view response
     auto answer = std::exchange(p.answer, {});
     p.live = false;
     --live_procedures;
-    // Freed after the call: what `answer` does may start the next REGISTER, which must not reuse this one's bytes.
+    // Freed after the call: what `answer` does may start the next REGISTER, which must not reuse
+    // this one's bytes.
     if (response.empty()) {
         ++counters.dropped;
     } else {
@@ -229,11 +242,15 @@ void Registrar::Impl::refuse(Procedure& p, CxResult result) {
     refuse(p, refusal);
 }
 
-void Registrar::Impl::hss_timeout(Procedure& p) { refuse(p, CxResult::unreachable); }
+void Registrar::Impl::hss_timeout(Procedure& p) {
+    refuse(p, CxResult::unreachable);
+}
 
-// ---- arrival ---------------------------------------------------------------------------------------------------------
+// ---- arrival
+// ---------------------------------------------------------------------------------------------------------
 
-void Registrar::Impl::receive(const sip::Message& message, Answer answer, std::optional<Endpoint> source) {
+void Registrar::Impl::receive(const sip::Message& message, Answer answer,
+                              std::optional<Endpoint> source) {
     ++counters.requests;
     Procedure* p = start();
     if (p == nullptr) {
@@ -252,7 +269,8 @@ void Registrar::Impl::receive(const sip::Message& message, Answer answer, std::o
     p->bytes.assign(message.bytes());
     p->message.parse(std::string_view(p->bytes));
     p->request = {};
-    auto request = read_register(p->message, static_cast<std::uint32_t>(config.default_expires.count()));
+    auto request =
+        read_register(p->message, static_cast<std::uint32_t>(config.default_expires.count()));
     if (!request) {
         ++counters.malformed;
         return refuse(*p, request.error());
@@ -270,22 +288,26 @@ void Registrar::Impl::decide(Procedure& p) {
     if (r.has_contact && r.expires != 0) {
         if (r.expires < config.min_expires.count()) {
             ++counters.interval_too_brief;
-            return refuse(p, Refusal{423, "", "Min-Expires", std::to_string(config.min_expires.count())});
+            return refuse(
+                p, Refusal{423, "", "Min-Expires", std::to_string(config.min_expires.count())});
         }
         r.expires = std::min(r.expires, static_cast<std::uint32_t>(config.max_expires.count()));
     }
 
     User* user = find_user(r.impi);
     const bool protected_request = r.integrity == Integrity::yes;
-    const bool known_path = user != nullptr && user->registered && protected_request && user->has(r.impu);
+    const bool known_path =
+        user != nullptr && user->registered && protected_request && user->has(r.impu);
     if (!r.has_contact && !known_path) {
         ++counters.malformed;
         return refuse(p, Refusal{400, "Contact Missing", {}, {}});
     }
-    if (user != nullptr && user->challenge && r.nonce() == user->challenge->nonce && r.impu == user->challenge->impu) {
+    if (user != nullptr && user->challenge && r.nonce() == user->challenge->nonce &&
+        r.impu == user->challenge->impu) {
         if (r.has_auts()) return resynchronise(p, *user);
         if (r.network_failure()) return network_failure(p, *user);
-        if (r.has_response() && r.has_contact && (protected_request || config.allow_unprotected)) return check_response(p, *user);
+        if (r.has_response() && r.has_contact && (protected_request || config.allow_unprotected))
+            return check_response(p, *user);
     }
     if (known_path) return reregister(p, *user);
     begin_challenge(p, nullptr);
@@ -300,27 +322,30 @@ void Registrar::Impl::begin_challenge(Procedure& p, const Resynchronisation* res
     }
     if (resynchronisation != nullptr) return ask_vectors(p, resynchronisation);
     awaiting(p);
-    hss.query(p.request.impi, p.request.impu, [this, id = p.id()](CxResult result, const UserStatus&) {
-        auto* q = answered(id);
-        if (q == nullptr) return;
-        // A user assigned to another S-CSCF is taken over: we are the only one.
-        if (result != CxResult::success) return refuse(*q, result);
-        ask_vectors(*q, nullptr);
-    });
+    hss.query(p.request.impi, p.request.impu,
+              [this, id = p.id()](CxResult result, const UserStatus&) {
+                  auto* q = answered(id);
+                  if (q == nullptr) return;
+                  // A user assigned to another S-CSCF is taken over: we are the only one.
+                  if (result != CxResult::success) return refuse(*q, result);
+                  ask_vectors(*q, nullptr);
+              });
 }
 
 void Registrar::Impl::ask_vectors(Procedure& p, const Resynchronisation* resynchronisation) {
     awaiting(p);
-    const AvRequest request{p.request.impi, p.request.impu, config.server_name, 1, resynchronisation};
-    hss.av_request(request, [this, id = p.id(), resync = resynchronisation != nullptr](CxResult result,
-                                                                                      std::vector<AuthVector> vectors) {
+    const AvRequest request{p.request.impi, p.request.impu, config.server_name, 1,
+                            resynchronisation};
+    hss.av_request(request, [this, id = p.id(), resync = resynchronisation != nullptr](
+                                CxResult result, std::vector<AuthVector> vectors) {
         auto* q = answered(id);
         if (q == nullptr) return;
         if (result == CxResult::success && vectors.empty()) result = CxResult::unable_to_comply;
         if (result != CxResult::success) {
             User* user = find_user(q->request.impi);
             if (resync && (user == nullptr || !user->registered)) {
-                put_and_forget(q->request.impi, q->request.impu, ServerAssignment::authentication_failure);
+                put_and_forget(q->request.impi, q->request.impu,
+                               ServerAssignment::authentication_failure);
             }
             return refuse(*q, result);
         }
@@ -342,7 +367,8 @@ void Registrar::Impl::send_challenge(Procedure& p, const AuthVector& vector) {
     User& user = it->second;
     if (user.challenge) {
         if (user.challenge->order > p.order) {
-            // The HSS answered a later REGISTER first; the later one's challenge is the valid one (C10).
+            // The HSS answered a later REGISTER first; the later one's challenge is the valid one
+            // (C10).
             return refuse(p, Refusal{480, "Overtaken By A Later REGISTER", {}, {}});
         }
         ++counters.challenges_voided;
@@ -366,7 +392,9 @@ void Registrar::Impl::send_challenge(Procedure& p, const AuthVector& vector) {
 
 void Registrar::Impl::check_response(Procedure& p, User& user) {
     const auto& c = p.request.credentials;
-    const auto text = [](const std::optional<std::string_view>& v) { return v.value_or(std::string_view{}); };
+    const auto text = [](const std::optional<std::string_view>& v) {
+        return v.value_or(std::string_view{});
+    };
     const DigestAnswer given{.username = p.request.impi,
                              .realm = text(c.realm),
                              .nonce = text(c.nonce),
@@ -378,7 +406,8 @@ void Registrar::Impl::check_response(Procedure& p, User& user) {
     const bool right = digest.verify(user.challenge->ha1, given, "REGISTER", p.message.body());
     drop_challenge(user);
     if (right) {
-        forget_if_idle(user);  // bind() makes it anew: nothing stays behind if the HSS does not answer
+        forget_if_idle(
+            user);  // bind() makes it anew: nothing stays behind if the HSS does not answer
         return assign(p);
     }
     ++counters.user_failures;
@@ -415,11 +444,13 @@ void Registrar::Impl::reregister(Procedure& p, User& user) {
     const bool leaving = r.has_contact && r.expires == 0;
     if (r.has_contact && !leaving && config.rechallenge > 0) {
         constexpr std::uint64_t parts = 1'000'000;
-        if (static_cast<double>(random.below(parts)) < config.rechallenge * static_cast<double>(parts)) {
+        if (static_cast<double>(random.below(parts)) <
+            config.rechallenge * static_cast<double>(parts)) {
             return begin_challenge(p, nullptr);
         }
     }
-    // RFC 3261 10.3 step 7. A challenge proves freshness by itself; without one the order of requests must.
+    // RFC 3261 10.3 step 7. A challenge proves freshness by itself; without one the order of
+    // requests must.
     if (r.call_id == user.call_id && r.cseq <= user.cseq) {
         ++counters.malformed;
         return refuse(p, Refusal{500, "CSeq Out Of Order", {}, {}});
@@ -433,13 +464,15 @@ void Registrar::Impl::reregister(Procedure& p, User& user) {
     bind(p, nullptr);
 }
 
-// ---- success ---------------------------------------------------------------------------------------------------------
+// ---- success
+// ---------------------------------------------------------------------------------------------------------
 
 // The response was right: CM3/CM4 of 6.1.1, Cx-Put and Cx-Pull.
 void Registrar::Impl::assign(Procedure& p) {
     if (p.request.has_contact && p.request.expires == 0) return deregister(p);
     User* user = find_user(p.request.impi);
-    p.assignment = user != nullptr && user->registered ? ServerAssignment::re_registration : ServerAssignment::registration;
+    p.assignment = user != nullptr && user->registered ? ServerAssignment::re_registration
+                                                       : ServerAssignment::registration;
     awaiting(p);
     const PutRequest request{p.request.impi, p.request.impu, config.server_name, p.assignment};
     hss.put(request, [this, id = p.id()](CxResult result) {
@@ -452,20 +485,23 @@ void Registrar::Impl::assign(Procedure& p) {
 
 void Registrar::Impl::fetch_profile(Procedure& p) {
     awaiting(p);
-    hss.pull(p.request.impi, p.request.impu, [this, id = p.id()](CxResult result, const Profile& profile) {
-        auto* q = answered(id);
-        if (q == nullptr) return;
-        if (result == CxResult::success && profile.implicit_set.empty()) result = CxResult::unable_to_comply;
-        if (result != CxResult::success) return refuse(*q, result);
-        bind(*q, &profile);
-    });
+    hss.pull(p.request.impi, p.request.impu,
+             [this, id = p.id()](CxResult result, const Profile& profile) {
+                 auto* q = answered(id);
+                 if (q == nullptr) return;
+                 if (result == CxResult::success && profile.implicit_set.empty())
+                     result = CxResult::unable_to_comply;
+                 if (result != CxResult::success) return refuse(*q, result);
+                 bind(*q, &profile);
+             });
 }
 
 // `profile`: null keeps the one we have.
 void Registrar::Impl::bind(Procedure& p, const Profile* profile) {
     auto it = users.find(p.request.impi);
     if (it == users.end()) {
-        // The registration ended while the HSS was asked, or the challenge was the only thing we had.
+        // The registration ended while the HSS was asked, or the challenge was the only thing we
+        // had.
         if (profile == nullptr || users.size() >= config.max_users) {
             ++counters.overload;
             return refuse(p, Refusal{503, "", "Retry-After", "60"});
@@ -491,14 +527,16 @@ void Registrar::Impl::bind(Procedure& p, const Profile* profile) {
     user.call_id = r.call_id;
     user.cseq = r.cseq;
     timers.start(user.expiry, std::chrono::seconds(r.expires));
-    log::debug(area, "{} {}: registered for {} s, contact {}", user.impi, r.impu, r.expires, user.contact);
+    log::debug(area, "{} {}: registered for {} s, contact {}", user.impi, r.impu, r.expires,
+               user.contact);
     answer_binding(p, user, r.expires);
 }
 
 void Registrar::Impl::answer_binding(Procedure& p, const User& user, std::uint32_t expires) {
     const RegisterResponder::Accepted accepted{
         .contact = user.contact,
-        .contact_params = p.request.contact_uri == user.contact ? p.request.contact_params : std::string_view{},
+        .contact_params =
+            p.request.contact_uri == user.contact ? p.request.contact_params : std::string_view{},
         .expires = expires,
         .path = user.path,
         .service_route = user.service_route.empty() ? config.service_route : user.service_route,
@@ -510,7 +548,8 @@ void Registrar::Impl::deregister(Procedure& p) {
     const auto& r = p.request;
     User* user = find_user(r.impi);
     if (user != nullptr && user->registered && !r.all_contacts && r.contact_uri != user->contact) {
-        // RFC 3261 10.3: a binding that does not exist needs no removal; the answer names the one that does.
+        // RFC 3261 10.3: a binding that does not exist needs no removal; the answer names the one
+        // that does.
         return answer_binding(p, *user, seconds_left(*user));
     }
     if (user != nullptr && user->registered) {
@@ -525,7 +564,8 @@ void Registrar::Impl::deregister(Procedure& p) {
     finish(p, 200, responder.accept(to(p), none));
 }
 
-// ---- state -----------------------------------------------------------------------------------------------------------
+// ---- state
+// -----------------------------------------------------------------------------------------------------------
 
 Registrar::Impl::User* Registrar::Impl::find_user(std::string_view impi) {
     const auto it = users.find(impi);
@@ -538,9 +578,10 @@ void Registrar::Impl::drop_challenge(User& user) {
     --challenges;
 }
 
-// C9: a failed authentication never deregisters. Only where nothing is registered does the HSS hear of it.
-// `user` may be gone after it.
-void Registrar::Impl::authentication_failed(User& user, std::string_view impu, ServerAssignment reason) {
+// C9: a failed authentication never deregisters. Only where nothing is registered does the HSS hear
+// of it. `user` may be gone after it.
+void Registrar::Impl::authentication_failed(User& user, std::string_view impu,
+                                            ServerAssignment reason) {
     if (user.registered) return;
     const std::string impi = user.impi;
     forget_if_idle(user);
@@ -567,7 +608,8 @@ void Registrar::Impl::expired(User& user) {
 
 void Registrar::Impl::index(User& user) {
     for (const auto& impu : user.impus) {
-        by_impu.erase(impu);  // an IMPU shared with another user: the latest binding gets the calls, and the key is ours
+        by_impu.erase(impu);  // an IMPU shared with another user: the latest binding gets the
+                              // calls, and the key is ours
         by_impu.emplace(impu, &user);
     }
 }
@@ -595,12 +637,14 @@ void Registrar::Impl::forget_if_idle(User& user) {
     users.erase(users.find(user.impi));
 }
 
-void Registrar::Impl::put_and_forget(std::string_view impi, std::string_view impu, ServerAssignment assignment) {
+void Registrar::Impl::put_and_forget(std::string_view impi, std::string_view impu,
+                                     ServerAssignment assignment) {
     // Whatever the HSS says, nothing of ours hangs on it; CxLog counts the failures.
     hss.put(PutRequest{impi, impu, config.server_name, assignment}, [](CxResult) {});
 }
 
-// ---- the public face -------------------------------------------------------------------------------------------------
+// ---- the public face
+// -------------------------------------------------------------------------------------------------
 
 Registrar::Registrar(RegistrarConfig config, Hss& hss, TimerWheel& timers, Random& random)
     : impl_(std::make_unique<Impl>(std::move(config), hss, timers, random)) {}
@@ -617,7 +661,8 @@ bool Registrar::receive(std::string_view request, Answer answer, std::optional<E
     return true;
 }
 
-void Registrar::receive(const sip::Message& request, Answer answer, std::optional<Endpoint> source) {
+void Registrar::receive(const sip::Message& request, Answer answer,
+                        std::optional<Endpoint> source) {
     impl_->receive(request, std::move(answer), source);
 }
 
@@ -648,10 +693,20 @@ bool Registrar::deregister(std::string_view impu) {
     return true;
 }
 
-std::size_t Registrar::registered() const { return impl_->registered; }
-std::size_t Registrar::challenges_outstanding() const { return impl_->challenges; }
-std::size_t Registrar::procedures() const { return impl_->live_procedures; }
-const RegistrarCounters& Registrar::counters() const { return impl_->counters; }
-const RegistrarConfig& Registrar::config() const { return impl_->config; }
+std::size_t Registrar::registered() const {
+    return impl_->registered;
+}
+std::size_t Registrar::challenges_outstanding() const {
+    return impl_->challenges;
+}
+std::size_t Registrar::procedures() const {
+    return impl_->live_procedures;
+}
+const RegistrarCounters& Registrar::counters() const {
+    return impl_->counters;
+}
+const RegistrarConfig& Registrar::config() const {
+    return impl_->config;
+}
 
 }  // namespace gmgate::home

@@ -1,8 +1,10 @@
 #pragma once
-// The S-CSCF's registrar with the I-CSCF's question before it: REGISTER of TS 33.203 clause 6.1 and TS 24.229 clause 5.4.1.
+// The S-CSCF's registrar with the I-CSCF's question before it: REGISTER of TS 33.203 clause 6.1 and
+// TS 24.229 clause 5.4.1.
 //
-// No sockets, no transactions: whole REGISTERs in, whole responses out by callback. Retransmissions are the transaction layer's
-// business (home/server.h); without one, give it each request once. One thread. Time comes from the TimerWheel.
+// No sockets, no transactions: whole REGISTERs in, whole responses out by callback. Retransmissions
+// are the transaction layer's business (home/server.h); without one, give it each request once. One
+// thread. Time comes from the TimerWheel.
 
 #include <chrono>
 #include <cstdint>
@@ -23,34 +25,37 @@ namespace gmgate::home {
 
 struct RegistrarConfig {
     std::string realm = "ims.mnc001.mcc001.3gppnetwork.org";  // Digest realm and home domain
-    std::string server_name = "sip:scscf.ims.mnc001.mcc001.3gppnetwork.org";  // what the HSS stores as S-CSCF name
-    std::vector<std::string> service_route;                   // URIs, e.g. sip:orig@10.30.0.2:5060;lr; at least one
-    std::string charging_function = {};                       // ccf of P-Charging-Function-Addresses; empty: header not sent
-    std::string qop = "auth";                                 // offered in the 401; empty: none offered
-    std::chrono::seconds default_expires{600'000};            // TS 24.229 5.4.1: the UE asked for nothing
+    std::string server_name =
+        "sip:scscf.ims.mnc001.mcc001.3gppnetwork.org";  // what the HSS stores as S-CSCF name
+    std::vector<std::string> service_route;  // URIs, e.g. sip:orig@10.30.0.2:5060;lr; at least one
+    std::string charging_function =
+        {};                    // ccf of P-Charging-Function-Addresses; empty: header not sent
+    std::string qop = "auth";  // offered in the 401; empty: none offered
+    std::chrono::seconds default_expires{600'000};  // TS 24.229 5.4.1: the UE asked for nothing
     std::chrono::seconds max_expires{600'000};
-    std::chrono::seconds min_expires{60};                     // below: 423
-    std::chrono::seconds reg_await_auth{240};                 // C5, C9
-    std::chrono::seconds hss_timeout{5};                      // no Cx answer: 504
-    // Share of protected re-REGISTERs without a response that are challenged; the others get 200 at once (D3). 0…1.
+    std::chrono::seconds min_expires{60};      // below: 423
+    std::chrono::seconds reg_await_auth{240};  // C5, C9
+    std::chrono::seconds hss_timeout{5};       // no Cx answer: 504
+    // Share of protected re-REGISTERs without a response that are challenged; the others get 200 at
+    // once (D3). 0…1.
     double rechallenge = 0;
-    // Takes a Digest answer that comes without integrity-protected="yes" (labs without a P-CSCF). Off: challenged anew, as
-    // TS 24.229 5.4.1.2.1 has it.
+    // Takes a Digest answer that comes without integrity-protected="yes" (labs without a P-CSCF).
+    // Off: challenged anew, as TS 24.229 5.4.1.2.1 has it.
     bool allow_unprotected = false;
-    std::size_t max_users = 2'000'000;       // IMPIs registered or being challenged
-    std::size_t max_procedures = 20'000;     // REGISTERs waiting for the HSS, about 8 KB each
+    std::size_t max_users = 2'000'000;    // IMPIs registered or being challenged
+    std::size_t max_procedures = 20'000;  // REGISTERs waiting for the HSS, about 8 KB each
 };
 
 struct RegistrarCounters {
     std::uint64_t requests = 0;
-    std::uint64_t challenges = 0;                // 401 sent
-    std::uint64_t registrations = 0;             // 200 after a right response, not registered before
-    std::uint64_t reregistrations = 0;           // 200, registered before, challenged
-    std::uint64_t unchallenged = 0;              // 200 without a challenge (D3)
-    std::uint64_t deregistrations = 0;           // by the user
-    std::uint64_t expired = 0;                   // by time
-    std::uint64_t user_failures = 0;             // wrong response (C2)
-    std::uint64_t network_failures = 0;          // empty response without auts (C3)
+    std::uint64_t challenges = 0;        // 401 sent
+    std::uint64_t registrations = 0;     // 200 after a right response, not registered before
+    std::uint64_t reregistrations = 0;   // 200, registered before, challenged
+    std::uint64_t unchallenged = 0;      // 200 without a challenge (D3)
+    std::uint64_t deregistrations = 0;   // by the user
+    std::uint64_t expired = 0;           // by time
+    std::uint64_t user_failures = 0;     // wrong response (C2)
+    std::uint64_t network_failures = 0;  // empty response without auts (C3)
     std::uint64_t synchronisation_failures = 0;  // auts (C4)
     std::uint64_t resynchronisations = 0;        // of these, accepted
     std::uint64_t authentication_timeouts = 0;   // C5
@@ -67,16 +72,17 @@ struct RegistrarCounters {
 struct Binding {
     std::string_view impi;
     std::string_view default_impu;
-    std::string_view contact;             // the URI, without angle brackets
-    std::string_view path;                // the Path header values as received, joined by ", "; may be empty
+    std::string_view contact;  // the URI, without angle brackets
+    std::string_view path;     // the Path header values as received, joined by ", "; may be empty
     const std::vector<std::string>* impus = nullptr;  // the implicit registration set
     TimePoint expires;
 };
 
 class Registrar {
   public:
-    // Whole response; valid until the call ends or enters the registrar again (a 401 holds keys: it is wiped). Called once per request, from inside
-    // receive() or later, and never if the request was too broken to answer.
+    // Whole response; valid until the call ends or enters the registrar again (a 401 holds keys: it
+    // is wiped). Called once per request, from inside receive() or later, and never if the request
+    // was too broken to answer.
     using Answer = std::move_only_function<void(int status, std::string_view response)>;
 
     Registrar(RegistrarConfig config, Hss& hss, TimerWheel& timers, Random& random);
@@ -84,21 +90,22 @@ class Registrar {
     Registrar(const Registrar&) = delete;
     Registrar& operator=(const Registrar&) = delete;
 
-    // One whole REGISTER as bytes. Anything else: false, no answer (counted as dropped). With `source`, where it came from, the
-    // response's top Via gets received and rport (RFC 3261 18.2.1, RFC 3581).
+    // One whole REGISTER as bytes. Anything else: false, no answer (counted as dropped). With
+    // `source`, where it came from, the response's top Via gets received and rport (RFC
+    // 3261 18.2.1, RFC 3581).
     bool receive(std::string_view request, Answer answer, std::optional<Endpoint> source = {});
     // The same, parsed already.
     void receive(const sip::Message& request, Answer answer, std::optional<Endpoint> source = {});
 
-    // By any IMPU of an implicit registration set (any spelling of the URI). nullptr: not registered.
-    // Valid until the next call into the registrar or the next tick of the timers.
+    // By any IMPU of an implicit registration set (any spelling of the URI). nullptr: not
+    // registered. Valid until the next call into the registrar or the next tick of the timers.
     [[nodiscard]] const Binding* find(std::string_view impu);
     // Administrative deregistration: the binding goes, Cx-Put tells the HSS. False: not registered.
     bool deregister(std::string_view impu);
 
-    [[nodiscard]] std::size_t registered() const;          // IMPIs with a binding
+    [[nodiscard]] std::size_t registered() const;  // IMPIs with a binding
     [[nodiscard]] std::size_t challenges_outstanding() const;
-    [[nodiscard]] std::size_t procedures() const;          // waiting for the HSS
+    [[nodiscard]] std::size_t procedures() const;  // waiting for the HSS
     [[nodiscard]] const RegistrarCounters& counters() const;
     [[nodiscard]] const RegistrarConfig& config() const;
 

@@ -24,8 +24,8 @@ constexpr std::uint16_t default_port = 5060;
 constexpr unsigned default_max_forwards = 70;
 constexpr std::size_t tag_octets = 6;
 
-// RFC 3261 18.2.2: on the connection it came by; over UDP to the source address, at the port of the Via, or at the source port
-// where rport asks for it (RFC 3581).
+// RFC 3261 18.2.2: on the connection it came by; over UDP to the source address, at the port of the
+// Via, or at the source port where rport asks for it (RFC 3581).
 sip::Flow reply_flow(const sip::Flow& flow, const sip::Message& request) {
     auto reply = flow;
     if (flow.transport != sip::Transport::udp) return reply;
@@ -54,14 +54,16 @@ void Server::attach(sip::TransportLayer& transport) {
     transport_ = &transport;
     transactions_ = std::make_unique<sip::TransactionLayer>(
         transport, timers_, random_, sip::TransactionTimers{},
-        sip::TransactionLayer::Limits{.server = config_.max_transactions, .client = config_.max_transactions});
+        sip::TransactionLayer::Limits{.server = config_.max_transactions,
+                                      .client = config_.max_transactions});
 }
 
 std::size_t Server::transactions() const {
     return transactions_ ? transactions_->server_count() + transactions_->client_count() : 0;
 }
 
-// ---- from the transport ----------------------------------------------------------------------------------------------
+// ---- from the transport
+// ----------------------------------------------------------------------------------------------
 
 void Server::on_message(const sip::Flow& flow, std::span<char> bytes) {
     sip::Message message;
@@ -70,7 +72,8 @@ void Server::on_message(const sip::Flow& flow, std::span<char> bytes) {
     if (!message.is_request()) {
         if (status != sip::ParseStatus::ok || sip::check_response(message)) {
             ++counters_.garbage;
-        } else if (transactions_->receive_response(flow, message, bytes) == sip::TransactionLayer::Match::unknown) {
+        } else if (transactions_->receive_response(flow, message, bytes) ==
+                   sip::TransactionLayer::Match::unknown) {
             ++counters_.stray_responses;
         }
         return;
@@ -92,19 +95,25 @@ void Server::on_framing_error(const sip::Flow& flow, std::string_view what) {
     log::debug(area, "{}: {}", flow.remote.to_string(), what);
 }
 
-void Server::on_connection_closed(const sip::Flow& flow, bool) { transactions_->connection_closed(flow); }
+void Server::on_connection_closed(const sip::Flow& flow, bool) {
+    transactions_->connection_closed(flow);
+}
 
-void Server::handle(sip::ServerTransactionId id, const sip::Flow& flow, const sip::Message& request) {
+void Server::handle(sip::ServerTransactionId id, const sip::Flow& flow,
+                    const sip::Message& request) {
     if (request.is_method("REGISTER")) {
         registrar_.receive(
             request,
-            [this, id](int status, std::string_view response) { transactions_->respond(id, status, response); },
+            [this, id](int status, std::string_view response) {
+                transactions_->respond(id, status, response);
+            },
             flow.remote);
         return;
     }
     const auto rejection = [&]() -> std::optional<sip::Rejection> {
         if (request.status() != sip::ParseStatus::ok) {
-            return sip::Rejection{sip::response_code(request.status()), sip::text(request.status())};
+            return sip::Rejection{sip::response_code(request.status()),
+                                  sip::text(request.status())};
         }
         if (auto r = sip::check_request(request)) return r;
         return sip::check_routable(request);
@@ -113,7 +122,8 @@ void Server::handle(sip::ServerTransactionId id, const sip::Flow& flow, const si
         ++counters_.rejected;
         return answer(id, flow.remote, request, rejection->code, rejection->reason);
     }
-    if (request.is_method("MESSAGE") || request.is_method("OPTIONS")) return route(id, flow, request);
+    if (request.is_method("MESSAGE") || request.is_method("OPTIONS"))
+        return route(id, flow, request);
     ++counters_.rejected;
     // We let no INVITE in, so there is nothing to cancel.
     if (request.is_method("CANCEL")) return answer(id, flow.remote, request, 481);
@@ -128,9 +138,10 @@ bool Server::is_ours(std::string_view host, std::uint16_t port) const {
     return std::ranges::find(config_.listen, there) != config_.listen.end();
 }
 
-void Server::route(sip::ServerTransactionId id, const sip::Flow& flow, const sip::Message& request) {
-    // A Route that names us is our Service-Route: the request was originated by a phone (TS 24.229 5.4.3.2), whose asserted
-    // identity must be registered here.
+void Server::route(sip::ServerTransactionId id, const sip::Flow& flow,
+                   const sip::Message& request) {
+    // A Route that names us is our Service-Route: the request was originated by a phone
+    // (TS 24.229 5.4.3.2), whose asserted identity must be registered here.
     const auto top = sip::first_route(request, HeaderId::route);
     const bool from_phone = top && is_ours(top->uri.host, top->uri.port);
     if (from_phone) {
@@ -143,7 +154,8 @@ void Server::route(sip::ServerTransactionId id, const sip::Flow& flow, const sip
     }
 
     const auto uri = sip::parse_uri(request.request_uri());
-    const bool is_sip = uri && (uri->scheme == sip::Scheme::sip || uri->scheme == sip::Scheme::sips);
+    const bool is_sip =
+        uri && (uri->scheme == sip::Scheme::sip || uri->scheme == sip::Scheme::sips);
     const bool ours = is_sip && is_ours(uri->host, uri->port);
     if (ours && uri->user.empty() && request.is_method("OPTIONS")) {
         ++counters_.answered_here;
@@ -170,28 +182,35 @@ Result<sip::Flow> Server::next_hop(const Binding& binding) const {
     const auto address = uri ? IpAddress::parse(uri->host) : std::nullopt;
     if (!address) {
         return fail(ErrorKind::unsupported,
-                    fmt::format("next hop '{}' is not an IP address", uri ? uri->text : std::string_view(binding.contact)));
+                    fmt::format("next hop '{}' is not an IP address",
+                                uri ? uri->text : std::string_view(binding.contact)));
     }
     sip::Flow flow;
     flow.remote = {*address, uri->port != 0 ? uri->port : default_port};
-    // As the Path says. A message beyond 1300 octets stays on UDP too: this is the core's own network.
-    if (const auto transport = uri->param("transport"); transport && iequals(transport->value, "tcp")) {
+    // As the Path says. A message beyond 1300 octets stays on UDP too: this is the core's own
+    // network.
+    if (const auto transport = uri->param("transport");
+        transport && iequals(transport->value, "tcp")) {
         flow.transport = sip::Transport::tcp;
     }
-    const auto local = std::ranges::find_if(config_.listen, [&](const Endpoint& e) { return e.address.is_v6() == address->is_v6(); });
+    const auto local = std::ranges::find_if(
+        config_.listen, [&](const Endpoint& e) { return e.address.is_v6() == address->is_v6(); });
     if (local == config_.listen.end()) {
-        return fail(ErrorKind::unsupported, fmt::format("we do not listen on the address family of {}", flow.remote.to_string()));
+        return fail(
+            ErrorKind::unsupported,
+            fmt::format("we do not listen on the address family of {}", flow.remote.to_string()));
     }
     flow.local = *local;
     return flow;
 }
 
 std::string Server::via_for(const sip::Flow& flow, std::string_view branch) const {
-    return fmt::format("SIP/2.0/{} {};branch={}", sip::name(flow.transport), flow.local.to_string(), branch);
+    return fmt::format("SIP/2.0/{} {};branch={}", sip::name(flow.transport), flow.local.to_string(),
+                       branch);
 }
 
-void Server::forward(sip::ServerTransactionId id, const sip::Flow& flow, const sip::Message& request, const Binding& binding,
-                     bool strip_route) {
+void Server::forward(sip::ServerTransactionId id, const sip::Flow& flow,
+                     const sip::Message& request, const Binding& binding, bool strip_route) {
     auto hop = next_hop(binding);
     if (!hop) {
         ++counters_.routed_failures;
@@ -207,7 +226,8 @@ void Server::forward(sip::ServerTransactionId id, const sip::Flow& flow, const s
     edit.stamp_top_via(flow.remote);
     edit.push_via({via_for(*hop, branch.view())});
     edit.set_max_forwards(sip::max_forwards(request).value_or(default_max_forwards + 1) - 1U);
-    // TS 24.229 5.4.3.3: the Path is the route, the Contact the target, and the phone is told which identity was called.
+    // TS 24.229 5.4.3.3: the Path is the route, the Contact the target, and the phone is told which
+    // identity was called.
     if (binding.path.empty()) {
         if (strip_route) edit.remove_all(HeaderId::route);
     } else {
@@ -232,8 +252,8 @@ void Server::forward(sip::ServerTransactionId id, const sip::Flow& flow, const s
     }
 }
 
-void Server::answer(sip::ServerTransactionId id, const Endpoint& source, const sip::Message& request, int status,
-                    std::string_view reason, bool allow) {
+void Server::answer(sip::ServerTransactionId id, const Endpoint& source,
+                    const sip::Message& request, int status, std::string_view reason, bool allow) {
     const auto tag = random_.token(tag_octets);
     const std::array headers = {sip::HeaderField{"Allow", allowed}};
     sip::ResponseOptions options;
@@ -250,7 +270,8 @@ void Server::answer(sip::ServerTransactionId id, const Endpoint& source, const s
     transactions_->respond(id, status, buffer_);
 }
 
-// ---- client transactions ---------------------------------------------------------------------------------------------
+// ---- client transactions
+// ---------------------------------------------------------------------------------------------
 
 std::optional<Server::Pending> Server::take(std::uint64_t context) {
     const auto it = pending_.find(context);
@@ -260,8 +281,8 @@ std::optional<Server::Pending> Server::take(std::uint64_t context) {
     return out;
 }
 
-void Server::on_response(sip::ClientTransactionId, std::uint64_t context, const sip::Flow&, const sip::Message& response,
-                         std::span<char>) {
+void Server::on_response(sip::ClientTransactionId, std::uint64_t context, const sip::Flow&,
+                         const sip::Message& response, std::span<char>) {
     const int status = response.status_code();
     const auto it = pending_.find(context);
     if (it == pending_.end()) return;
@@ -287,12 +308,14 @@ void Server::on_response(sip::ClientTransactionId, std::uint64_t context, const 
     transactions_->respond(server, status, buffer_);
 }
 
-void Server::on_failure(sip::ClientTransactionId, std::uint64_t context, sip::ClientFailure failure) {
+void Server::on_failure(sip::ClientTransactionId, std::uint64_t context,
+                        sip::ClientFailure failure) {
     auto pending = take(context);
     if (!pending) return;
     const bool timeout = failure == sip::ClientFailure::timeout;
     if (pending->server == 0) {
-        if (pending->done) pending->done(timeout ? 408 : 503, timeout ? "No Answer" : "No Connection");
+        if (pending->done)
+            pending->done(timeout ? 408 : 503, timeout ? "No Answer" : "No Connection");
         return;
     }
     ++counters_.routed_failures;
@@ -306,12 +329,15 @@ void Server::on_failure(sip::ClientTransactionId, std::uint64_t context, sip::Cl
     answer(pending->server, pending->source, request, 480);
 }
 
-// ---- by command ------------------------------------------------------------------------------------------------------
+// ---- by command
+// ------------------------------------------------------------------------------------------------------
 
-Result<void> Server::originate(std::string_view method, std::string_view from, std::string_view to, std::string_view text,
-                               Done done) {
+Result<void> Server::originate(std::string_view method, std::string_view from, std::string_view to,
+                               std::string_view text, Done done) {
     const auto sender = canonical_impu(from);
-    if (!sender) return fail(ErrorKind::invalid, fmt::format("'{}' is not an identity: write sip:user@domain", from));
+    if (!sender)
+        return fail(ErrorKind::invalid,
+                    fmt::format("'{}' is not an identity: write sip:user@domain", from));
     const auto* binding = registrar_.find(to);
     if (binding == nullptr) {
         return fail(ErrorKind::not_found, fmt::format("'{}' is not registered", to));
@@ -319,7 +345,8 @@ Result<void> Server::originate(std::string_view method, std::string_view from, s
     auto hop = next_hop(*binding);
     if (!hop) return std::unexpected(hop.error());
     const auto branch = transactions_->new_branch();
-    if (branch.id == 0) return fail(ErrorKind::exhausted, "the transaction table is full: try again later");
+    if (branch.id == 0)
+        return fail(ErrorKind::exhausted, "the transaction table is full: try again later");
 
     sip::RequestBuilder request(method, binding->contact);
     request.header("Via", via_for(*hop, branch.view())).header("Max-Forwards", "70");

@@ -1,9 +1,10 @@
 #pragma once
-// The home network as one SIP server: I-CSCF and S-CSCF on one address. REGISTER goes to the Registrar; MESSAGE and OPTIONS are
-// answered for the domain and its services, or routed to the registered phone through its Path.
+// The home network as one SIP server: I-CSCF and S-CSCF on one address. REGISTER goes to the
+// Registrar; MESSAGE and OPTIONS are answered for the domain and its services, or routed to the
+// registered phone through its Path.
 //
-// Not a full proxy: other methods get 405, and there is no originating or terminating service logic. One thread. Works on any
-// TransportLayer, so tests need no sockets.
+// Not a full proxy: other methods get 405, and there is no originating or terminating service
+// logic. One thread. Works on any TransportLayer, so tests need no sockets.
 
 #include <cstdint>
 #include <functional>
@@ -26,7 +27,8 @@
 namespace gmgate::home {
 
 struct ServerConfig {
-    // Where we listen, on UDP and TCP; concrete addresses, at least one. Requests we send come from the first of the right family.
+    // Where we listen, on UDP and TCP; concrete addresses, at least one. Requests we send come from
+    // the first of the right family.
     std::vector<Endpoint> listen;
     // User parts in our realm that answer MESSAGE and OPTIONS with 200 themselves.
     std::vector<std::string> services{"echo"};
@@ -34,17 +36,17 @@ struct ServerConfig {
 };
 
 struct ServerCounters {
-    std::uint64_t requests = 0;           // fresh ones, of any method
-    std::uint64_t garbage = 0;            // not SIP, or not answerable
-    std::uint64_t refused = 0;            // transaction table full
-    std::uint64_t answered_here = 0;      // MESSAGE, OPTIONS to the domain or a service
-    std::uint64_t routed = 0;             // to a registered phone
-    std::uint64_t routed_answers = 0;     // final answers that went back
-    std::uint64_t routed_failures = 0;    // no answer, or no connection
-    std::uint64_t not_registered = 0;     // 480, 404
-    std::uint64_t forbidden = 0;          // 403: originated by nobody registered
-    std::uint64_t rejected = 0;           // 400, 405, 416, 483
-    std::uint64_t originated = 0;         // by command
+    std::uint64_t requests = 0;         // fresh ones, of any method
+    std::uint64_t garbage = 0;          // not SIP, or not answerable
+    std::uint64_t refused = 0;          // transaction table full
+    std::uint64_t answered_here = 0;    // MESSAGE, OPTIONS to the domain or a service
+    std::uint64_t routed = 0;           // to a registered phone
+    std::uint64_t routed_answers = 0;   // final answers that went back
+    std::uint64_t routed_failures = 0;  // no answer, or no connection
+    std::uint64_t not_registered = 0;   // 480, 404
+    std::uint64_t forbidden = 0;        // 403: originated by nobody registered
+    std::uint64_t rejected = 0;         // 400, 405, 416, 483
+    std::uint64_t originated = 0;       // by command
     std::uint64_t stray_responses = 0;
 };
 
@@ -64,10 +66,12 @@ class Server final : public sip::MessageSink, private sip::TransactionUser {
     void on_connection_closed(const sip::Flow& flow, bool was_established) override;
 
     // ---- by command ----
-    // A request of our own to a registered phone: method MESSAGE (text/plain `text`) or OPTIONS. `done` gets the final status; 408 no
-    // answer, 503 no connection; not called if this fails. not_found: nobody registered as `to`.
+    // A request of our own to a registered phone: method MESSAGE (text/plain `text`) or OPTIONS.
+    // `done` gets the final status; 408 no answer, 503 no connection; not called if this fails.
+    // not_found: nobody registered as `to`.
     using Done = std::move_only_function<void(int status, std::string_view reason)>;
-    Result<void> originate(std::string_view method, std::string_view from, std::string_view to, std::string_view text, Done done);
+    Result<void> originate(std::string_view method, std::string_view from, std::string_view to,
+                           std::string_view text, Done done);
 
     [[nodiscard]] const ServerCounters& counters() const { return counters_; }
     [[nodiscard]] std::size_t transactions() const;
@@ -81,18 +85,20 @@ class Server final : public sip::MessageSink, private sip::TransactionUser {
         Done done;
     };
 
-    void on_response(sip::ClientTransactionId id, std::uint64_t context, const sip::Flow& flow, const sip::Message& response,
-                     std::span<char> bytes) override;
-    void on_failure(sip::ClientTransactionId id, std::uint64_t context, sip::ClientFailure failure) override;
+    void on_response(sip::ClientTransactionId id, std::uint64_t context, const sip::Flow& flow,
+                     const sip::Message& response, std::span<char> bytes) override;
+    void on_failure(sip::ClientTransactionId id, std::uint64_t context,
+                    sip::ClientFailure failure) override;
 
     void handle(sip::ServerTransactionId id, const sip::Flow& flow, const sip::Message& request);
     void route(sip::ServerTransactionId id, const sip::Flow& flow, const sip::Message& request);
-    void forward(sip::ServerTransactionId id, const sip::Flow& flow, const sip::Message& request, const Binding& binding,
-                 bool strip_route);
+    void forward(sip::ServerTransactionId id, const sip::Flow& flow, const sip::Message& request,
+                 const Binding& binding, bool strip_route);
     // `allow`: with an Allow header.
-    void answer(sip::ServerTransactionId id, const Endpoint& source, const sip::Message& request, int status,
-                std::string_view reason = {}, bool allow = false);
-    // The flow to the first hop towards a phone: its first Path, else its Contact. Error: a host that is no address.
+    void answer(sip::ServerTransactionId id, const Endpoint& source, const sip::Message& request,
+                int status, std::string_view reason = {}, bool allow = false);
+    // The flow to the first hop towards a phone: its first Path, else its Contact. Error: a host
+    // that is no address.
     Result<sip::Flow> next_hop(const Binding& binding) const;
     [[nodiscard]] bool is_ours(std::string_view host, std::uint16_t port) const;
     std::string via_for(const sip::Flow& flow, std::string_view branch) const;
@@ -105,7 +111,8 @@ class Server final : public sip::MessageSink, private sip::TransactionUser {
     Random& random_;
     sip::TransportLayer* transport_ = nullptr;
     std::unique_ptr<sip::TransactionLayer> transactions_;
-    std::unordered_map<std::uint64_t, Pending> pending_;  // by context; as many as client transactions at most
+    std::unordered_map<std::uint64_t, Pending>
+        pending_;  // by context; as many as client transactions at most
     std::uint64_t next_context_ = 0;
     std::string scscf_host_;  // of the registrar's server name
     std::string buffer_;

@@ -19,7 +19,8 @@ nlohmann::json by_name(const Array& counters) {
 
 void print(std::string& out, const std::string& path, const nlohmann::json& node) {
     if (node.is_object()) {
-        for (const auto& [key, value] : node.items()) print(out, path.empty() ? key : path + " " + key, value);
+        for (const auto& [key, value] : node.items())
+            print(out, path.empty() ? key : path + " " + key, value);
     } else if (node != 0) {
         out += fmt::format("{:<52} {}\n", path, node.dump());
     }

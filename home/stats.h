@@ -10,8 +10,10 @@
 
 namespace gmgate::home {
 
-// {"registrar": {…}, "cx": {"av_request": {"ok": 3}, …}, "server": {…}}; the names are those of the counters' structs.
-[[nodiscard]] nlohmann::json stats_json(const Registrar& registrar, const CxCounters& cx, const Server& server);
+// {"registrar": {…}, "cx": {"av_request": {"ok": 3}, …}, "server": {…}}; the names are those of the
+// counters' structs.
+[[nodiscard]] nlohmann::json stats_json(const Registrar& registrar, const CxCounters& cx,
+                                        const Server& server);
 // A few lines for the terminal; counters that are zero are left out.
 [[nodiscard]] std::string stats_text(const nlohmann::json& stats);
 

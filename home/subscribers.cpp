@@ -21,10 +21,11 @@ namespace {
 
 constexpr std::size_t max_file = 512UL * 1024 * 1024;
 constexpr std::size_t max_impus = 16;
-constexpr std::array<std::string_view, 11> columns = {"impi", "imsi", "k",     "opc",           "op",    "amf",
-                                                      "sqn",  "impus", "barred", "service_route", "name"};
+constexpr std::array<std::string_view, 11> columns = {
+    "impi", "imsi", "k", "opc", "op", "amf", "sqn", "impus", "barred", "service_route", "name"};
 
-// One subscriber as written, before it is checked; lists already taken apart. Holds keys as text: wiped when it goes.
+// One subscriber as written, before it is checked; lists already taken apart. Holds keys as text:
+// wiped when it goes.
 struct Row {
     int line = 0;
     std::map<std::string, std::vector<std::string>, std::less<>> fields;
@@ -43,7 +44,8 @@ struct Row {
     // The only value; empty if there is none.
     [[nodiscard]] std::string_view one(std::string_view key) const {
         const auto it = fields.find(key);
-        return it == fields.end() || it->second.empty() ? std::string_view{} : std::string_view(it->second.front());
+        return it == fields.end() || it->second.empty() ? std::string_view{}
+                                                        : std::string_view(it->second.front());
     }
 };
 
@@ -53,8 +55,10 @@ class Reader {
         : path_(path), realm_(realm), word_(word) {}
 
     // `word` is what the format calls a field: "key" or "column".
-    [[nodiscard]] std::unexpected<Error> complain(int line, std::string_view key, std::string_view what) const {
-        return fail(ErrorKind::invalid, fmt::format("{}:{}: {} '{}': {}", path_, line, word_, key, what));
+    [[nodiscard]] std::unexpected<Error> complain(int line, std::string_view key,
+                                                  std::string_view what) const {
+        return fail(ErrorKind::invalid,
+                    fmt::format("{}:{}: {} '{}': {}", path_, line, word_, key, what));
     }
 
     Result<Subscriber> make(const Row& row) {
@@ -68,20 +72,24 @@ class Reader {
         if (row.has("sqn")) {
             Sqn48 sqn{};
             if (!from_hex(row.one("sqn"), sqn)) {
-                return complain(row.line, "sqn", "not a sequence number: give 12 hex digits, e.g. 000000000020");
+                return complain(row.line, "sqn",
+                                "not a sequence number: give 12 hex digits, e.g. 000000000020");
             }
             s.sqn = Sqn(sqn);
         }
         if (row.has("barred")) {
             const auto v = row.one("barred");
-            if (!iequals(v, "true") && !iequals(v, "false")) return complain(row.line, "barred", "write true or false");
+            if (!iequals(v, "true") && !iequals(v, "false"))
+                return complain(row.line, "barred", "write true or false");
             s.barred = iequals(v, "true");
         }
         if (const auto it = row.fields.find("service_route"); it != row.fields.end()) {
             for (const auto& uri : it->second) {
                 if (!canonical_impu(uri)) {
-                    return complain(row.line, "service_route",
-                                    fmt::format("'{}' is not a SIP URI: write e.g. sip:orig@scscf.example;lr", uri));
+                    return complain(
+                        row.line, "service_route",
+                        fmt::format("'{}' is not a SIP URI: write e.g. sip:orig@scscf.example;lr",
+                                    uri));
                 }
                 s.service_route.push_back(uri);
             }
@@ -94,15 +102,19 @@ class Reader {
         const bool by_imsi = row.has("imsi");
         if (by_imsi == row.has("impi")) {
             return complain(row.line, by_imsi ? "imsi" : "impi",
-                            by_imsi ? "give impi or imsi, not both" : "missing: give impi (user@realm) or imsi (digits)");
+                            by_imsi ? "give impi or imsi, not both"
+                                    : "missing: give impi (user@realm) or imsi (digits)");
         }
         if (by_imsi) {
             const auto imsi = row.one("imsi");
-            if (imsi.empty() || imsi.size() > 15 || imsi.find_first_not_of("0123456789") != std::string_view::npos) {
-                return complain(row.line, "imsi",
-                                fmt::format("'{}' is not an IMSI: give up to 15 digits (quoted in YAML, or leading "
-                                            "zeros are lost)",
-                                            imsi));
+            if (imsi.empty() || imsi.size() > 15 ||
+                imsi.find_first_not_of("0123456789") != std::string_view::npos) {
+                return complain(
+                    row.line, "imsi",
+                    fmt::format(
+                        "'{}' is not an IMSI: give up to 15 digits (quoted in YAML, or leading "
+                        "zeros are lost)",
+                        imsi));
             }
             s.impi = fmt::format("{}@{}", imsi, realm_);
             s.impus = {fmt::format("sip:{}@{}", imsi, realm_), fmt::format("tel:+{}", imsi)};
@@ -111,24 +123,32 @@ class Reader {
             const auto at = s.impi.find('@');
             if (at == 0 || at == std::string::npos || at + 1 == s.impi.size() ||
                 s.impi.find_first_of(" \"\\<>,;") != std::string::npos) {
-                return complain(row.line, "impi",
-                                fmt::format("'{}' is not a private identity: write user@realm, without sip:", s.impi));
+                return complain(
+                    row.line, "impi",
+                    fmt::format("'{}' is not a private identity: write user@realm, without sip:",
+                                s.impi));
             }
             const auto by_rule = canonical_impu("sip:" + s.impi);
-            if (!by_rule) return complain(row.line, "impi", fmt::format("'{}' makes no SIP URI: give impus", s.impi));
+            if (!by_rule)
+                return complain(row.line, "impi",
+                                fmt::format("'{}' makes no SIP URI: give impus", s.impi));
             s.impus = {*by_rule};
         }
         const auto it = row.fields.find("impus");
         if (it == row.fields.end()) return {};
         if (it->second.empty() || it->second.size() > max_impus) {
-            return complain(row.line, "impus", fmt::format("give 1 to {} public identities", max_impus));
+            return complain(row.line, "impus",
+                            fmt::format("give 1 to {} public identities", max_impus));
         }
         s.impus.clear();
         for (const auto& text : it->second) {
             auto impu = canonical_impu(text);
             if (!impu) {
-                return complain(row.line, "impus",
-                                fmt::format("'{}' is not a public identity: write sip:user@domain or tel:+number", text));
+                return complain(
+                    row.line, "impus",
+                    fmt::format(
+                        "'{}' is not a public identity: write sip:user@domain or tel:+number",
+                        text));
             }
             if (std::ranges::find(s.impus, *impu) != s.impus.end()) {
                 return complain(row.line, "impus", fmt::format("'{}' stands there twice", text));
@@ -142,9 +162,11 @@ class Reader {
         const auto taken = [&](std::string_view key, const std::string& identity) -> Result<void> {
             const auto [it, fresh] = lines_.try_emplace(identity, row.line);
             if (fresh) return {};
-            return complain(row.line, key,
-                            fmt::format("'{}' belongs to the subscriber of line {}: one subscriber per identity",
-                                        identity, it->second));
+            return complain(
+                row.line, key,
+                fmt::format(
+                    "'{}' belongs to the subscriber of line {}: one subscriber per identity",
+                    identity, it->second));
         };
         if (auto ok = taken(row.has("imsi") ? "imsi" : "impi", s.impi); !ok) return ok;
         for (const auto& impu : s.impus) {
@@ -155,18 +177,22 @@ class Reader {
 
     Result<void> keys(const Row& row, Subscriber& s) {
         constexpr std::string_view want = "32 hex digits";
-        if (!row.has("k")) return complain(row.line, "k", fmt::format("missing: give the key K as {}", want));
+        if (!row.has("k"))
+            return complain(row.line, "k", fmt::format("missing: give the key K as {}", want));
         if (!from_hex(row.one("k"), s.k.writable())) {
             return complain(row.line, "k", fmt::format("not a key: give K as {}", want));
         }
         if (row.has("opc") == row.has("op")) {
             return complain(row.line, "opc",
-                            row.has("opc") ? "give opc or op, not both" : "missing: give opc, or op, as 32 hex digits");
+                            row.has("opc") ? "give opc or op, not both"
+                                           : "missing: give opc, or op, as 32 hex digits");
         }
         Secret<16> op;
         const std::string_view key = row.has("opc") ? "opc" : "op";
         if (!from_hex(row.one(key), op.writable())) {
-            return complain(row.line, key, fmt::format("not a key: give {} as {}", key == "op" ? "OP" : "OPc", want));
+            return complain(
+                row.line, key,
+                fmt::format("not a key: give {} as {}", key == "op" ? "OP" : "OPc", want));
         }
         s.opc = key == "op" ? milenage_.derive_opc(s.k, op) : std::move(op);
         return {};
@@ -205,7 +231,8 @@ std::vector<std::string_view> cells(std::string_view line) {
     }
 }
 
-Result<std::vector<Subscriber>> read_csv(std::string_view text, Reader& reader, const std::string& path) {
+Result<std::vector<Subscriber>> read_csv(std::string_view text, Reader& reader,
+                                         const std::string& path) {
     std::vector<Subscriber> out;
     std::vector<std::string> head;
     int number = 0;
@@ -220,7 +247,8 @@ Result<std::vector<Subscriber>> read_csv(std::string_view text, Reader& reader, 
         if (head.empty()) {
             for (const auto cell : parts) {
                 head.push_back(to_lower(cell));
-                if (auto bad = unknown_column(head.back())) return reader.complain(number, head.back(), *bad);
+                if (auto bad = unknown_column(head.back()))
+                    return reader.complain(number, head.back(), *bad);
                 if (std::count(head.begin(), head.end(), head.back()) > 1) {
                     return reader.complain(number, head.back(), "stands in the first line twice");
                 }
@@ -229,7 +257,8 @@ Result<std::vector<Subscriber>> read_csv(std::string_view text, Reader& reader, 
         }
         if (parts.size() != head.size()) {
             return fail(ErrorKind::invalid,
-                        fmt::format("{}:{}: {} columns where the first line names {}: separate by commas, leave a column "
+                        fmt::format("{}:{}: {} columns where the first line names {}: separate by "
+                                    "commas, leave a column "
                                     "empty for its default",
                                     path, number, parts.size(), head.size()));
         }
@@ -238,44 +267,55 @@ Result<std::vector<Subscriber>> read_csv(std::string_view text, Reader& reader, 
         for (std::size_t i = 0; i < parts.size(); ++i) {
             if (parts[i].empty()) continue;
             const bool list = head[i] == "impus" || head[i] == "service_route";
-            row.fields[head[i]] = list ? words(parts[i]) : std::vector<std::string>{std::string(parts[i])};
+            row.fields[head[i]] =
+                list ? words(parts[i]) : std::vector<std::string>{std::string(parts[i])};
         }
         auto s = reader.make(row);
         if (!s) return std::unexpected(s.error());
         out.push_back(std::move(*s));
     }
     if (head.empty()) {
-        return fail(ErrorKind::invalid, fmt::format("{}:1: no columns: the first line names them, e.g. imsi,k,opc", path));
+        return fail(
+            ErrorKind::invalid,
+            fmt::format("{}:1: no columns: the first line names them, e.g. imsi,k,opc", path));
     }
     return out;
 }
 
-Result<std::vector<Subscriber>> read_yaml(const std::string& text, Reader& reader, const std::string& path) {
+Result<std::vector<Subscriber>> read_yaml(const std::string& text, Reader& reader,
+                                          const std::string& path) {
     YAML::Node root;
     try {
         root = YAML::Load(text);
     } catch (const YAML::ParserException& e) {
-        return fail(ErrorKind::invalid, fmt::format("{}:{}: not YAML: {}", path, e.mark.line + 1, e.msg));
+        return fail(ErrorKind::invalid,
+                    fmt::format("{}:{}: not YAML: {}", path, e.mark.line + 1, e.msg));
     }
     const auto at = [](const YAML::Node& n) { return n.Mark().line + 1; };
     if (!root.IsMap() || !root["subscribers"] || !root["subscribers"].IsSequence()) {
-        return fail(ErrorKind::invalid,
-                    fmt::format("{}:1: key 'subscribers': missing: write 'subscribers:' and a list under it", path));
+        return fail(
+            ErrorKind::invalid,
+            fmt::format(
+                "{}:1: key 'subscribers': missing: write 'subscribers:' and a list under it",
+                path));
     }
     for (const auto& item : root) {
         const auto key = item.first.IsScalar() ? item.first.Scalar() : std::string("?");
-        if (key != "subscribers") return reader.complain(at(item.first), key, "unknown; known is subscribers");
+        if (key != "subscribers")
+            return reader.complain(at(item.first), key, "unknown; known is subscribers");
     }
     std::vector<Subscriber> out;
     for (const auto& node : root["subscribers"]) {
         if (!node.IsMap()) {
-            return fail(ErrorKind::invalid, fmt::format("{}:{}: not a subscriber: write '- impi: …', 'k: …', 'opc: …'", path,
-                                                        at(node)));
+            return fail(ErrorKind::invalid,
+                        fmt::format("{}:{}: not a subscriber: write '- impi: …', 'k: …', 'opc: …'",
+                                    path, at(node)));
         }
         Row row;
         row.line = at(node);
         for (const auto& item : node) {
-            if (!item.first.IsScalar()) return reader.complain(at(item.first), "?", "a key is a word");
+            if (!item.first.IsScalar())
+                return reader.complain(at(item.first), "?", "a key is a word");
             const auto key = item.first.Scalar();
             if (auto bad = unknown_column(key)) return reader.complain(at(item.first), key, *bad);
             if (row.has(key)) return reader.complain(at(item.first), key, "stands there twice");
@@ -308,23 +348,27 @@ Result<std::vector<Subscriber>> load_subscribers(const std::string& path, std::s
         file.seekg(0, std::ios::end);
         const auto size = file.tellg();
         if (size > static_cast<std::streamoff>(max_file)) {
-            return fail(ErrorKind::invalid, fmt::format("{}: larger than 512 MB: generate subscribers instead", path));
+            return fail(ErrorKind::invalid,
+                        fmt::format("{}: larger than 512 MB: generate subscribers instead", path));
         }
         if (size > 0) text.resize(static_cast<std::size_t>(size));
         file.seekg(0);
         file.read(text.data(), static_cast<std::streamsize>(text.size()));
     }
     if (!file) {
-        return fail(ErrorKind::io, fmt::format("{}: cannot read the subscribers: {}", path,
-                                               errno != 0 ? std::strerror(errno) : "not a regular file"));
+        return fail(ErrorKind::io,
+                    fmt::format("{}: cannot read the subscribers: {}", path,
+                                errno != 0 ? std::strerror(errno) : "not a regular file"));
     }
     const bool csv = to_lower(path).ends_with(".csv");
     Reader reader(path, realm, csv ? "column" : "key");
     auto result = csv ? read_csv(text, reader, path) : read_yaml(text, reader, path);
-    // The text holds keys. What yaml-cpp copied of it is beyond our reach: gmhome writes no core dumps for that reason.
+    // The text holds keys. What yaml-cpp copied of it is beyond our reach: gmhome writes no core
+    // dumps for that reason.
     wipe({reinterpret_cast<std::uint8_t*>(text.data()), text.size()});
     if (result && result->empty()) {
-        return fail(ErrorKind::invalid, fmt::format("{}:1: no subscribers in it: add one, or use --generate", path));
+        return fail(ErrorKind::invalid,
+                    fmt::format("{}:1: no subscribers in it: add one, or use --generate", path));
     }
     return result;
 }

@@ -16,35 +16,41 @@ namespace gmgate::home {
 
 struct Subscriber {
     std::string impi;
-    std::vector<std::string> impus;  // canonical; one implicit registration set, the default first; never empty
+    std::vector<std::string>
+        impus;  // canonical; one implicit registration set, the default first; never empty
     Secret<16> k;
     Secret<16> opc;
     Amf amf{};
-    Sqn sqn;                                // the last one used
+    Sqn sqn;                                 // the last one used
     std::vector<std::string> service_route;  // empty: the S-CSCF's own
     bool barred = false;                     // known, and may not register
 };
 
-// Reads `path`: CSV if its name ends in .csv, else YAML. The error is one line: file, line, key or column, remedy; it never repeats
-// the value of a key. `realm` completes rows that give an IMSI only.
+// Reads `path`: CSV if its name ends in .csv, else YAML. The error is one line: file, line, key or
+// column, remedy; it never repeats the value of a key. `realm` completes rows that give an IMSI
+// only.
 //
-// Keys of a subscriber (columns of the CSV's first line): impi or imsi; k; opc or op; optional amf (4 hex digits, default 0000),
-// sqn (12 hex digits, the last one used, default 0), impus (list; in CSV blank-separated; default by rule from the IMSI, or
-// sip:<impi>), service_route (list), barred (true/false), name (for people, not used).
+// Keys of a subscriber (columns of the CSV's first line): impi or imsi; k; opc or op; optional amf
+// (4 hex digits, default 0000), sqn (12 hex digits, the last one used, default 0), impus (list; in
+// CSV blank-separated; default by rule from the IMSI, or sip:<impi>), service_route (list), barred
+// (true/false), name (for people, not used).
 Result<std::vector<Subscriber>> load_subscribers(const std::string& path, std::string_view realm);
 
 // Subscribers by rule, for load. Any program that knows seed and IMSI knows the keys:
 //   K   = first 16 octets of HMAC-SHA-256(seed octets, "gmgate-K"   ‖ IMSI digits)
 //   OPc = first 16 octets of HMAC-SHA-256(seed octets, "gmgate-OPc" ‖ IMSI digits)
-//   IMPI <imsi>@<realm>; IMPUs sip:<imsi>@<realm> (default) and tel:+<imsi>, one implicit set; AMF 0000.
+//   IMPI <imsi>@<realm>; IMPUs sip:<imsi>@<realm> (default) and tel:+<imsi>, one implicit set; AMF
+//   0000.
 // Nothing is stored per subscriber. One thread.
 class SubscriberRule {
   public:
     // `imsi_digits` 1…15; first_imsi + count must not need more.
-    static Result<SubscriberRule> make(std::span<const std::uint8_t> seed, std::string realm, std::uint64_t first_imsi,
-                                       unsigned imsi_digits, std::uint64_t count);
+    static Result<SubscriberRule> make(std::span<const std::uint8_t> seed, std::string realm,
+                                       std::uint64_t first_imsi, unsigned imsi_digits,
+                                       std::uint64_t count);
     // "COUNT" or "COUNT:FIRST-IMSI" (default 001010000000001).
-    static Result<SubscriberRule> parse(std::string_view text, std::span<const std::uint8_t> seed, std::string realm);
+    static Result<SubscriberRule> parse(std::string_view text, std::span<const std::uint8_t> seed,
+                                        std::string realm);
     ~SubscriberRule();
     SubscriberRule(SubscriberRule&&) noexcept;
     SubscriberRule& operator=(SubscriberRule&&) noexcept;
@@ -62,7 +68,8 @@ class SubscriberRule {
 
   private:
     struct Mac;
-    SubscriberRule(std::unique_ptr<Mac> mac, std::string realm, std::uint64_t first, unsigned digits, std::uint64_t count);
+    SubscriberRule(std::unique_ptr<Mac> mac, std::string realm, std::uint64_t first,
+                   unsigned digits, std::uint64_t count);
     [[nodiscard]] std::uint64_t find_imsi(std::string_view digits) const;
     [[nodiscard]] Secret<16> derive(std::string_view label, std::uint64_t index) const;
 

@@ -1,6 +1,6 @@
 #pragma once
-// What the control plane asks of the packet layer. Implementations: the DPDK fast path, and the test double; later the kernel and
-// the screen. The control plane cannot tell them apart.
+// What the control plane asks of the packet layer. Implementations: the DPDK fast path, and the
+// test double; later the kernel and the screen. The control plane cannot tell them apart.
 
 #include <cstdint>
 #include <functional>
@@ -12,7 +12,8 @@
 
 namespace gmgate::sa {
 
-// One set of four as the packet layer needs it. Borrowed for the call: the backend expands and copies the keys it keeps.
+// One set of four as the packet layer needs it. Borrowed for the call: the backend expands and
+// copies the keys it keeps.
 struct SetParams {
     SetId id = 0;
     IpAddress ue;    // the exact source of the first REGISTER (A3)
@@ -21,12 +22,14 @@ struct SetParams {
     Suite suite;
     const AkaKey* ck = nullptr;
     const AkaKey* ik = nullptr;
-    // The highest sequence number already used on either outbound SA: sending goes on after it. 0 for a new set; other values
-    // only when a snapshot is restored (the UE would take what comes again for replays).
+    // The highest sequence number already used on either outbound SA: sending goes on after it. 0
+    // for a new set; other values only when a snapshot is restored (the UE would take what comes
+    // again for replays).
     std::uint32_t out_sequence = 0;
 };
 
-// Counters of one set, both directions. `last_use` is when the last authentic inbound packet came (coarse: 1 s).
+// Counters of one set, both directions. `last_use` is when the last authentic inbound packet came
+// (coarse: 1 s).
 struct SetStats {
     std::uint64_t in_packets = 0;
     std::uint64_t in_bytes = 0;
@@ -40,8 +43,10 @@ struct SetStats {
 
 enum class BackendEventKind : std::uint8_t {
     first_authentic_packet,  // the set carried its first authentic inbound packet
-    integrity_failure,       // at least one since the last event of this kind; at most one event a second a set
-    sequence_near_end,       // an outbound or inbound sequence number passed 2^32 - 2^20: retire the set (D7)
+    integrity_failure,       // at least one since the last event of this kind; at most one event a
+                             // second a set
+    sequence_near_end,  // an outbound or inbound sequence number passed 2^32 - 2^20: retire the set
+                        // (D7)
 };
 
 struct BackendEvent {
@@ -50,15 +55,18 @@ struct BackendEvent {
     Spi spi = 0;  // the inbound SPI it was seen on; 0 for outbound
 };
 
-// Called from the control thread only. No call blocks longer than a few grace periods of the workers (microseconds).
+// Called from the control thread only. No call blocks longer than a few grace periods of the
+// workers (microseconds).
 class Backend {
   public:
     virtual ~Backend() = default;
 
     // Installs all four SAs or none (C12). When it returns they are live in both directions (B2).
-    // exhausted: a table is full; conflict: an SPI slot or a selector is taken; unsupported: the suite; io: the layer refused.
+    // exhausted: a table is full; conflict: an SPI slot or a selector is taken; unsupported: the
+    // suite; io: the layer refused.
     [[nodiscard]] virtual Result<void> install(const SetParams& params) = 0;
-    // Unpublishes, waits until no worker can see the set, wipes its keys. Unknown id: nothing happens.
+    // Unpublishes, waits until no worker can see the set, wipes its keys. Unknown id: nothing
+    // happens.
     virtual void remove(SetId id) = 0;
     // Removes many at the cost of one grace period.
     virtual void remove(std::span<const SetId> ids) = 0;
@@ -70,15 +78,17 @@ class Backend {
     [[nodiscard]] virtual int event_fd() const = 0;
     virtual void drain_events(const std::function<void(const BackendEvent&)>& handle) = 0;
 
-    // Which worker owns the packets of this address pair (RSS): goes into the SPI. Always 0 with one worker.
-    [[nodiscard]] virtual std::uint32_t owner_of(const IpAddress& ue, const IpAddress& ours) const = 0;
-    // How many sets it can hold. Inbound SPIs given to it have slots below 2 * capacity() (one slot an inbound SA); no two sets
-    // installed at a time share a slot, whatever their owner.
+    // Which worker owns the packets of this address pair (RSS): goes into the SPI. Always 0 with
+    // one worker.
+    [[nodiscard]] virtual std::uint32_t owner_of(const IpAddress& ue,
+                                                 const IpAddress& ours) const = 0;
+    // How many sets it can hold. Inbound SPIs given to it have slots below 2 * capacity() (one slot
+    // an inbound SA); no two sets installed at a time share a slot, whatever their owner.
     [[nodiscard]] virtual std::size_t capacity() const = 0;
     [[nodiscard]] virtual std::size_t installed() const = 0;
 };
 
-// Outbound needs no "move to the new set": port_uc and port_pc change at each authentication (A5), so the ports a
-// message is sent between name its SA (docs/decisions/0006).
+// Outbound needs no "move to the new set": port_uc and port_pc change at each authentication (A5),
+// so the ports a message is sent between name its SA (docs/decisions/0006).
 
 }  // namespace gmgate::sa

@@ -43,14 +43,17 @@ void raise_descriptor_limit() {
     }
 }
 
-std::vector<ops::DropCount> all_drops(const dataplane::DpdkBackend& backend, const ops::GatewayView& view) {
+std::vector<ops::DropCount> all_drops(const dataplane::DpdkBackend& backend,
+                                      const ops::GatewayView& view) {
     std::vector<ops::DropCount> out;
-    for (const auto& d : backend.drops()) out.push_back({"dataplane", std::string(d.name), std::string(d.help), d.total});
+    for (const auto& d : backend.drops())
+        out.push_back({"dataplane", std::string(d.name), std::string(d.help), d.total});
     for (auto& d : view.drops()) out.push_back(std::move(d));
     return out;
 }
 
-std::vector<ops::HealthItem> health(const dataplane::DpdkBackend& backend, const registration::Gateway& gateway,
+std::vector<ops::HealthItem> health(const dataplane::DpdkBackend& backend,
+                                    const registration::Gateway& gateway,
                                     const sa::SaDatabase& database) {
     std::vector<ops::HealthItem> out;
     const auto d = backend.health();
@@ -59,10 +62,11 @@ std::vector<ops::HealthItem> health(const dataplane::DpdkBackend& backend, const
     const std::size_t capacity = backend.capacity();
     const bool roomy = used * 10 < capacity * 9;
     out.push_back({"sa", roomy,
-                   fmt::format("{} of {} SA sets in use{}", used, capacity, roomy ? "" : "; raise dpdk.max_sets")});
+                   fmt::format("{} of {} SA sets in use{}", used, capacity,
+                               roomy ? "" : "; raise dpdk.max_sets")});
     out.push_back({"registrations", true,
-                   fmt::format("{} registered, {} authenticating, {} users with SAs", gateway.registered(),
-                               gateway.pending(), database.user_count())});
+                   fmt::format("{} registered, {} authenticating, {} users with SAs",
+                               gateway.registered(), gateway.pending(), database.user_count())});
     return out;
 }
 
@@ -78,7 +82,8 @@ int run(const config::Config& c) {
         return exit_failed;
     };
 
-    // First of all: a signal during start-up waits until the loop runs, so that everything is put back in order.
+    // First of all: a signal during start-up waits until the loop runs, so that everything is put
+    // back in order.
     const auto stop = [&] { loop.stop(); };
     loop.on_signal(SIGINT, stop);
     loop.on_signal(SIGTERM, stop);
@@ -92,7 +97,8 @@ int run(const config::Config& c) {
     if (!database) return stopped(database.error());
     registration::Gateway gateway(policy(c), **database, loop.timers(), random, registry);
 
-    sip::SocketTransport gm(loop, gateway.gm(), gm_transport(c, (*backend)->host_device_name()), registry, "gm");
+    sip::SocketTransport gm(loop, gateway.gm(), gm_transport(c, (*backend)->host_device_name()),
+                            registry, "gm");
     sip::SocketTransport core(loop, gateway.core(), core_transport(c), registry, "core");
     if (auto r = open_gm(gm, c); !r) return stopped(r.error());
     if (auto r = open_core(core, c); !r) return stopped(r.error());
@@ -126,8 +132,9 @@ int run(const config::Config& c) {
     if (const int fd = (*backend)->event_fd(); fd >= 0) {
         loop.watch(fd, EventLoop::readable, [&](unsigned) { (*database)->poll_backend(); });
     }
-    log::info("gmgated", "{} ready: {} on {}, {} worker(s), crypto {}, API {}", GMGATE_VERSION, c.gateway.name,
-              c.gm.interface, (*backend)->workers(), (*backend)->crypto_engine(), c.ops.socket);
+    log::info("gmgated", "{} ready: {} on {}, {} worker(s), crypto {}, API {}", GMGATE_VERSION,
+              c.gateway.name, c.gm.interface, (*backend)->workers(), (*backend)->crypto_engine(),
+              c.ops.socket);
     loop.run();
     log::info("gmgated", "stopping: {} registered phones lose their SAs", gateway.registered());
     if (const int fd = (*backend)->event_fd(); fd >= 0) loop.unwatch(fd);
@@ -137,11 +144,13 @@ int run(const config::Config& c) {
 
 int main_with(int argc, char** argv) {
     CLI::App cli{
-        "gmgated: P-CSCF security gateway (3GPP TS 33.203). Stands between phones and an IMS core, sets up and enforces the\n"
+        "gmgated: P-CSCF security gateway (3GPP TS 33.203). Stands between phones and an IMS core, "
+        "sets up and enforces the\n"
         "IPsec security associations of Gm, and proxies the SIP inside them."};
     cli.footer(
         "Examples:\n"
-        "  gmgated --config /etc/gmgate/gmgated.yaml --check-config   say what is wrong with it, start nothing\n"
+        "  gmgated --config /etc/gmgate/gmgated.yaml --check-config   say what is wrong with it, "
+        "start nothing\n"
         "  gmgated --config /etc/gmgate/gmgated.yaml                  run until SIGINT or SIGTERM\n"
         "  gmctl health                                               ask the running gateway\n\n"
         "Exit status: 0 ended as asked, 1 could not start or run, 2 the configuration is wrong.");
@@ -149,8 +158,10 @@ int main_with(int argc, char** argv) {
     bool check_only = false;
     std::string level;
     cli.add_option("-c,--config", path, "configuration file")->capture_default_str();
-    cli.add_flag("--check-config", check_only, "check the configuration and what this machine must give, then exit");
-    cli.add_option("--log-level", level, "debug, info, warn, error or off; overrides the file's log.level")
+    cli.add_flag("--check-config", check_only,
+                 "check the configuration and what this machine must give, then exit");
+    cli.add_option("--log-level", level,
+                   "debug, info, warn, error or off; overrides the file's log.level")
         ->check(CLI::IsMember({"debug", "info", "warn", "error", "off"}));
     cli.set_version_flag("--version", GMGATE_VERSION);
     try {

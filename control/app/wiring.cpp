@@ -19,11 +19,18 @@ dataplane::DpdkOptions dpdk_options(const config::Config& c) {
     o.replay_window = c.dpdk.replay_window;
     o.memory_mb = c.dpdk.memory_mb;
     o.hugepages = c.dpdk.hugepages;
-    o.idle = c.dpdk.idle == config::Idle::poll ? dataplane::IdlePolicy::poll : dataplane::IdlePolicy::adaptive;
+    o.idle = c.dpdk.idle == config::Idle::poll ? dataplane::IdlePolicy::poll
+                                               : dataplane::IdlePolicy::adaptive;
     switch (c.dpdk.crypto) {
-        case config::Crypto::automatic: o.crypto = dataplane::CryptoChoice::automatic; break;
-        case config::Crypto::ipsec_mb: o.crypto = dataplane::CryptoChoice::ipsec_mb; break;
-        case config::Crypto::openssl: o.crypto = dataplane::CryptoChoice::openssl; break;
+        case config::Crypto::automatic:
+            o.crypto = dataplane::CryptoChoice::automatic;
+            break;
+        case config::Crypto::ipsec_mb:
+            o.crypto = dataplane::CryptoChoice::ipsec_mb;
+            break;
+        case config::Crypto::openssl:
+            o.crypto = dataplane::CryptoChoice::openssl;
+            break;
     }
     return o;
 }
@@ -53,19 +60,22 @@ registration::Policy policy(const config::Config& c) {
     p.gm_port = c.gm.unprotected_port;
     p.core = c.core.listen;
     p.next_hop = c.core.next_hop;
-    p.next_hop_transport = c.core.transport == config::Transport::tcp ? sip::Transport::tcp : sip::Transport::udp;
+    p.next_hop_transport =
+        c.core.transport == config::Transport::tcp ? sip::Transport::tcp : sip::Transport::udp;
     p.suites = c.security.suites;
-    p.missing_ealg = c.security.missing_ealg == config::MissingEalg::refuse ? registration::MissingEalg::refuse
-                                                                            : registration::MissingEalg::null;
+    p.missing_ealg = c.security.missing_ealg == config::MissingEalg::refuse
+                         ? registration::MissingEalg::refuse
+                         : registration::MissingEalg::null;
     p.consistency_failure = c.security.consistency_failure == config::ConsistencyFailure::silent
                                 ? registration::ConsistencyFailure::silent
                                 : registration::ConsistencyFailure::reject;
     p.unprotected_other = c.security.unprotected_other == config::UnprotectedOther::drop
                               ? registration::UnprotectedOther::drop
                               : registration::UnprotectedOther::reject;
-    p.service_route_mismatch = c.security.service_route_mismatch == config::ServiceRouteMismatch::reject
-                                   ? registration::ServiceRouteMismatch::reject
-                                   : registration::ServiceRouteMismatch::replace;
+    p.service_route_mismatch =
+        c.security.service_route_mismatch == config::ServiceRouteMismatch::reject
+            ? registration::ServiceRouteMismatch::reject
+            : registration::ServiceRouteMismatch::replace;
     p.t1 = c.timers.t1;
     p.limits.registrations = c.limits.registrations;
     p.limits.pending = c.limits.pending;

@@ -14,7 +14,8 @@ namespace gmgate::app {
 [[nodiscard]] sa::DatabaseConfig database_config(const config::Config& c);
 [[nodiscard]] registration::Policy policy(const config::Config& c);
 // `device`: what the sockets of the Gm side are bound to.
-[[nodiscard]] sip::SocketTransportOptions gm_transport(const config::Config& c, const std::string& device);
+[[nodiscard]] sip::SocketTransportOptions gm_transport(const config::Config& c,
+                                                       const std::string& device);
 [[nodiscard]] sip::SocketTransportOptions core_transport(const config::Config& c);
 
 // Opens the sockets of each side; the error names the endpoint.

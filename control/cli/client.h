@@ -17,11 +17,14 @@ class Client {
     // io, denied, not_found: one line that says what to do.
     [[nodiscard]] static Result<Client> connect(const std::string& socket);
 
-    // The one result of an operation that is no list. conflict: the gateway's own error; io: it went away.
-    [[nodiscard]] Result<nlohmann::json> call(const std::string& operation, nlohmann::json args = nlohmann::json::object());
+    // The one result of an operation that is no list. conflict: the gateway's own error; io: it
+    // went away.
+    [[nodiscard]] Result<nlohmann::json> call(const std::string& operation,
+                                              nlohmann::json args = nlohmann::json::object());
     // A list, page by page as it comes. Gives the cursor to go on with, 0: complete.
-    [[nodiscard]] Result<std::uint64_t> list(const std::string& operation, nlohmann::json args,
-                                             const std::function<void(const nlohmann::json& rows)>& page);
+    [[nodiscard]] Result<std::uint64_t> list(
+        const std::string& operation, nlohmann::json args,
+        const std::function<void(const nlohmann::json& rows)>& page);
 
   private:
     Client(UniqueFd fd, std::string socket) : fd_(std::move(fd)), socket_(std::move(socket)) {}

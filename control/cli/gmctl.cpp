@@ -47,7 +47,8 @@ struct Filters {
         json a = json::object();
         if (!impi.empty()) a["impi"] = impi;
         if (!ip.empty()) {
-            if (!IpAddress::parse(ip)) throw UsageError{fmt::format("--ip: '{}' is not an address", ip)};
+            if (!IpAddress::parse(ip))
+                throw UsageError{fmt::format("--ip: '{}' is not an address", ip)};
             a["ip"] = ip;
         }
         if (!spi.empty()) a["spi"] = spi;
@@ -70,11 +71,14 @@ class Gmctl {
             "  gmctl health                              is all well?\n"
             "  gmctl reg list --state authenticating     who is being challenged now\n"
             "  gmctl sa list --ip 10.20.0.7              the security associations of one phone\n"
-            "  gmctl sa show --spi 0x04000001            the set an SPI from a packet trace belongs to\n"
-            "  gmctl trace 001010000000001@ims.example   its registration as a ladder, SM1 to SM12\n"
+            "  gmctl sa show --spi 0x04000001            the set an SPI from a packet trace "
+            "belongs to\n"
+            "  gmctl trace 001010000000001@ims.example   its registration as a ladder, SM1 to "
+            "SM12\n"
             "  gmctl -j sa list | jq .ue                 one JSON object a line, for scripts\n"
             "Exit: 0 ok; 1 the gateway says no, or is degraded; 2 wrong usage; 3 no connection.");
-        app.add_option("--socket", socket_, "socket of the gateway (its ops.socket)")->capture_default_str();
+        app.add_option("--socket", socket_, "socket of the gateway (its ops.socket)")
+            ->capture_default_str();
         app.add_flag("-j,--json", json_, "JSON, one object a line");
         app.require_subcommand(1);
         app.fallthrough();
@@ -82,23 +86,32 @@ class Gmctl {
         CLI::App* sa = app.add_subcommand("sa", "security associations, by sets of four");
         sa->require_subcommand(1);
         CLI::App* sa_list = sa->add_subcommand("list", "one line a set");
-        sa_list->footer("Examples:\n  gmctl sa list --state established --limit 20\n  gmctl -j sa list --counters | jq .in_packets");
+        sa_list->footer(
+            "Examples:\n  gmctl sa list --state established --limit 20\n  gmctl -j sa list "
+            "--counters | jq .in_packets");
         filters_.offer(*sa_list, true);
         bool counters = false;
         sa_list->add_flag("--counters", counters, "with packets and bytes (JSON only)");
         sa_list->callback([&] { sa_list_command(counters); });
-        CLI::App* sa_show = sa->add_subcommand("show", "everything about one set, or all sets of a phone");
-        sa_show->footer("Examples:\n  gmctl sa show --impi 001010000000001@ims.example\n  gmctl sa show --id 42");
+        CLI::App* sa_show =
+            sa->add_subcommand("show", "everything about one set, or all sets of a phone");
+        sa_show->footer(
+            "Examples:\n  gmctl sa show --impi 001010000000001@ims.example\n  gmctl sa show --id "
+            "42");
         filters_.offer(*sa_show, false);
         std::uint64_t id = 0;
         sa_show->add_option("--id", id, "number of the set");
         sa_show->callback([&] { sa_show_command(id); });
-        sa->add_subcommand("count", "how many sets are in each state")->callback([&] { print_result("sa.count", counts_view); });
+        sa->add_subcommand("count", "how many sets are in each state")->callback([&] {
+            print_result("sa.count", counts_view);
+        });
 
         CLI::App* reg = app.add_subcommand("reg", "registrations");
         reg->require_subcommand(1);
         CLI::App* reg_list = reg->add_subcommand("list", "one line a phone");
-        reg_list->footer("Examples:\n  gmctl reg list --state registered --limit 20\n  gmctl reg list --ip 10.20.0.7");
+        reg_list->footer(
+            "Examples:\n  gmctl reg list --state registered --limit 20\n  gmctl reg list --ip "
+            "10.20.0.7");
         filters_.offer(*reg_list, true);
         reg_list->callback([&] { reg_list_command(); });
         CLI::App* reg_show = reg->add_subcommand("show", "everything about one registration");
@@ -110,28 +123,37 @@ class Gmctl {
             if (!impi.empty()) filters_.impi = impi;
             reg_show_command();
         });
-        reg->add_subcommand("count", "how many are registered, and how many authenticate now")->callback([&] {
-            print_result("reg.count", counts_view);
-        });
+        reg->add_subcommand("count", "how many are registered, and how many authenticate now")
+            ->callback([&] { print_result("reg.count", counts_view); });
 
         CLI::App* stats = app.add_subcommand("stats", "all counters, gauges and latencies");
-        stats->footer("Examples:\n  gmctl stats\n  gmctl stats --rate 2 | grep packets     changes a second, over two seconds");
+        stats->footer(
+            "Examples:\n  gmctl stats\n  gmctl stats --rate 2 | grep packets     changes a second, "
+            "over two seconds");
         bool all = false;
         double rate = 0;
         stats->add_flag("--all", all, "also what is zero");
-        stats->add_option("--rate", rate, "read twice, so many seconds apart, and show changes a second")->check(CLI::Range(0.1, 3600.0));
+        stats
+            ->add_option("--rate", rate,
+                         "read twice, so many seconds apart, and show changes a second")
+            ->check(CLI::Range(0.1, 3600.0));
         stats->callback([&] { stats_command(all, rate); });
 
-        app.add_subcommand("drops", "what was dropped, and why")->callback([&] { print_result("drops", drops_view); });
-        app.add_subcommand("health", "each component: ok, or degraded and what to do; exit 1 if degraded")->callback([&] {
-            health_command();
+        app.add_subcommand("drops", "what was dropped, and why")->callback([&] {
+            print_result("drops", drops_view);
         });
-        CLI::App* trace = app.add_subcommand("trace", "ladder diagram of a phone's latest registrations");
+        app.add_subcommand("health",
+                           "each component: ok, or degraded and what to do; exit 1 if degraded")
+            ->callback([&] { health_command(); });
+        CLI::App* trace =
+            app.add_subcommand("trace", "ladder diagram of a phone's latest registrations");
         trace->footer("Example:\n  gmctl trace 001010000000001@ims.example");
         std::string traced;
         trace->add_option("IMPI", traced, "private identity of the phone")->required();
         trace->callback([&] { trace_command(traced); });
-        app.add_subcommand("version", "of this tool and of the gateway")->callback([&] { version_command(); });
+        app.add_subcommand("version", "of this tool and of the gateway")->callback([&] {
+            version_command();
+        });
 
         try {
             std::reverse(arguments.begin(), arguments.end());  // as CLI11 wants them
@@ -142,7 +164,8 @@ class Gmctl {
                 app.exit(e, t_.out, t_.err);
                 return exit_ok;
             }
-            t_.err << "gmctl: " << usage_mistake(app, e) << "\ngmctl: try 'gmctl --help', or --help behind a command\n";
+            t_.err << "gmctl: " << usage_mistake(app, e)
+                   << "\ngmctl: try 'gmctl --help', or --help behind a command\n";
             return exit_usage;
         } catch (const UsageError& e) {
             t_.err << "gmctl: " << e.text << '\n';
@@ -170,7 +193,8 @@ class Gmctl {
             if (typed.empty() && !word.starts_with('-')) typed = word;
         }
         return typed.empty() ? fmt::format("{} needs a command: {}", at->get_name(), names)
-                             : fmt::format("'{}' is no command of {}; there are {}", clean(typed), at->get_name(), names);
+                             : fmt::format("'{}' is no command of {}; there are {}", clean(typed),
+                                           at->get_name(), names);
     }
 
     // An error ends the command: told once, the exit code set.
@@ -199,26 +223,33 @@ class Gmctl {
         }
         return std::move(*result);
     }
-    void print_json(const json& value) { t_.out << value.dump(-1, ' ', false, json::error_handler_t::replace) << '\n'; }
+    void print_json(const json& value) {
+        t_.out << value.dump(-1, ' ', false, json::error_handler_t::replace) << '\n';
+    }
 
-    void print_result(const std::string& operation, std::string (*view)(const json&, const Style&)) {
+    void print_result(const std::string& operation,
+                      std::string (*view)(const json&, const Style&)) {
         const std::optional<json> result = call(operation);
         if (!result) return;
-        if (json_) print_json(*result);
-        else t_.out << view(*result, t_.style);
+        if (json_)
+            print_json(*result);
+        else
+            t_.out << view(*result, t_.style);
     }
 
     // Rows are shown as they come: a hundred thousand begin at once, and need no memory here.
-    void list_command(const std::string& operation, const json& args, Table table, void (*add)(Table&, const json&),
-                      const std::string& none) {
+    void list_command(const std::string& operation, const json& args, Table table,
+                      void (*add)(Table&, const json&), const std::string& none) {
         std::optional<Client> client = connect();
         if (!client) return;
         std::size_t shown = 0;
         const Result<std::uint64_t> cursor = client->list(operation, args, [&](const json& rows) {
             for (const json& row : rows) {
                 ++shown;
-                if (json_) print_json(row);
-                else add(table, row);
+                if (json_)
+                    print_json(row);
+                else
+                    add(table, row);
             }
             if (!json_) t_.out << table.render();
             t_.out.flush();
@@ -231,13 +262,16 @@ class Gmctl {
         // On the other stream, so that a script does not take it for a row.
         if (*cursor != 0) t_.err << fmt::format("There is more: go on with --cursor {}\n", *cursor);
     }
-    void show_command(const std::string& operation, const json& args, std::string (*card)(const json&, const Style&)) {
+    void show_command(const std::string& operation, const json& args,
+                      std::string (*card)(const json&, const Style&)) {
         std::optional<Client> client = connect();
         if (!client) return;
         const Result<std::uint64_t> done = client->list(operation, args, [&](const json& rows) {
             for (const json& row : rows) {
-                if (json_) print_json(row);
-                else t_.out << card(row, t_.style);
+                if (json_)
+                    print_json(row);
+                else
+                    t_.out << card(row, t_.style);
             }
         });
         if (!done) failed(done.error());
@@ -255,7 +289,8 @@ class Gmctl {
         show_command("sa.show", args, sa_card);
     }
     void reg_list_command() {
-        list_command("reg.list", filters_.args(), registration_table(t_.style), add_registration, "No registration is like that.");
+        list_command("reg.list", filters_.args(), registration_table(t_.style), add_registration,
+                     "No registration is like that.");
     }
     void reg_show_command() {
         const json args = filters_.args();
@@ -281,8 +316,10 @@ class Gmctl {
     void health_command() {
         const std::optional<json> result = call("health");
         if (!result) return;
-        if (json_) print_json(*result);
-        else t_.out << health_view(*result, t_.style);
+        if (json_)
+            print_json(*result);
+        else
+            t_.out << health_view(*result, t_.style);
         if (!result->value("ok", false)) exit_ = exit_gateway;
     }
     void trace_command(const std::string& impi) {
@@ -293,7 +330,8 @@ class Gmctl {
             return;
         }
         std::vector<LadderStep> steps;
-        for (const json& step : result->value("steps", json::array())) steps.push_back(ladder_step(step));
+        for (const json& step : result->value("steps", json::array()))
+            steps.push_back(ladder_step(step));
         t_.out << render_ladder(impi, steps, t_.style);
     }
     void version_command() {
@@ -302,8 +340,10 @@ class Gmctl {
             t_.out << "gmctl    " << version_ << '\n';
             return;
         }
-        if (json_) print_json({{"gmctl", version_}, {"gmgated", *result}});
-        else t_.out << version_view(*result, version_);
+        if (json_)
+            print_json({{"gmctl", version_}, {"gmgated", *result}});
+        else
+            t_.out << version_view(*result, version_);
     }
 
     std::string socket_;
@@ -316,7 +356,8 @@ class Gmctl {
 
 }  // namespace
 
-int gmctl(const std::vector<std::string>& arguments, const std::string& default_socket, const std::string& version, Terminal terminal) {
+int gmctl(const std::vector<std::string>& arguments, const std::string& default_socket,
+          const std::string& version, Terminal terminal) {
     return Gmctl(default_socket, version, terminal).run(arguments);
 }
 

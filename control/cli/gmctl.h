@@ -23,7 +23,8 @@ struct Terminal {
 };
 
 // `arguments` without the program's name. `default_socket` is used without --socket.
-[[nodiscard]] int gmctl(const std::vector<std::string>& arguments, const std::string& default_socket, const std::string& version,
+[[nodiscard]] int gmctl(const std::vector<std::string>& arguments,
+                        const std::string& default_socket, const std::string& version,
                         Terminal terminal);
 
 }  // namespace gmgate::cli

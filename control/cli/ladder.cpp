@@ -46,19 +46,21 @@ std::string centred(const std::string& text, std::size_t width) {
 class Canvas {
   public:
     explicit Canvas(const Style& style) : style_(style), g_(style.unicode ? drawn : plain) {
-        const std::size_t width = style.width == 0 ? 80 : std::clamp<std::size_t>(style.width, 72, 100);
+        const std::size_t width =
+            style.width == 0 ? 80 : std::clamp<std::size_t>(style.width, 72, 100);
         gap_ = (width - time_width - sa_width - 3) / 2;
         right_edge_ = width;
     }
 
     void title() {
-        const std::string head = std::string(time_width - 1, ' ') + centred("UE", 3) + centred("", gap_ - 3) +
-                                 centred("P-CSCF", 7) + centred("", gap_ - 5) + "core";
+        const std::string head = std::string(time_width - 1, ' ') + centred("UE", 3) +
+                                 centred("", gap_ - 3) + centred("P-CSCF", 7) +
+                                 centred("", gap_ - 5) + "core";
         out_ += paint(style_, Colour::bold, head) + '\n';
     }
     void blank_row(const std::string& note) {
-        put(fmt::format("{:{}}", "", time_width) + g_.lane + std::string(gap_, ' ') + g_.lane + std::string(gap_, ' ') + g_.lane +
-            (note.empty() ? "" : "  " + note));
+        put(fmt::format("{:{}}", "", time_width) + g_.lane + std::string(gap_, ' ') + g_.lane +
+            std::string(gap_, ' ') + g_.lane + (note.empty() ? "" : "  " + note));
     }
     void message(const LadderStep& s, const std::string& time) {
         const bool first_gap = s.from == Lane::ue || s.to == Lane::ue;
@@ -73,22 +75,27 @@ class Canvas {
             row += first_gap ? std::string(gap_, ' ') : arrow(label, gap_, to_right);
             row += g_.lane;
         }
-        if (first_gap) row += s.spi ? "  SA " + spi_text(*s.spi) : "  " + paint(style_, Colour::yellow, "clear");
+        if (first_gap)
+            row +=
+                s.spi ? "  SA " + spi_text(*s.spi) : "  " + paint(style_, Colour::yellow, "clear");
         if (s.failed) row += " " + paint(style_, Colour::red, g_.broken);
         put(row);
     }
     void event(const LadderStep& s, const std::string& time) {
-        const std::string mark = s.failed ? paint(style_, Colour::red, g_.broken) : paint(style_, Colour::green, g_.event);
+        const std::string mark = s.failed ? paint(style_, Colour::red, g_.broken)
+                                          : paint(style_, Colour::green, g_.event);
         const std::string label = s.name.empty() ? s.text : s.name + " " + s.text;
         std::string text = fit(label, right_edge_ - time_width - gap_ - 3, style_);
         // The core's lane goes on behind a short text.
-        if (columns_of(text) + 2 <= gap_) text += std::string(gap_ - 1 - columns_of(text), ' ') + g_.lane;
+        if (columns_of(text) + 2 <= gap_)
+            text += std::string(gap_ - 1 - columns_of(text), ' ') + g_.lane;
         put(time + g_.lane + std::string(gap_, ' ') + mark + " " + text);
     }
     void reason(const std::string& text, bool failed) {
         const std::size_t room = right_edge_ - time_width - 4;
         for (const std::string& line : wrap(text, room)) {
-            put(std::string(time_width, ' ') + g_.lane + "   " + (failed ? paint(style_, Colour::red, line) : line));
+            put(std::string(time_width, ' ') + g_.lane + "   " +
+                (failed ? paint(style_, Colour::red, line) : line));
         }
     }
     void line(const std::string& text) { put(text); }
@@ -131,34 +138,42 @@ LadderStep ladder_step(const nlohmann::json& step) {
         const std::string word = text(key);
         return word == "ue" ? Lane::ue : word == "core" ? Lane::core : Lane::gateway;
     };
-    if (const auto t = step.find("time_us"); t != step.end() && t->is_number_integer()) s.time_us = t->get<std::int64_t>();
+    if (const auto t = step.find("time_us"); t != step.end() && t->is_number_integer())
+        s.time_us = t->get<std::int64_t>();
     s.from = lane("from");
     s.to = lane("to");
     s.name = text("name");
     s.text = text("text");
     s.reason = text("reason");
-    if (const auto spi = step.find("spi"); spi != step.end() && spi->is_number_unsigned()) s.spi = spi->get<std::uint32_t>();
-    if (const auto failed = step.find("failed"); failed != step.end() && failed->is_boolean()) s.failed = failed->get<bool>();
+    if (const auto spi = step.find("spi"); spi != step.end() && spi->is_number_unsigned())
+        s.spi = spi->get<std::uint32_t>();
+    if (const auto failed = step.find("failed"); failed != step.end() && failed->is_boolean())
+        s.failed = failed->get<bool>();
     return s;
 }
 
-std::string render_ladder(const std::string& impi, const std::vector<LadderStep>& steps, const Style& style) {
+std::string render_ladder(const std::string& impi, const std::vector<LadderStep>& steps,
+                          const Style& style) {
     Canvas canvas(style);
     canvas.line(paint(style, Colour::bold, fit(impi, canvas.width(), style)));
     std::int64_t start = 0;
     bool begun = false;
     const LadderStep* last_message = nullptr;
-    const LadderStep* broken_at = nullptr;  // the message before the first failure of this registration
+    const LadderStep* broken_at =
+        nullptr;  // the message before the first failure of this registration
     const LadderStep* failure = nullptr;
     std::string explained;
     const auto summary = [&] {
         if (failure == nullptr) return;
         std::string where = "nothing was sent yet";
-        if (broken_at != nullptr) where = broken_at->name.empty() ? broken_at->text : broken_at->name + " " + broken_at->text;
+        if (broken_at != nullptr)
+            where =
+                broken_at->name.empty() ? broken_at->text : broken_at->name + " " + broken_at->text;
         canvas.line("");
-        for (const std::string& row : wrap(fmt::format("Broke after {}: {}", where,
-                                                       failure->reason.empty() ? failure->text : failure->reason),
-                                           canvas.width())) {
+        for (const std::string& row :
+             wrap(fmt::format("Broke after {}: {}", where,
+                              failure->reason.empty() ? failure->text : failure->reason),
+                  canvas.width())) {
             canvas.line(paint(style, Colour::red, row));
         }
     };
@@ -176,8 +191,10 @@ std::string render_ladder(const std::string& impi, const std::vector<LadderStep>
             canvas.line(utc(s.time_us));
             canvas.title();
         }
-        const double after = static_cast<double>(std::max<std::int64_t>(s.time_us - start, 0)) / 1e6;
-        const std::string time = fmt::format("{:>{}} ", short_time_text(after), Canvas::time_width - 1);
+        const double after =
+            static_cast<double>(std::max<std::int64_t>(s.time_us - start, 0)) / 1e6;
+        const std::string time =
+            fmt::format("{:>{}} ", short_time_text(after), Canvas::time_width - 1);
         if (s.from == s.to) {
             canvas.event(s, time);
         } else {

@@ -1,5 +1,6 @@
 #pragma once
-// The ladder diagram of a registration: UE, P-CSCF and core as lanes, a line for each message, with the SA that carried it.
+// The ladder diagram of a registration: UE, P-CSCF and core as lanes, a line for each message, with
+// the SA that carried it.
 
 #include <cstdint>
 #include <nlohmann/json.hpp>
@@ -16,18 +17,21 @@ enum class Lane : unsigned char { ue, gateway, core };
 struct LadderStep {
     std::int64_t time_us = 0;  // since 1970
     Lane from = Lane::gateway;
-    Lane to = Lane::gateway;   // the same lane: something that happened there
-    std::string name;          // "SM1" or empty
-    std::string text;          // "REGISTER", "401 REGISTER", "SA set installed"
+    Lane to = Lane::gateway;           // the same lane: something that happened there
+    std::string name;                  // "SM1" or empty
+    std::string text;                  // "REGISTER", "401 REGISTER", "SA set installed"
     std::optional<std::uint32_t> spi;  // nullopt: in clear
     bool failed = false;
     std::string reason;
 };
 
-// From one step of the API's trace. A step that is not understood is shown as an event with its text.
+// From one step of the API's trace. A step that is not understood is shown as an event with its
+// text.
 [[nodiscard]] LadderStep ladder_step(const nlohmann::json& step);
 
-// Pure. Fits style.width (at least 72; 0: 80 columns), never wider than 100. Times are UTC, counted from SM1 within a registration.
-[[nodiscard]] std::string render_ladder(const std::string& impi, const std::vector<LadderStep>& steps, const Style& style);
+// Pure. Fits style.width (at least 72; 0: 80 columns), never wider than 100. Times are UTC, counted
+// from SM1 within a registration.
+[[nodiscard]] std::string render_ladder(const std::string& impi,
+                                        const std::vector<LadderStep>& steps, const Style& style);
 
 }  // namespace gmgate::cli

@@ -11,11 +11,21 @@ std::string paint(const Style& style, Colour colour, std::string_view text) {
     if (!style.colour) return std::string(text);
     std::string_view code;
     switch (colour) {
-        case Colour::red: code = "31"; break;
-        case Colour::green: code = "32"; break;
-        case Colour::yellow: code = "33"; break;
-        case Colour::faint: code = "2"; break;
-        case Colour::bold: code = "1"; break;
+        case Colour::red:
+            code = "31";
+            break;
+        case Colour::green:
+            code = "32";
+            break;
+        case Colour::yellow:
+            code = "33";
+            break;
+        case Colour::faint:
+            code = "2";
+            break;
+        case Colour::bold:
+            code = "1";
+            break;
     }
     return fmt::format("\x1b[{}m{}\x1b[0m", code, text);
 }
@@ -58,7 +68,9 @@ std::string short_time_text(double seconds) {
     return age_text(seconds);
 }
 
-std::string spi_text(std::uint64_t spi) { return fmt::format("0x{:08x}", spi); }
+std::string spi_text(std::uint64_t spi) {
+    return fmt::format("0x{:08x}", spi);
+}
 
 std::string rate_text(double r) {
     if (!std::isfinite(r) || r < 0.05) return "0/s";
@@ -67,8 +79,9 @@ std::string rate_text(double r) {
 }
 
 std::size_t columns_of(std::string_view text) {
-    return static_cast<std::size_t>(
-        std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0U) != 0x80U; }));
+    return static_cast<std::size_t>(std::count_if(text.begin(), text.end(), [](char c) {
+        return (static_cast<unsigned char>(c) & 0xC0U) != 0x80U;
+    }));
 }
 
 std::string clean(std::string_view text) {
@@ -127,7 +140,8 @@ void Table::decide_widths() {
         for (const std::size_t w : widths_) sum += w == 0 ? 0 : w + gap;
         return sum < gap ? 0 : sum - gap;
     };
-    // First the columns that may be shortened give way, the widest before the others; then whole columns go.
+    // First the columns that may be shortened give way, the widest before the others; then whole
+    // columns go.
     for (;;) {
         while (total() > style_.width) {
             std::size_t widest = columns_.size();
@@ -142,7 +156,8 @@ void Table::decide_widths() {
         std::size_t victim = columns_.size();
         for (std::size_t i = 0; i < columns_.size(); ++i) {
             if (widths_[i] == 0 || columns_[i].priority == 0) continue;
-            if (victim == columns_.size() || columns_[i].priority > columns_[victim].priority) victim = i;
+            if (victim == columns_.size() || columns_[i].priority > columns_[victim].priority)
+                victim = i;
         }
         if (victim == columns_.size()) return;
         widths_[victim] = 0;
@@ -165,7 +180,8 @@ std::string Table::render() {
         for (std::size_t i = 0; i < columns_.size(); ++i) {
             if (widths_[i] == 0) continue;
             // Without a limit nothing is cut, also on later pages.
-            const std::string cell = style_.width == 0 ? clean(cells[i]) : fit(cells[i], widths_[i], style_);
+            const std::string cell =
+                style_.width == 0 ? clean(cells[i]) : fit(cells[i], widths_[i], style_);
             const std::size_t used = columns_of(cell);
             const std::size_t pad = widths_[i] > used ? widths_[i] - used : 0;
             if (columns_[i].right) {

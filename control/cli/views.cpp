@@ -38,9 +38,13 @@ const json& list(const json& o, const char* key) {
     return it != o.end() && it->is_array() ? *it : none;
 }
 std::string left(const json& o) {
-    return o.is_object() && o.contains("expires_in_seconds") ? age_text(number(o, "expires_in_seconds")) : "-";
+    return o.is_object() && o.contains("expires_in_seconds")
+               ? age_text(number(o, "expires_in_seconds"))
+               : "-";
 }
-std::string suite(const json& o) { return text(o, "integrity") + "/" + text(o, "encryption"); }
+std::string suite(const json& o) {
+    return text(o, "integrity") + "/" + text(o, "encryption");
+}
 
 // Name and value, one below the other.
 class Card {
@@ -51,12 +55,15 @@ class Card {
         constexpr std::size_t indent = 18;
         // A value may be as long as the network likes: whole, on lines that fit.
         const std::size_t room = style_.width > indent + 20 ? style_.width - indent : 0;
-        std::vector<std::string> lines = room == 0 ? std::vector<std::string>{clean(value)} : wrap(value, room);
+        std::vector<std::string> lines =
+            room == 0 ? std::vector<std::string>{clean(value)} : wrap(value, room);
         for (std::size_t i = 0; i < lines.size(); ++i) {
             out_ += fmt::format("  {:<{}}{}\n", i == 0 ? name : "", indent - 2, lines[i]);
         }
     }
-    void title(const std::string& value) { out_ += paint(style_, Colour::bold, clean(value)) + '\n'; }
+    void title(const std::string& value) {
+        out_ += paint(style_, Colour::bold, clean(value)) + '\n';
+    }
     [[nodiscard]] std::string take() { return std::move(out_); }
 
   private:
@@ -79,13 +86,15 @@ std::string series(const json& sample) {
     if (labels == sample.end() || !labels->is_object() || labels->empty()) return out;
     std::vector<std::string> pairs;
     for (const auto& [key, value] : labels->items()) {
-        pairs.push_back(fmt::format("{}=\"{}\"", key, value.is_string() ? value.get<std::string>() : value.dump()));
+        pairs.push_back(fmt::format("{}=\"{}\"", key,
+                                    value.is_string() ? value.get<std::string>() : value.dump()));
     }
     return fmt::format("{}{{{}}}", out, fmt::join(pairs, ","));
 }
 
 std::string value_text(const std::string& name, double v) {
-    if (name.ends_with("_bytes") || name.ends_with("_bytes_total")) return bytes_text(static_cast<std::uint64_t>(std::max(v, 0.0)));
+    if (name.ends_with("_bytes") || name.ends_with("_bytes_total"))
+        return bytes_text(static_cast<std::uint64_t>(std::max(v, 0.0)));
     if (name.ends_with("_seconds") || name.ends_with("_seconds_total")) return short_time_text(v);
     if (v >= 0 && v < 1e18 && v == std::floor(v)) return count_text(static_cast<std::uint64_t>(v));
     return fmt::format("{:.3g}", v);
@@ -100,7 +109,8 @@ std::string quantile(const json& sample, double q) {
     for (std::size_t i = 0; i < counts.size(); ++i) {
         sum += counts[i].is_number() ? counts[i].get<double>() : 0;
         if (sum < q * total || total == 0) continue;
-        if (i < bounds.size() && bounds[i].is_number()) return "<" + short_time_text(bounds[i].get<double>());
+        if (i < bounds.size() && bounds[i].is_number())
+            return "<" + short_time_text(bounds[i].get<double>());
         return bounds.empty() ? "?" : ">" + short_time_text(bounds.back().get<double>());
     }
     return "?";
@@ -123,8 +133,10 @@ Table sa_table(const Style& style) {
 }
 
 void add_sa(Table& table, const json& r) {
-    table.add({text(r, "impi"), text(r, "ue"), text(r, "state"), suite(r), spi_text(whole(r, "spi_ps")), spi_text(whole(r, "spi_pc")),
-               spi_text(whole(r, "spi_uc")), spi_text(whole(r, "spi_us")), age_text(number(r, "age_seconds")), left(r)});
+    table.add({text(r, "impi"), text(r, "ue"), text(r, "state"), suite(r),
+               spi_text(whole(r, "spi_ps")), spi_text(whole(r, "spi_pc")),
+               spi_text(whole(r, "spi_uc")), spi_text(whole(r, "spi_us")),
+               age_text(number(r, "age_seconds")), left(r)});
 }
 
 std::string sa_card(const json& r, const Style& style) {
@@ -135,20 +147,25 @@ std::string sa_card(const json& r, const Style& style) {
     card.put("suite", suite(r));
     card.put("UE / ours", text(r, "ue") + " / " + text(r, "ours"));
     const std::string arrow = style.unicode ? "→" : "->";
-    card.put("in, requests", fmt::format("UE {} {} ours {}   SPI {} (ps)", whole(r, "port_uc"), arrow, whole(r, "port_ps"),
-                                         spi_text(whole(r, "spi_ps"))));
-    card.put("in, answers", fmt::format("UE {} {} ours {}   SPI {} (pc)", whole(r, "port_us"), arrow, whole(r, "port_pc"),
-                                        spi_text(whole(r, "spi_pc"))));
-    card.put("out, requests", fmt::format("ours {} {} UE {}   SPI {} (us)", whole(r, "port_pc"), arrow, whole(r, "port_us"),
-                                          spi_text(whole(r, "spi_us"))));
-    card.put("out, answers", fmt::format("ours {} {} UE {}   SPI {} (uc)", whole(r, "port_ps"), arrow, whole(r, "port_uc"),
-                                         spi_text(whole(r, "spi_uc"))));
+    card.put("in, requests", fmt::format("UE {} {} ours {}   SPI {} (ps)", whole(r, "port_uc"),
+                                         arrow, whole(r, "port_ps"), spi_text(whole(r, "spi_ps"))));
+    card.put("in, answers", fmt::format("UE {} {} ours {}   SPI {} (pc)", whole(r, "port_us"),
+                                        arrow, whole(r, "port_pc"), spi_text(whole(r, "spi_pc"))));
+    card.put("out, requests",
+             fmt::format("ours {} {} UE {}   SPI {} (us)", whole(r, "port_pc"), arrow,
+                         whole(r, "port_us"), spi_text(whole(r, "spi_us"))));
+    card.put("out, answers", fmt::format("ours {} {} UE {}   SPI {} (uc)", whole(r, "port_ps"),
+                                         arrow, whole(r, "port_uc"), spi_text(whole(r, "spi_uc"))));
     card.put("age / left", age_text(number(r, "age_seconds")) + " / " + left(r));
     if (r.is_object() && r.contains("in_packets")) {
-        card.put("received", fmt::format("{} packets, {}", count_text(whole(r, "in_packets")), bytes_text(whole(r, "in_bytes"))));
-        card.put("sent", fmt::format("{} packets, {}; highest sequence number {}", count_text(whole(r, "out_packets")),
-                                     bytes_text(whole(r, "out_bytes")), count_text(whole(r, "highest_out_sequence"))));
-        card.put("refused", fmt::format("{} integrity failures, {} replays", count_text(whole(r, "integrity_failures")),
+        card.put("received", fmt::format("{} packets, {}", count_text(whole(r, "in_packets")),
+                                         bytes_text(whole(r, "in_bytes"))));
+        card.put("sent",
+                 fmt::format("{} packets, {}; highest sequence number {}",
+                             count_text(whole(r, "out_packets")), bytes_text(whole(r, "out_bytes")),
+                             count_text(whole(r, "highest_out_sequence"))));
+        card.put("refused", fmt::format("{} integrity failures, {} replays",
+                                        count_text(whole(r, "integrity_failures")),
                                         count_text(whole(r, "replays"))));
     }
     return card.take();
@@ -170,8 +187,9 @@ void add_registration(Table& table, const json& r) {
     const json& impus = list(r, "impus");
     std::string impu = !impus.empty() && impus[0].is_string() ? impus[0].get<std::string>() : "-";
     if (impus.size() > 1) impu += fmt::format(" (+{})", impus.size() - 1);
-    table.add({text(r, "impi"), text(r, "state"), text(r, "ue"), text(r, "transport"), std::to_string(list(r, "sets").size()),
-               age_text(number(r, "age_seconds")), left(r), impu});
+    table.add({text(r, "impi"), text(r, "state"), text(r, "ue"), text(r, "transport"),
+               std::to_string(list(r, "sets").size()), age_text(number(r, "age_seconds")), left(r),
+               impu});
 }
 
 std::string registration_card(const json& r, const Style& style) {
@@ -194,8 +212,10 @@ std::string registration_card(const json& r, const Style& style) {
 
 std::string counts_view(const json& result, const Style& style) {
     Table table({{"STATE", false, 0, 0}, {"COUNT", true, 0, 0}}, style);
-    for (const json& s : list(result, "states")) table.add({text(s, "state"), count_text(whole(s, "count"))});
-    if (result.is_object() && result.contains("total")) table.add({"total", count_text(whole(result, "total"))});
+    for (const json& s : list(result, "states"))
+        table.add({text(s, "state"), count_text(whole(s, "count"))});
+    if (result.is_object() && result.contains("total"))
+        table.add({"total", count_text(whole(result, "total"))});
     if (result.is_object() && result.contains("registered")) {
         table.add({"registered", count_text(whole(result, "registered"))});
         table.add({"authenticating now", count_text(whole(result, "pending"))});
@@ -205,12 +225,15 @@ std::string counts_view(const json& result, const Style& style) {
 
 std::string health_view(const json& result, const Style& style) {
     std::size_t widest = 0;
-    for (const json& c : list(result, "components")) widest = std::max(widest, columns_of(text(c, "component")));
+    for (const json& c : list(result, "components"))
+        widest = std::max(widest, columns_of(text(c, "component")));
     std::string out;
     for (const json& c : list(result, "components")) {
         const bool ok = is_true(c, "ok");
-        out += fmt::format("{}  {:<{}}  {}\n", ok ? paint(style, Colour::green, "ok      ") : paint(style, Colour::red, "degraded"),
-                           clean(text(c, "component")), widest, clean(text(c, "text")));
+        out += fmt::format(
+            "{}  {:<{}}  {}\n",
+            ok ? paint(style, Colour::green, "ok      ") : paint(style, Colour::red, "degraded"),
+            clean(text(c, "component")), widest, clean(text(c, "text")));
     }
     const bool ok = is_true(result, "ok");
     out += ok ? paint(style, Colour::green, "gmgated is in good health") + '\n'
@@ -221,21 +244,29 @@ std::string health_view(const json& result, const Style& style) {
 std::string drops_view(const json& result, const Style& style) {
     std::vector<json> rows(list(result, "drops").begin(), list(result, "drops").end());
     std::sort(rows.begin(), rows.end(), [](const json& a, const json& b) {
-        return whole(a, "count") != whole(b, "count") ? whole(a, "count") > whole(b, "count") : text(a, "reason") < text(b, "reason");
+        return whole(a, "count") != whole(b, "count") ? whole(a, "count") > whole(b, "count")
+                                                      : text(a, "reason") < text(b, "reason");
     });
-    Table table({{"COUNT", true, 0, 0}, {"LAYER", false, 0, 2}, {"REASON", false, 0, 0}, {"MEANING", false, 20, 1}}, style);
+    Table table({{"COUNT", true, 0, 0},
+                 {"LAYER", false, 0, 2},
+                 {"REASON", false, 0, 0},
+                 {"MEANING", false, 20, 1}},
+                style);
     std::size_t zeros = 0;
     for (const json& r : rows) {
         if (whole(r, "count") == 0) {
             ++zeros;
             continue;
         }
-        table.add({count_text(whole(r, "count")), text(r, "layer"), text(r, "reason"), text(r, "help")});
+        table.add(
+            {count_text(whole(r, "count")), text(r, "layer"), text(r, "reason"), text(r, "help")});
     }
     std::string out = table.render();
     if (out.empty()) out = "Nothing has been dropped.\n";
     if (zeros > 0 && zeros < rows.size()) {
-        out += paint(style, Colour::faint, fmt::format("{} other reasons have never occurred.", zeros)) + '\n';
+        out += paint(style, Colour::faint,
+                     fmt::format("{} other reasons have never occurred.", zeros)) +
+               '\n';
     }
     return out;
 }
@@ -249,7 +280,10 @@ std::string stats_view(const json& result, const json* earlier, bool all, const 
     }
     // A series is told by its labels, so it is never cut; its meaning goes when there is no room.
     std::vector<Column> columns{{"SERIES", false, 0, 0}, {"VALUE", true, 0, 0}};
-    std::vector<Column> latency_columns{{"LATENCY", false, 0, 0}, {"COUNT", true, 0, 0}, {"MEAN", true, 0, 0}, {"P50", true, 0, 0},
+    std::vector<Column> latency_columns{{"LATENCY", false, 0, 0},
+                                        {"COUNT", true, 0, 0},
+                                        {"MEAN", true, 0, 0},
+                                        {"P50", true, 0, 0},
                                         {"P99", true, 0, 0}};
     if (earlier != nullptr) {
         columns.push_back({"RATE", true, 0, 0});
@@ -287,7 +321,8 @@ std::string stats_view(const json& result, const json* earlier, bool all, const 
             if (it != before.end() && seconds > 0 && text(*m, "kind") != "gauge") {
                 const double per_second = (value - number(*it->second, field)) / seconds;
                 // Seconds a second: a share.
-                rate = name.ends_with("_seconds_total") ? fmt::format("{:.1f}%", per_second * 100) : rate_text(per_second);
+                rate = name.ends_with("_seconds_total") ? fmt::format("{:.1f}%", per_second * 100)
+                                                        : rate_text(per_second);
             }
             cells.push_back(rate);
         }
@@ -297,13 +332,17 @@ std::string stats_view(const json& result, const json* earlier, bool all, const 
     std::string out = table.render();
     const std::string times = latencies.render();
     if (!times.empty()) out += (out.empty() ? "" : "\n") + times;
-    if (zeros > 0) out += paint(style, Colour::faint, fmt::format("{} series are zero; --all shows them.", zeros)) + '\n';
+    if (zeros > 0)
+        out += paint(style, Colour::faint,
+                     fmt::format("{} series are zero; --all shows them.", zeros)) +
+               '\n';
     return out;
 }
 
 std::string version_view(const json& result, const std::string& own_version) {
-    return fmt::format("gmctl    {}\ngmgated  {}, API {}, backend {}, process {}, up {}\n", own_version, clean(text(result, "version")),
-                       whole(result, "api"), clean(text(result, "backend")), whole(result, "pid"),
+    return fmt::format("gmctl    {}\ngmgated  {}, API {}, backend {}, process {}, up {}\n",
+                       own_version, clean(text(result, "version")), whole(result, "api"),
+                       clean(text(result, "backend")), whole(result, "pid"),
                        age_text(number(result, "uptime_seconds")));
 }
 

@@ -22,8 +22,11 @@ void add_registration(Table& table, const nlohmann::json& row);
 [[nodiscard]] std::string counts_view(const nlohmann::json& result, const Style& style);
 [[nodiscard]] std::string health_view(const nlohmann::json& result, const Style& style);
 [[nodiscard]] std::string drops_view(const nlohmann::json& result, const Style& style);
-// `earlier`: an older reading of the same; then rates are shown. Series that are zero are left out unless `all`.
-[[nodiscard]] std::string stats_view(const nlohmann::json& result, const nlohmann::json* earlier, bool all, const Style& style);
-[[nodiscard]] std::string version_view(const nlohmann::json& result, const std::string& own_version);
+// `earlier`: an older reading of the same; then rates are shown. Series that are zero are left out
+// unless `all`.
+[[nodiscard]] std::string stats_view(const nlohmann::json& result, const nlohmann::json* earlier,
+                                     bool all, const Style& style);
+[[nodiscard]] std::string version_view(const nlohmann::json& result,
+                                       const std::string& own_version);
 
 }  // namespace gmgate::cli

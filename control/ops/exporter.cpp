@@ -33,8 +33,10 @@ MetricFamily family(std::string name, std::string help, MetricType type, double 
     f.type = type;
     ClientMetric m;
     m.label = std::move(labels);
-    if (type == MetricType::Counter) m.counter.value = value;
-    else m.gauge.value = value;
+    if (type == MetricType::Counter)
+        m.counter.value = value;
+    else
+        m.gauge.value = value;
     f.metric.push_back(std::move(m));
     return f;
 }
@@ -43,8 +45,11 @@ MetricFamily family(std::string name, std::string help, MetricType type, double 
 void add_process_metrics(std::vector<MetricFamily>& out) {
     rusage usage{};
     if (::getrusage(RUSAGE_SELF, &usage) == 0) {
-        const auto seconds = [](const timeval& t) { return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) / 1e6; };
-        out.push_back(family("process_cpu_seconds_total", "Processor time used, user and system.", MetricType::Counter,
+        const auto seconds = [](const timeval& t) {
+            return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) / 1e6;
+        };
+        out.push_back(family("process_cpu_seconds_total", "Processor time used, user and system.",
+                             MetricType::Counter,
                              seconds(usage.ru_utime) + seconds(usage.ru_stime)));
     }
     const auto page = static_cast<double>(::sysconf(_SC_PAGESIZE));
@@ -52,10 +57,13 @@ void add_process_metrics(std::vector<MetricFamily>& out) {
     double total = 0;
     double resident = 0;
     if (statm >> total >> resident) {
-        out.push_back(family("process_virtual_memory_bytes", "Virtual memory.", MetricType::Gauge, total * page));
-        out.push_back(family("process_resident_memory_bytes", "Resident memory.", MetricType::Gauge, resident * page));
+        out.push_back(family("process_virtual_memory_bytes", "Virtual memory.", MetricType::Gauge,
+                             total * page));
+        out.push_back(family("process_resident_memory_bytes", "Resident memory.", MetricType::Gauge,
+                             resident * page));
     }
-    // Field 22 of stat counts clock ticks since boot; the name in field 2 may hold blanks, so count from its ')'.
+    // Field 22 of stat counts clock ticks since boot; the name in field 2 may hold blanks, so count
+    // from its ')'.
     std::ifstream stat("/proc/self/stat");
     std::string text((std::istreambuf_iterator<char>(stat)), std::istreambuf_iterator<char>());
     std::ifstream boot("/proc/stat");
@@ -69,10 +77,12 @@ void add_process_metrics(std::vector<MetricFamily>& out) {
     const std::size_t name_end = text.rfind(')');
     if (name_end != std::string::npos && boot_time > 0) {
         std::size_t at = name_end + 1;
-        for (int field = 3; field <= 22 && at != std::string::npos; ++field) at = text.find(' ', at + (field > 3 ? 1 : 0));
+        for (int field = 3; field <= 22 && at != std::string::npos; ++field)
+            at = text.find(' ', at + (field > 3 ? 1 : 0));
         if (at != std::string::npos) {
             const double ticks = std::strtod(text.c_str() + at, nullptr);
-            out.push_back(family("process_start_time_seconds", "Start of the process, seconds since 1970.", MetricType::Gauge,
+            out.push_back(family("process_start_time_seconds",
+                                 "Start of the process, seconds since 1970.", MetricType::Gauge,
                                  boot_time + ticks / static_cast<double>(::sysconf(_SC_CLK_TCK))));
         }
     }
@@ -80,12 +90,13 @@ void add_process_metrics(std::vector<MetricFamily>& out) {
         double open = -3;  // ".", ".." and the directory's own
         while (::readdir(dir) != nullptr) ++open;
         ::closedir(dir);
-        out.push_back(family("process_open_fds", "Open file descriptors.", MetricType::Gauge, open));
+        out.push_back(
+            family("process_open_fds", "Open file descriptors.", MetricType::Gauge, open));
     }
     rlimit limit{};
     if (::getrlimit(RLIMIT_NOFILE, &limit) == 0) {
-        out.push_back(family("process_max_fds", "Most file descriptors the process may open.", MetricType::Gauge,
-                             static_cast<double>(limit.rlim_cur)));
+        out.push_back(family("process_max_fds", "Most file descriptors the process may open.",
+                             MetricType::Gauge, static_cast<double>(limit.rlim_cur)));
     }
 }
 
@@ -96,7 +107,8 @@ class RegistryCollectable final : public prometheus::Collectable {
 
     [[nodiscard]] std::vector<MetricFamily> Collect() const override {
         std::vector<MetricFamily> out;
-        std::map<std::string, std::size_t> position;  // one family a name, whatever the order of registration
+        std::map<std::string, std::size_t>
+            position;  // one family a name, whatever the order of registration
         for (const metrics::Sample& s : registry_.collect()) {
             const auto [it, fresh] = position.emplace(s.name, out.size());
             if (fresh) {
@@ -110,8 +122,8 @@ class RegistryCollectable final : public prometheus::Collectable {
             }
             out[it->second].metric.push_back(metric_of(s));
         }
-        out.push_back(family("gmgate_build_info", "Always 1; the version is in the label.", MetricType::Gauge, 1,
-                             {{"version", version_}}));
+        out.push_back(family("gmgate_build_info", "Always 1; the version is in the label.",
+                             MetricType::Gauge, 1, {{"version", version_}}));
         add_process_metrics(out);
         return out;
     }
@@ -121,8 +133,12 @@ class RegistryCollectable final : public prometheus::Collectable {
         ClientMetric m;
         for (const auto& [name, value] : s.labels) m.label.push_back({name, value});
         switch (s.kind) {
-            case metrics::Kind::counter: m.counter.value = s.value; break;
-            case metrics::Kind::gauge: m.gauge.value = s.value; break;
+            case metrics::Kind::counter:
+                m.counter.value = s.value;
+                break;
+            case metrics::Kind::gauge:
+                m.gauge.value = s.value;
+                break;
             case metrics::Kind::histogram:
                 if (s.histogram == nullptr) break;
                 const std::vector<double>& bounds = s.histogram->bounds();
@@ -132,7 +148,8 @@ class RegistryCollectable final : public prometheus::Collectable {
                 for (std::size_t i = 0; i < counts.size(); ++i) {
                     total += counts[i];
                     m.histogram.bucket.push_back(
-                        {total, i < bounds.size() ? bounds[i] : std::numeric_limits<double>::infinity()});
+                        {total,
+                         i < bounds.size() ? bounds[i] : std::numeric_limits<double>::infinity()});
                 }
                 m.histogram.sample_count = total;
                 m.histogram.sample_sum = s.histogram->sum();
@@ -156,7 +173,8 @@ struct MetricsExporter::Impl {
 MetricsExporter::MetricsExporter(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 MetricsExporter::~MetricsExporter() = default;
 
-Result<std::unique_ptr<MetricsExporter>> MetricsExporter::serve(const Endpoint& address, const metrics::Registry& registry,
+Result<std::unique_ptr<MetricsExporter>> MetricsExporter::serve(const Endpoint& address,
+                                                                const metrics::Registry& registry,
                                                                 const std::string& version) {
     auto impl = std::make_unique<Impl>();
     impl->collectable = std::make_shared<RegistryCollectable>(registry, version);
@@ -165,9 +183,12 @@ Result<std::unique_ptr<MetricsExporter>> MetricsExporter::serve(const Endpoint& 
         impl->exposer->RegisterCollectable(impl->collectable);
     } catch (const std::exception&) {
         // The library says only "null context": the cause is nearly always one of these two.
-        return fail(ErrorKind::io, fmt::format("ops.metrics: cannot listen on {}: is the port in use, or the address not of this "
-                                               "machine? choose another, or write off",
-                                               address.to_string()));
+        return fail(
+            ErrorKind::io,
+            fmt::format(
+                "ops.metrics: cannot listen on {}: is the port in use, or the address not of this "
+                "machine? choose another, or write off",
+                address.to_string()));
     }
     return std::unique_ptr<MetricsExporter>(new MetricsExporter(std::move(impl)));
 }

@@ -1,5 +1,6 @@
 #pragma once
-// /metrics for Prometheus: the registry's series and the process's own, served by prometheus-cpp on threads of its own.
+// /metrics for Prometheus: the registry's series and the process's own, served by prometheus-cpp on
+// threads of its own.
 
 #include <memory>
 #include <string>
@@ -12,11 +13,10 @@ namespace gmgate::ops {
 
 class MetricsExporter {
   public:
-    // Listens on `address`. io: the address cannot be had (in use, not ours); one line that says so. `registry` outlives the
-    // exporter and is read on the exporter's threads.
-    [[nodiscard]] static Result<std::unique_ptr<MetricsExporter>> serve(const Endpoint& address,
-                                                                        const metrics::Registry& registry,
-                                                                        const std::string& version);
+    // Listens on `address`. io: the address cannot be had (in use, not ours); one line that says
+    // so. `registry` outlives the exporter and is read on the exporter's threads.
+    [[nodiscard]] static Result<std::unique_ptr<MetricsExporter>> serve(
+        const Endpoint& address, const metrics::Registry& registry, const std::string& version);
     ~MetricsExporter();
     MetricsExporter(const MetricsExporter&) = delete;
     MetricsExporter& operator=(const MetricsExporter&) = delete;
@@ -28,6 +28,7 @@ class MetricsExporter {
 };
 
 // The text a scrape returns, without a socket: for tests and for `promtool check metrics`.
-[[nodiscard]] std::string metrics_text(const metrics::Registry& registry, const std::string& version);
+[[nodiscard]] std::string metrics_text(const metrics::Registry& registry,
+                                       const std::string& version);
 
 }  // namespace gmgate::ops

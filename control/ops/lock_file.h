@@ -10,8 +10,9 @@ namespace gmgate::ops {
 
 class LockFile {
   public:
-    // Creates `path` if need be, locks it, writes the process id into it. conflict: another process holds it; the text names its
-    // id. The file stays when the lock goes: removing it would let two processes lock two files of one name.
+    // Creates `path` if need be, locks it, writes the process id into it. conflict: another process
+    // holds it; the text names its id. The file stays when the lock goes: removing it would let two
+    // processes lock two files of one name.
     [[nodiscard]] static Result<LockFile> take(const std::string& path);
     LockFile(LockFile&&) = default;
     LockFile& operator=(LockFile&&) = default;

@@ -17,11 +17,14 @@ using nlohmann::json;
 namespace {
 
 constexpr std::array<std::string_view, operation_count> names{
-    "version", "health", "stats", "drops", "sa.list", "sa.show", "sa.count", "reg.list", "reg.show", "reg.count", "trace"};
+    "version",  "health",   "stats",    "drops",     "sa.list", "sa.show",
+    "sa.count", "reg.list", "reg.show", "reg.count", "trace"};
 
 constexpr std::size_t longest_text = 1024;  // of an argument
 
-std::string line(const json& object) { return object.dump(-1, ' ', false, json::error_handler_t::replace) + '\n'; }
+std::string line(const json& object) {
+    return object.dump(-1, ' ', false, json::error_handler_t::replace) + '\n';
+}
 
 double seconds(Duration d) {
     // Milliseconds are enough for people and keep the lines short.
@@ -45,7 +48,8 @@ std::optional<sa::Spi> spi_of(const json& value) {
     }
     sa::Spi spi = 0;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), spi, base);
-    if (text.empty() || error != std::errc{} || end != text.data() + text.size()) return std::nullopt;
+    if (text.empty() || error != std::errc{} || end != text.data() + text.size())
+        return std::nullopt;
     return spi;
 }
 
@@ -59,7 +63,8 @@ std::optional<std::string> text_of(const json& value) {
 // What went wrong with one argument; empty: nothing.
 std::string take_argument(Request& r, const std::string& key, const json& value) {
     const bool of_sa = r.operation == Operation::sa_list || r.operation == Operation::sa_show;
-    const bool of_registration = r.operation == Operation::reg_list || r.operation == Operation::reg_show;
+    const bool of_registration =
+        r.operation == Operation::reg_list || r.operation == Operation::reg_show;
     const bool of_list = r.operation == Operation::sa_list || r.operation == Operation::reg_list;
     if (key == "impi" && (of_sa || of_registration || r.operation == Operation::trace)) {
         r.query.impi = text_of(value);
@@ -106,40 +111,53 @@ std::unexpected<RequestError> wrong(json id, std::string code, std::string text)
 
 }  // namespace
 
-std::string_view name(Operation operation) { return names[static_cast<std::size_t>(operation)]; }
+std::string_view name(Operation operation) {
+    return names[static_cast<std::size_t>(operation)];
+}
 
 std::expected<Request, RequestError> parse_request(std::string_view text) {
     const json object = json::parse(text, nullptr, false);
     if (object.is_discarded() || !object.is_object()) {
-        return wrong(nullptr, "bad_request", R"(a request is one JSON object a line: {"v":1,"id":1,"op":"version"})");
+        return wrong(nullptr, "bad_request",
+                     R"(a request is one JSON object a line: {"v":1,"id":1,"op":"version"})");
     }
     Request r;
     if (const auto id = object.find("id"); id != object.end()) {
         const bool short_text = id->is_string() && id->get_ref<const std::string&>().size() <= 64;
         if (!id->is_number_integer() && !short_text && !id->is_null()) {
-            return wrong(nullptr, "bad_request", "id must be a whole number or a text of at most 64 octets");
+            return wrong(nullptr, "bad_request",
+                         "id must be a whole number or a text of at most 64 octets");
         }
         r.id = *id;
     }
     const auto version = object.find("v");
     if (version == object.end() || !version->is_number_integer()) {
-        return wrong(r.id, "bad_request", fmt::format("v, the version of the protocol, is missing; this is version {}", api_version));
+        return wrong(r.id, "bad_request",
+                     fmt::format("v, the version of the protocol, is missing; this is version {}",
+                                 api_version));
     }
     if (*version != api_version) {
-        return wrong(r.id, "unsupported_version",
-                     fmt::format("this gateway speaks version {} of the protocol; use the gmctl that came with it", api_version));
+        return wrong(
+            r.id, "unsupported_version",
+            fmt::format(
+                "this gateway speaks version {} of the protocol; use the gmctl that came with it",
+                api_version));
     }
     const auto op = object.find("op");
-    if (op == object.end() || !op->is_string()) return wrong(r.id, "bad_request", "op, the operation, is missing");
+    if (op == object.end() || !op->is_string())
+        return wrong(r.id, "bad_request", "op, the operation, is missing");
     const auto& op_name = op->get_ref<const std::string&>();
     const auto known = std::find(names.begin(), names.end(), op_name);
     if (known == names.end()) {
-        return wrong(r.id, "unknown_operation", fmt::format("there is no operation '{}'", op_name.substr(0, 64)));
+        return wrong(r.id, "unknown_operation",
+                     fmt::format("there is no operation '{}'", op_name.substr(0, 64)));
     }
     r.operation = static_cast<Operation>(known - names.begin());
     for (const auto& [key, value] : object.items()) {
         if (key != "v" && key != "id" && key != "op" && key != "args") {
-            return wrong(r.id, "bad_request", fmt::format("'{}' is not part of a request; arguments go into args", key.substr(0, 64)));
+            return wrong(r.id, "bad_request",
+                         fmt::format("'{}' is not part of a request; arguments go into args",
+                                     key.substr(0, 64)));
         }
     }
     if (const auto args = object.find("args"); args != object.end()) {
@@ -149,8 +167,10 @@ std::expected<Request, RequestError> parse_request(std::string_view text) {
             if (!mistake.empty()) return wrong(r.id, "bad_argument", mistake);
         }
     }
-    if (r.operation == Operation::trace && !r.query.impi) return wrong(r.id, "bad_argument", "trace needs impi");
-    if (r.operation == Operation::sa_show && !r.set && !r.query.impi && !r.query.ip && !r.query.spi) {
+    if (r.operation == Operation::trace && !r.query.impi)
+        return wrong(r.id, "bad_argument", "trace needs impi");
+    if (r.operation == Operation::sa_show && !r.set && !r.query.impi && !r.query.ip &&
+        !r.query.spi) {
         return wrong(r.id, "bad_argument", "sa.show needs id, impi, ip or spi");
     }
     if (r.operation == Operation::reg_show && !r.query.impi && !r.query.ip && !r.query.spi) {
@@ -161,7 +181,8 @@ std::expected<Request, RequestError> parse_request(std::string_view text) {
 }
 
 std::string result_line(const json& id, json result) {
-    return line(json{{"v", api_version}, {"id", id}, {"result", std::move(result)}, {"done", true}});
+    return line(
+        json{{"v", api_version}, {"id", id}, {"result", std::move(result)}, {"done", true}});
 }
 std::string rows_line(const json& id, json rows) {
     return line(json{{"v", api_version}, {"id", id}, {"rows", std::move(rows)}});
@@ -172,7 +193,10 @@ std::string end_line(const json& id, Cursor cursor) {
     return line(object);
 }
 std::string error_line(const json& id, std::string_view code, std::string_view text) {
-    return line(json{{"v", api_version}, {"id", id}, {"error", {{"code", code}, {"text", text}}}, {"done", true}});
+    return line(json{{"v", api_version},
+                     {"id", id},
+                     {"error", {{"code", code}, {"text", text}}},
+                     {"done", true}});
 }
 
 json to_json(const SaRow& r, bool detail) {
@@ -222,10 +246,12 @@ json to_json(const RegistrationRow& r) {
 
 json to_json(const TraceStep& s) {
     constexpr std::array<std::string_view, 3> parties{"ue", "gateway", "core"};
-    json o{{"time_us", std::chrono::duration_cast<std::chrono::microseconds>(s.time.time_since_epoch()).count()},
-           {"from", parties[static_cast<std::size_t>(s.from)]},
-           {"to", parties[static_cast<std::size_t>(s.to)]},
-           {"text", s.text}};
+    json o{
+        {"time_us",
+         std::chrono::duration_cast<std::chrono::microseconds>(s.time.time_since_epoch()).count()},
+        {"from", parties[static_cast<std::size_t>(s.from)]},
+        {"to", parties[static_cast<std::size_t>(s.to)]},
+        {"text", s.text}};
     if (!s.name.empty()) o["name"] = s.name;
     if (s.spi) o["spi"] = *s.spi;
     if (s.failed) o["failed"] = true;
@@ -239,9 +265,15 @@ json to_json(const metrics::Sample& s) {
     for (const auto& [key, value] : s.labels) labels[key] = value;
     if (!labels.empty()) o["labels"] = std::move(labels);
     switch (s.kind) {
-        case metrics::Kind::counter: o["kind"] = "counter"; break;
-        case metrics::Kind::gauge: o["kind"] = "gauge"; break;
-        case metrics::Kind::histogram: o["kind"] = "histogram"; break;
+        case metrics::Kind::counter:
+            o["kind"] = "counter";
+            break;
+        case metrics::Kind::gauge:
+            o["kind"] = "gauge";
+            break;
+        case metrics::Kind::histogram:
+            o["kind"] = "histogram";
+            break;
     }
     if (s.kind != metrics::Kind::histogram) {
         // JSON has no infinity and no NaN.
@@ -264,7 +296,8 @@ bool matches(const Query& q, const SaRow& r) {
     if (q.ip && *q.ip != r.ue) return false;
     if (q.state && *q.state != r.state) return false;
     const sa::SaNumbers& n = r.numbers;
-    return !q.spi || *q.spi == n.spi_uc || *q.spi == n.spi_us || *q.spi == n.spi_pc || *q.spi == n.spi_ps;
+    return !q.spi || *q.spi == n.spi_uc || *q.spi == n.spi_us || *q.spi == n.spi_pc ||
+           *q.spi == n.spi_ps;
 }
 
 bool matches(const Query& q, const RegistrationRow& r) {

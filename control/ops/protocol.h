@@ -1,5 +1,6 @@
 #pragma once
-// One request line → what is asked; pure, for the server and the fuzzer. And the lines of the answer.
+// One request line → what is asked; pure, for the server and the fuzzer. And the lines of the
+// answer.
 
 #include <cstddef>
 #include <cstdint>
@@ -14,7 +15,19 @@
 
 namespace gmgate::ops {
 
-enum class Operation : unsigned char { version, health, stats, drops, sa_list, sa_show, sa_count, reg_list, reg_show, reg_count, trace };
+enum class Operation : unsigned char {
+    version,
+    health,
+    stats,
+    drops,
+    sa_list,
+    sa_show,
+    sa_count,
+    reg_list,
+    reg_show,
+    reg_count,
+    trace
+};
 inline constexpr std::size_t operation_count = 11;
 [[nodiscard]] std::string_view name(Operation operation);
 
@@ -42,7 +55,8 @@ struct RequestError {
 [[nodiscard]] std::string rows_line(const nlohmann::json& id, nlohmann::json rows);
 // The last line of a list; `cursor`: where the next request goes on, 0: the list is complete.
 [[nodiscard]] std::string end_line(const nlohmann::json& id, Cursor cursor);
-[[nodiscard]] std::string error_line(const nlohmann::json& id, std::string_view code, std::string_view text);
+[[nodiscard]] std::string error_line(const nlohmann::json& id, std::string_view code,
+                                     std::string_view text);
 
 [[nodiscard]] nlohmann::json to_json(const SaRow& row, bool detail);
 [[nodiscard]] nlohmann::json to_json(const RegistrationRow& row);

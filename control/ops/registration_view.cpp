@@ -27,9 +27,12 @@ RegistrationRow row_of(const registration::RegistrationView& v) {
 
 Party party_of(registration::Entity e) {
     switch (e) {
-        case registration::Entity::ue: return Party::ue;
-        case registration::Entity::pcscf: return Party::gateway;
-        case registration::Entity::core: return Party::core;
+        case registration::Entity::ue:
+            return Party::ue;
+        case registration::Entity::pcscf:
+            return Party::gateway;
+        case registration::Entity::core:
+            return Party::core;
     }
     return Party::gateway;
 }
@@ -43,7 +46,8 @@ Cursor GatewayView::scan(const Query& query, Cursor cursor, std::size_t budget,
             const sa::SaSet* set = database_.find(id);
             if (set == nullptr) return false;
             const sa::SaNumbers& n = set->numbers;
-            return *query.spi == n.spi_uc || *query.spi == n.spi_us || *query.spi == n.spi_pc || *query.spi == n.spi_ps;
+            return *query.spi == n.spi_uc || *query.spi == n.spi_us || *query.spi == n.spi_pc ||
+                   *query.spi == n.spi_ps;
         });
     };
     const auto take = [&](const registration::RegistrationView& v) {
@@ -56,7 +60,9 @@ Cursor GatewayView::scan(const Query& query, Cursor cursor, std::size_t budget,
     return gateway_.scan(cursor, budget, take);
 }
 
-std::vector<std::string> GatewayView::states() const { return {"registered", "authenticating", "reauthenticating", "leaving"}; }
+std::vector<std::string> GatewayView::states() const {
+    return {"registered", "authenticating", "reauthenticating", "leaving"};
+}
 
 std::vector<TraceStep> GatewayView::steps(std::string_view impi) const {
     const auto wall = clock_.wall();
@@ -64,13 +70,15 @@ std::vector<TraceStep> GatewayView::steps(std::string_view impi) const {
     std::vector<TraceStep> out;
     for (const registration::TraceRecord& r : gateway_.trace().of_user(impi)) {
         TraceStep s;
-        s.time = wall - std::chrono::duration_cast<std::chrono::system_clock::duration>(now - r.time);
+        s.time =
+            wall - std::chrono::duration_cast<std::chrono::system_clock::duration>(now - r.time);
         const bool message = r.step < registration::Step::set_installed;
         s.from = message ? party_of(r.from) : Party::gateway;
         s.to = message ? party_of(r.to) : Party::gateway;
         if (message) {
             s.name = std::string(registration::name(r.step));
-            s.text = r.status != 0 ? fmt::format("{} {}", r.status, r.method_name()) : std::string(r.method_name());
+            s.text = r.status != 0 ? fmt::format("{} {}", r.status, r.method_name())
+                                   : std::string(r.method_name());
             if (r.spi != 0) s.spi = r.spi;
         } else {
             s.text = std::string(registration::name(r.step));
@@ -89,8 +97,10 @@ std::vector<TraceStep> GatewayView::steps(std::string_view impi) const {
             case registration::Reason::expired:
             case registration::Reason::address_changed:
             case registration::Reason::sequence_near_end:
-            case registration::Reason::shutdown: break;
-            default: s.failed = true;
+            case registration::Reason::shutdown:
+                break;
+            default:
+                s.failed = true;
         }
         out.push_back(std::move(s));
     }
@@ -104,7 +114,8 @@ std::vector<DropCount> GatewayView::drops() const {
         const std::uint64_t n = gateway_.drops(reason);
         if (n == 0) continue;
         const registration::ReasonInfo& why = registration::info(reason);
-        out.push_back({"sip", std::string(why.name), fmt::format("{} [{}]", why.meaning, why.rule), n});
+        out.push_back(
+            {"sip", std::string(why.name), fmt::format("{} [{}]", why.meaning, why.rule), n});
     }
     return out;
 }

@@ -14,7 +14,8 @@ namespace gmgate::ops {
 // All three references outlive the view. Control thread.
 class GatewayView final : public RegistrationView, public TraceView {
   public:
-    GatewayView(const registration::Gateway& gateway, const sa::SaDatabase& database, const Clock& clock)
+    GatewayView(const registration::Gateway& gateway, const sa::SaDatabase& database,
+                const Clock& clock)
         : gateway_(gateway), database_(database), clock_(clock) {}
 
     Cursor scan(const Query& query, Cursor cursor, std::size_t budget,

@@ -30,20 +30,24 @@ Cursor SaDatabaseView::scan(const Query& query, Cursor cursor, std::size_t budge
     const sa::SaSet* by_spi = query.spi ? database_.find_by_spi(*query.spi) : nullptr;
     if (by_spi != nullptr && cursor == 0) {
         // One of ours: unique, no scan. A UE's SPI of the same number elsewhere is not meant.
-        if (const sa::User* user = database_.find_user(by_spi->user)) rows.push_back(row_of(*by_spi, *user, detail));
+        if (const sa::User* user = database_.find_user(by_spi->user))
+            rows.push_back(row_of(*by_spi, *user, detail));
     } else if (query.impi && cursor == 0) {
         if (const sa::User* user = database_.find_by_impi(*query.impi)) {
             for (const sa::SetId id : user->sets) {
-                if (const sa::SaSet* set = id != 0 ? database_.find(id) : nullptr) rows.push_back(row_of(*set, *user, detail));
+                if (const sa::SaSet* set = id != 0 ? database_.find(id) : nullptr)
+                    rows.push_back(row_of(*set, *user, detail));
             }
         }
     } else {
         sa::SetFilter filter;
         filter.ue = query.ip;
         filter.spi = query.spi;
-        const sa::PageResult page = database_.page(
-            static_cast<std::uint32_t>(cursor), budget, filter,
-            [&](const sa::SaSet& set, const sa::User& user) { rows.push_back(row_of(set, user, detail)); });
+        const sa::PageResult page =
+            database_.page(static_cast<std::uint32_t>(cursor), budget, filter,
+                           [&](const sa::SaSet& set, const sa::User& user) {
+                               rows.push_back(row_of(set, user, detail));
+                           });
         next = page.done ? 0 : page.next;
     }
     if (detail && !rows.empty()) {
@@ -64,7 +68,8 @@ std::vector<std::pair<std::string, std::size_t>> SaDatabaseView::count() const {
         // What is removed is not there.
         if (state == sa::State::removed) continue;
         const std::int64_t n = database_.stats().sets[i].value();
-        out.emplace_back(std::string(sa::name(state)), static_cast<std::size_t>(std::max<std::int64_t>(n, 0)));
+        out.emplace_back(std::string(sa::name(state)),
+                         static_cast<std::size_t>(std::max<std::int64_t>(n, 0)));
     }
     return out;
 }

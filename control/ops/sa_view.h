@@ -9,7 +9,8 @@ namespace gmgate::ops {
 class SaDatabaseView final : public SaView {
   public:
     // Both outlive the view. Control thread.
-    SaDatabaseView(const sa::SaDatabase& database, const sa::Backend& backend) : database_(database), backend_(backend) {}
+    SaDatabaseView(const sa::SaDatabase& database, const sa::Backend& backend)
+        : database_(database), backend_(backend) {}
 
     Cursor scan(const Query& query, Cursor cursor, std::size_t budget, bool detail,
                 const std::function<void(const SaRow&)>& visit) const override;

@@ -32,23 +32,30 @@ namespace {
 constexpr int accepts_per_turn = 16;
 constexpr Duration accept_pause = std::chrono::milliseconds(200);
 
-std::string system_error(int error) { return std::strerror(error); }
+std::string system_error(int error) {
+    return std::strerror(error);
+}
 
 Result<gid_t> group_id(const std::string& group_name) {
     gid_t number = 0;
-    const auto [end, error] = std::from_chars(group_name.data(), group_name.data() + group_name.size(), number);
+    const auto [end, error] =
+        std::from_chars(group_name.data(), group_name.data() + group_name.size(), number);
     if (error == std::errc{} && end == group_name.data() + group_name.size()) return number;
     std::vector<char> buffer(16384);
     group entry{};
     group* found = nullptr;
     int rc = 0;
-    while ((rc = ::getgrnam_r(group_name.c_str(), &entry, buffer.data(), buffer.size(), &found)) == ERANGE &&
+    while ((rc = ::getgrnam_r(group_name.c_str(), &entry, buffer.data(), buffer.size(), &found)) ==
+               ERANGE &&
            buffer.size() < (1U << 20U)) {
         buffer.resize(buffer.size() * 2);
     }
     if (found == nullptr) {
-        return fail(ErrorKind::denied, fmt::format("ops.group: this machine has no group '{0}'; create it (groupadd --system {0})",
-                                                   group_name));
+        return fail(
+            ErrorKind::denied,
+            fmt::format(
+                "ops.group: this machine has no group '{0}'; create it (groupadd --system {0})",
+                group_name));
     }
     return found->gr_gid;
 }
@@ -58,20 +65,26 @@ Result<UniqueFd> open_socket(const std::string& path, const std::string& group_n
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
     if (path.empty() || path.size() >= sizeof(address.sun_path)) {
-        return fail(ErrorKind::invalid, fmt::format("ops.socket: a path has 1 to {} octets", sizeof(address.sun_path) - 1));
+        return fail(ErrorKind::invalid, fmt::format("ops.socket: a path has 1 to {} octets",
+                                                    sizeof(address.sun_path) - 1));
     }
     std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
 
-    struct stat info {};
+    struct stat info{};
     if (::lstat(path.c_str(), &info) == 0) {
         if (!S_ISSOCK(info.st_mode)) {
-            return fail(ErrorKind::conflict, fmt::format("ops.socket: {} exists and is no socket; remove it or choose another path", path));
+            return fail(
+                ErrorKind::conflict,
+                fmt::format(
+                    "ops.socket: {} exists and is no socket; remove it or choose another path",
+                    path));
         }
         // The lock is ours, so whoever listened there is dead.
         ::unlink(path.c_str());
     }
     UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-    if (!fd.valid()) return fail(ErrorKind::io, fmt::format("ops.socket: socket: {}", system_error(errno)));
+    if (!fd.valid())
+        return fail(ErrorKind::io, fmt::format("ops.socket: socket: {}", system_error(errno)));
     if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
         return fail(errno == EACCES || errno == EPERM ? ErrorKind::denied : ErrorKind::io,
                     fmt::format("ops.socket: {}: {}", path, system_error(errno)));
@@ -81,8 +94,9 @@ Result<UniqueFd> open_socket(const std::string& path, const std::string& group_n
         const Result<gid_t> gid = group_id(group_name);
         if (!gid) return std::unexpected(gid.error());
         if (::chown(path.c_str(), static_cast<uid_t>(-1), *gid) != 0) {
-            return fail(ErrorKind::denied, fmt::format("ops.group: {} cannot be given to group {}: {}", path, group_name,
-                                                       system_error(errno)));
+            return fail(ErrorKind::denied,
+                        fmt::format("ops.group: {} cannot be given to group {}: {}", path,
+                                    group_name, system_error(errno)));
         }
     }
     if (::chmod(path.c_str(), 0660) != 0 || ::listen(fd.get(), 64) != 0) {
@@ -98,7 +112,7 @@ struct OpsServer::Impl {
         UniqueFd fd;
         std::string in;
         std::string out;
-        std::size_t out_done = 0;  // octets of `out` already written
+        std::size_t out_done = 0;     // octets of `out` already written
         std::optional<Request> list;  // the list under way
         std::uint64_t rows_given = 0;
         bool turn_posted = false;
@@ -118,14 +132,22 @@ struct OpsServer::Impl {
     using ConnectionPtr = std::shared_ptr<Connection>;
 
     Impl(EventLoop& l, metrics::Registry& r, Views v, ServerOptions o, LockFile lk)
-        : loop(l), registry(r), views(std::move(v)), options(std::move(o)), lock(std::move(lk)), started(l.timers().now()) {
+        : loop(l),
+          registry(r),
+          views(std::move(v)),
+          options(std::move(o)),
+          lock(std::move(lk)),
+          started(l.timers().now()) {
         for (std::size_t i = 0; i < operation_count; ++i) {
-            requests[i] = &registry.counter("gmgate_ops_requests_total", "Requests of operators' tools by operation.",
-                                            {{"operation", std::string(name(static_cast<Operation>(i)))}});
+            requests[i] = &registry.counter(
+                "gmgate_ops_requests_total", "Requests of operators' tools by operation.",
+                {{"operation", std::string(name(static_cast<Operation>(i)))}});
         }
-        refused = &registry.counter("gmgate_ops_connections_refused_total",
-                                    "Connections of operators' tools refused because there were too many.");
-        open_connections = &registry.gauge("gmgate_ops_connections", "Open connections of operators' tools.");
+        refused = &registry.counter(
+            "gmgate_ops_connections_refused_total",
+            "Connections of operators' tools refused because there were too many.");
+        open_connections =
+            &registry.gauge("gmgate_ops_connections", "Open connections of operators' tools.");
         accept_again.bind<&Impl::resume_accepting>(this);
         // The common ones from the start, so that dashboards see a zero.
         for (const char* code : {"bad_request", "too_large", "timeout"}) (void)error_counter(code);
@@ -163,9 +185,10 @@ struct OpsServer::Impl {
             }
             if (connections.size() >= options.connections) {
                 refused->add();
-                const std::string text = error_line(nullptr, "too_many_connections",
-                                                    fmt::format("{} operators' tools are connected already; try again later",
-                                                                connections.size()));
+                const std::string text = error_line(
+                    nullptr, "too_many_connections",
+                    fmt::format("{} operators' tools are connected already; try again later",
+                                connections.size()));
                 // A fresh socket's buffer has room; if not, the tool sees the end alone.
                 (void)::send(fd.get(), text.data(), text.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
                 continue;
@@ -178,9 +201,10 @@ struct OpsServer::Impl {
             connections.emplace(key, c);
             open_connections->set(static_cast<std::int64_t>(connections.size()));
             c->interest = EventLoop::readable;
-            loop.watch(key, c->interest, [this, weak = std::weak_ptr<Connection>(c)](unsigned ready) {
-                if (const ConnectionPtr strong = weak.lock()) on_ready(strong, ready);
-            });
+            loop.watch(key, c->interest,
+                       [this, weak = std::weak_ptr<Connection>(c)](unsigned ready) {
+                           if (const ConnectionPtr strong = weak.lock()) on_ready(strong, ready);
+                       });
             loop.timers().start(c->deadline, options.idle);
         }
     }
@@ -224,7 +248,8 @@ struct OpsServer::Impl {
     // False: the connection is gone.
     bool flush(const ConnectionPtr& c) {
         while (c->unread() > 0) {
-            const ssize_t n = ::send(c->fd.get(), c->out.data() + c->out_done, c->unread(), MSG_NOSIGNAL);
+            const ssize_t n =
+                ::send(c->fd.get(), c->out.data() + c->out_done, c->unread(), MSG_NOSIGNAL);
             if (n > 0) {
                 c->out_done += static_cast<std::size_t>(n);
                 loop.timers().start(c->deadline, c->unread() > 0 ? options.stalled : options.idle);
@@ -248,14 +273,17 @@ struct OpsServer::Impl {
 
     // Serves what can be served now, writes, and sets what to wait for.
     void advance(const ConnectionPtr& c) {
-        // Written before each look at the bound: what is still unread then waits for the socket, which will tell.
+        // Written before each look at the bound: what is still unread then waits for the socket,
+        // which will tell.
         do {
             if (!flush(c)) return;
         } while (serve_waiting(c));
         if (c->list && !c->turn_posted && c->unread() < options.output_octets) post_turn(c);
-        if (c->unread() == 0 && !c->list && (c->closing || (c->input_ended && c->in.find('\n') == std::string::npos))) {
+        if (c->unread() == 0 && !c->list &&
+            (c->closing || (c->input_ended && c->in.find('\n') == std::string::npos))) {
             if (c->closing && !c->input_ended) {
-                // What the tool sent and we did not read would turn our close into a reset, and eat the last line.
+                // What the tool sent and we did not read would turn our close into a reset, and eat
+                // the last line.
                 ::shutdown(c->fd.get(), SHUT_WR);
                 drain_input(c);
             }
@@ -263,7 +291,8 @@ struct OpsServer::Impl {
             return;
         }
         unsigned interest = 0;
-        if (!c->input_ended && !c->closing && c->in.size() <= options.request_octets) interest |= EventLoop::readable;
+        if (!c->input_ended && !c->closing && c->in.size() <= options.request_octets)
+            interest |= EventLoop::readable;
         if (c->unread() > 0) interest |= EventLoop::writable;
         if (interest != c->interest) {
             c->interest = interest;
@@ -277,7 +306,9 @@ struct OpsServer::Impl {
         while (!c->list && !c->closing && c->unread() < options.output_octets) {
             const std::size_t end = c->in.find('\n');
             if (std::min(end, c->in.size()) > options.request_octets) {
-                answer_error(c, nullptr, "too_large", fmt::format("a request has at most {} octets", options.request_octets));
+                answer_error(
+                    c, nullptr, "too_large",
+                    fmt::format("a request has at most {} octets", options.request_octets));
                 c->closing = true;
                 return true;
             }
@@ -294,14 +325,17 @@ struct OpsServer::Impl {
 
     void drain_input(const ConnectionPtr& c) {
         std::array<char, 65536> buffer{};
-        for (int i = 0; i < 16 && ::recv(c->fd.get(), buffer.data(), buffer.size(), MSG_DONTWAIT) > 0; ++i) {
+        for (int i = 0;
+             i < 16 && ::recv(c->fd.get(), buffer.data(), buffer.size(), MSG_DONTWAIT) > 0; ++i) {
         }
     }
 
     // ---- requests
 
     metrics::Counter& error_counter(const std::string& code) {
-        return registry.counter("gmgate_ops_errors_total", "Requests of operators' tools that failed, by code.", {{"code", code}});
+        return registry.counter("gmgate_ops_errors_total",
+                                "Requests of operators' tools that failed, by code.",
+                                {{"code", code}});
     }
     void count_error(const std::string& code) { error_counter(code).add(); }
 
@@ -310,7 +344,8 @@ struct OpsServer::Impl {
         c->out += text;
         if (idle) loop.timers().start(c->deadline, options.stalled);
     }
-    void answer_error(const ConnectionPtr& c, const json& id, const std::string& code, std::string_view text) {
+    void answer_error(const ConnectionPtr& c, const json& id, const std::string& code,
+                      std::string_view text) {
         count_error(code);
         answer(c, error_line(id, code, text));
     }
@@ -323,7 +358,9 @@ struct OpsServer::Impl {
         }
         requests[static_cast<std::size_t>(request->operation)]->add();
         const auto unavailable = [&] {
-            answer_error(c, request->id, "unavailable", fmt::format("{} is not available in this gateway", name(request->operation)));
+            answer_error(
+                c, request->id, "unavailable",
+                fmt::format("{} is not available in this gateway", name(request->operation)));
         };
         switch (request->operation) {
             case Operation::version:
@@ -333,8 +370,12 @@ struct OpsServer::Impl {
                                                     {"pid", ::getpid()},
                                                     {"uptime_seconds", uptime()}}));
                 return;
-            case Operation::health: answer(c, result_line(request->id, health())); return;
-            case Operation::stats: answer(c, result_line(request->id, stats())); return;
+            case Operation::health:
+                answer(c, result_line(request->id, health()));
+                return;
+            case Operation::stats:
+                answer(c, result_line(request->id, stats()));
+                return;
             case Operation::drops:
                 if (!views.drops) return unavailable();
                 answer(c, result_line(request->id, drops()));
@@ -345,8 +386,9 @@ struct OpsServer::Impl {
                 return;
             case Operation::reg_count:
                 if (views.registrations == nullptr) return unavailable();
-                answer(c, result_line(request->id, {{"registered", views.registrations->registered()},
-                                                    {"pending", views.registrations->pending()}}));
+                answer(c,
+                       result_line(request->id, {{"registered", views.registrations->registered()},
+                                                 {"pending", views.registrations->pending()}}));
                 return;
             case Operation::trace:
                 if (views.trace == nullptr) return unavailable();
@@ -379,10 +421,13 @@ struct OpsServer::Impl {
             states = views.registrations->states();
         }
         if (std::find(states.begin(), states.end(), *r.query.state) != states.end()) return "";
-        return fmt::format("there is no state '{}'; states are {}", r.query.state->substr(0, 64), fmt::join(states, ", "));
+        return fmt::format("there is no state '{}'; states are {}", r.query.state->substr(0, 64),
+                           fmt::join(states, ", "));
     }
 
-    double uptime() const { return std::chrono::duration<double>(loop.timers().now() - started).count(); }
+    double uptime() const {
+        return std::chrono::duration<double>(loop.timers().now() - started).count();
+    }
 
     json health() const {
         json items = json::array();
@@ -405,7 +450,8 @@ struct OpsServer::Impl {
     json drops() const {
         json rows = json::array();
         for (const DropCount& d : views.drops()) {
-            rows.push_back({{"layer", d.layer}, {"reason", d.reason}, {"help", d.help}, {"count", d.count}});
+            rows.push_back(
+                {{"layer", d.layer}, {"reason", d.reason}, {"help", d.help}, {"count", d.count}});
         }
         return {{"drops", std::move(rows)}};
     }
@@ -422,14 +468,17 @@ struct OpsServer::Impl {
 
     void trace(const ConnectionPtr& c, const Request& request) {
         json steps = json::array();
-        for (const TraceStep& s : views.trace->steps(*request.query.impi)) steps.push_back(to_json(s));
+        for (const TraceStep& s : views.trace->steps(*request.query.impi))
+            steps.push_back(to_json(s));
         if (steps.empty()) {
             answer_error(c, request.id, "not_found",
-                         fmt::format("nothing is remembered about {}; is the IMPI right? old messages are forgotten first",
+                         fmt::format("nothing is remembered about {}; is the IMPI right? old "
+                                     "messages are forgotten first",
                                      *request.query.impi));
             return;
         }
-        answer(c, result_line(request.id, {{"impi", *request.query.impi}, {"steps", std::move(steps)}}));
+        answer(c, result_line(request.id,
+                              {{"impi", *request.query.impi}, {"steps", std::move(steps)}}));
     }
 
     // ---- lists: one bounded scan a turn of the loop
@@ -448,16 +497,21 @@ struct OpsServer::Impl {
     void turn(const ConnectionPtr& c) {
         Request& r = *c->list;
         std::size_t budget = options.rows_per_turn;
-        if (r.limit) budget = static_cast<std::size_t>(std::min<std::uint64_t>(budget, *r.limit - c->rows_given));
+        if (r.limit)
+            budget =
+                static_cast<std::size_t>(std::min<std::uint64_t>(budget, *r.limit - c->rows_given));
         json rows = json::array();
         if (r.operation == Operation::sa_list || r.operation == Operation::sa_show) {
             r.cursor = views.sas->scan(r.query, r.cursor, budget, r.detail, [&](const SaRow& row) {
-                if (matches(r.query, row) && (!r.set || *r.set == row.id)) rows.push_back(to_json(row, r.detail));
+                if (matches(r.query, row) && (!r.set || *r.set == row.id))
+                    rows.push_back(to_json(row, r.detail));
             });
         } else {
-            r.cursor = views.registrations->scan(r.query, r.cursor, budget, [&](const RegistrationRow& row) {
-                if (matches(r.query, row)) rows.push_back(to_json(row));
-            });
+            r.cursor = views.registrations->scan(r.query, r.cursor, budget,
+                                                 [&](const RegistrationRow& row) {
+                                                     if (matches(r.query, row))
+                                                         rows.push_back(to_json(row));
+                                                 });
         }
         c->rows_given += rows.size();
         if (!rows.empty()) answer(c, rows_line(r.id, std::move(rows)));
@@ -465,7 +519,8 @@ struct OpsServer::Impl {
         const bool show = r.operation == Operation::sa_show || r.operation == Operation::reg_show;
         if (show && c->rows_given == 0) {
             answer_error(c, r.id, "not_found",
-                         r.operation == Operation::sa_show ? "no SA set is like that" : "no registration is like that");
+                         r.operation == Operation::sa_show ? "no SA set is like that"
+                                                           : "no registration is like that");
         } else {
             answer(c, end_line(r.id, r.cursor));
         }
@@ -489,29 +544,35 @@ struct OpsServer::Impl {
 OpsServer::OpsServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 OpsServer::~OpsServer() = default;
 
-std::size_t OpsServer::connections() const { return impl_->connections.size(); }
+std::size_t OpsServer::connections() const {
+    return impl_->connections.size();
+}
 
 Result<LockFile> OpsServer::lock(const std::string& socket) {
     if (socket.empty() || socket.size() >= sizeof(sockaddr_un::sun_path)) {
-        return fail(ErrorKind::invalid, fmt::format("ops.socket: a path has 1 to {} octets", sizeof(sockaddr_un::sun_path) - 1));
+        return fail(ErrorKind::invalid, fmt::format("ops.socket: a path has 1 to {} octets",
+                                                    sizeof(sockaddr_un::sun_path) - 1));
     }
     // /run/gmgate is there under systemd; by hand we make it.
     const std::size_t slash = socket.rfind('/');
-    if (slash != std::string::npos && slash > 0) (void)::mkdir(socket.substr(0, slash).c_str(), 0755);
+    if (slash != std::string::npos && slash > 0)
+        (void)::mkdir(socket.substr(0, slash).c_str(), 0755);
     return LockFile::take(socket + ".lock");
 }
 
-Result<std::unique_ptr<OpsServer>> OpsServer::listen(EventLoop& loop, metrics::Registry& registry, Views views,
-                                                     ServerOptions options, LockFile lock) {
+Result<std::unique_ptr<OpsServer>> OpsServer::listen(EventLoop& loop, metrics::Registry& registry,
+                                                     Views views, ServerOptions options,
+                                                     LockFile lock) {
     Result<UniqueFd> fd = open_socket(options.socket, options.group);
     if (!fd) return std::unexpected(fd.error());
-    auto impl = std::make_unique<Impl>(loop, registry, std::move(views), std::move(options), std::move(lock));
+    auto impl = std::make_unique<Impl>(loop, registry, std::move(views), std::move(options),
+                                       std::move(lock));
     impl->start(std::move(*fd));
     return std::unique_ptr<OpsServer>(new OpsServer(std::move(impl)));
 }
 
-Result<std::unique_ptr<OpsServer>> OpsServer::listen(EventLoop& loop, metrics::Registry& registry, Views views,
-                                                     ServerOptions options) {
+Result<std::unique_ptr<OpsServer>> OpsServer::listen(EventLoop& loop, metrics::Registry& registry,
+                                                     Views views, ServerOptions options) {
     Result<LockFile> held = lock(options.socket);
     if (!held) return std::unexpected(held.error());
     return listen(loop, registry, std::move(views), std::move(options), std::move(*held));

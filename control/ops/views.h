@@ -1,6 +1,7 @@
 #pragma once
-// What the operator's API reads of the gateway: rows as plain values, through abstract read-only views. The server asks for a
-// bounded number of rows at a time, so a list of a hundred thousand SAs never holds up a phone. No row has room for a key (S1).
+// What the operator's API reads of the gateway: rows as plain values, through abstract read-only
+// views. The server asks for a bounded number of rows at a time, so a list of a hundred thousand
+// SAs never holds up a phone. No row has room for a key (S1).
 //
 // All calls on the control thread.
 
@@ -58,13 +59,15 @@ struct RegistrationRow {
     std::optional<Duration> expires_in;
 };
 
-// Continues a scan; 0: begin. Opaque; a row that comes or goes meanwhile may be missed, none is shown twice.
+// Continues a scan; 0: begin. Opaque; a row that comes or goes meanwhile may be missed, none is
+// shown twice.
 using Cursor = std::uint64_t;
 
 class SaView {
   public:
     virtual ~SaView() = default;
-    // Visits no more than `budget` sets from `cursor` on; what does not match may be left out. Returns where to go on; 0: the end.
+    // Visits no more than `budget` sets from `cursor` on; what does not match may be left out.
+    // Returns where to go on; 0: the end.
     virtual Cursor scan(const Query& query, Cursor cursor, std::size_t budget, bool detail,
                         const std::function<void(const SaRow&)>& visit) const = 0;
     // How many sets are in each state, all states in the order of the life cycle.
@@ -78,23 +81,24 @@ class RegistrationView {
                         const std::function<void(const RegistrationRow&)>& visit) const = 0;
     // Every word RegistrationRow::state can be.
     [[nodiscard]] virtual std::vector<std::string> states() const = 0;
-    // Users with a live registration, and procedures under way; a user who re-authenticates counts in both.
+    // Users with a live registration, and procedures under way; a user who re-authenticates counts
+    // in both.
     [[nodiscard]] virtual std::size_t registered() const = 0;
     [[nodiscard]] virtual std::size_t pending() const = 0;
 };
 
 enum class Party : unsigned char { ue, gateway, core };
 
-// One step in the life of a registration, as `gmctl trace` draws it. from == to: something that happened inside (SAs
-// installed, a check that failed).
+// One step in the life of a registration, as `gmctl trace` draws it. from == to: something that
+// happened inside (SAs installed, a check that failed).
 struct TraceStep {
     std::chrono::system_clock::time_point time{};
     Party from = Party::gateway;
     Party to = Party::gateway;
-    std::string name;           // "SM1"; empty: not one of the standard's messages
-    std::string text;           // "REGISTER", "401 Unauthorized", "SAs installed"
+    std::string name;            // "SM1"; empty: not one of the standard's messages
+    std::string text;            // "REGISTER", "401 Unauthorized", "SAs installed"
     std::optional<sa::Spi> spi;  // the SA that carried it; nullopt: in clear
-    bool failed = false;        // the procedure broke here; `reason` says why
+    bool failed = false;         // the procedure broke here; `reason` says why
     std::string reason;
 };
 
@@ -120,7 +124,8 @@ struct HealthItem {
     std::string text;
 };
 
-// Everything the server reads. Absent members answer "not available here". The pointed-to objects outlive the server.
+// Everything the server reads. Absent members answer "not available here". The pointed-to objects
+// outlive the server.
 struct Views {
     const SaView* sas = nullptr;
     const RegistrationView* registrations = nullptr;

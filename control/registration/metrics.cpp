@@ -49,12 +49,13 @@ GatewayMetrics::GatewayMetrics(metrics::Registry& registry)
     ended_[0] =
         &registry.counter("gmgate_registrations_total", "Registration procedures that ended.",
                           {{"result", "success"}, {"reason", "ok"}});
-    // Every series exists from the start: rate() of one that appears with its first event misses it.
+    // Every series exists from the start: rate() of one that appears with its first event misses
+    // it.
     for (std::size_t i = 1; i < reason_count; ++i) {
         const std::string reason(name(static_cast<Reason>(i)));
-        ended_[i] = &registry.counter("gmgate_registrations_total",
-                                      "Registration procedures that ended.",
-                                      {{"result", "failure"}, {"reason", reason}});
+        ended_[i] =
+            &registry.counter("gmgate_registrations_total", "Registration procedures that ended.",
+                              {{"result", "failure"}, {"reason", reason}});
         drops_[i] = &registry.counter("gmgate_registration_drops_total",
                                       "SIP messages refused or discarded.", {{"reason", reason}});
     }

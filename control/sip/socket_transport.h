@@ -1,5 +1,6 @@
 #pragma once
-// The TransportLayer of real sockets: UDP in batches (recvmmsg, sendmmsg), TCP with framing, limits and time-outs.
+// The TransportLayer of real sockets: UDP in batches (recvmmsg, sendmmsg), TCP with framing, limits
+// and time-outs.
 
 #include <cstddef>
 #include <memory>
@@ -14,14 +15,17 @@
 namespace gmgate::sip {
 
 struct SocketTransportOptions {
-    // Sockets are bound to this device if not empty: packets that bypass the fast path find no socket (A6).
+    // Sockets are bound to this device if not empty: packets that bypass the fast path find no
+    // socket (A6).
     std::string device;
     // Bytes the kernel may queue per UDP socket; the kernel's limit applies.
     int receive_buffer = 4 << 20;
     std::size_t max_connections = 20'000;
     std::size_t max_connections_per_source = 64;
-    std::size_t max_queued_bytes = 256UL * 1024;  // per connection; more: the peer does not read, it is closed
-    Duration first_message_timeout = std::chrono::seconds(30);  // accepted and silent, or a message never completed
+    std::size_t max_queued_bytes =
+        256UL * 1024;  // per connection; more: the peer does not read, it is closed
+    Duration first_message_timeout =
+        std::chrono::seconds(30);  // accepted and silent, or a message never completed
     Duration idle_timeout = std::chrono::hours(2);
     Duration connect_timeout = std::chrono::seconds(10);
 };
@@ -29,8 +33,8 @@ struct SocketTransportOptions {
 // Loop's thread only. `sink` must outlive it.
 class SocketTransport final : public TransportLayer {
   public:
-    SocketTransport(EventLoop& loop, MessageSink& sink, SocketTransportOptions options, metrics::Registry& registry,
-                    const std::string& side);
+    SocketTransport(EventLoop& loop, MessageSink& sink, SocketTransportOptions options,
+                    metrics::Registry& registry, const std::string& side);
     ~SocketTransport() override;
 
     // Errors name the endpoint and the remedy (address in use, not local, no permission).

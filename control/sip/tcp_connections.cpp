@@ -22,8 +22,8 @@ constexpr int accepts_per_turn = 64;
 constexpr int reads_per_turn = 4;
 }  // namespace
 
-TcpConnections::TcpConnections(EventLoop& loop, MessageSink& sink, const SocketTransportOptions& options,
-                               Counters counters)
+TcpConnections::TcpConnections(EventLoop& loop, MessageSink& sink,
+                               const SocketTransportOptions& options, Counters counters)
     : loop_(loop), sink_(sink), options_(options), counters_(counters), read_buffer_(read_size) {}
 
 TcpConnections::~TcpConnections() {
@@ -36,7 +36,8 @@ Result<void> TcpConnections::listen(const Endpoint& local) {
     auto fd = bound_socket(SOCK_STREAM, local, options_.device);
     if (!fd) return std::unexpected(fd.error());
     if (::listen(fd->get(), backlog) != 0) {
-        return fail(ErrorKind::io, fmt::format("{}: {}; is another copy running? (ss -ltnp)", local.to_string(), std::strerror(errno)));
+        return fail(ErrorKind::io, fmt::format("{}: {}; is another copy running? (ss -ltnp)",
+                                               local.to_string(), std::strerror(errno)));
     }
     auto listener = std::make_unique<Listener>(Listener{std::move(*fd), local});
     const Listener& l = *listener;
@@ -49,15 +50,19 @@ void TcpConnections::accept_all(const Listener& listener) {
     for (int i = 0; i < accepts_per_turn; ++i) {
         sockaddr_storage from{};
         socklen_t length = sizeof from;
-        UniqueFd fd(accept4(listener.fd.get(), reinterpret_cast<sockaddr*>(&from), &length, SOCK_NONBLOCK | SOCK_CLOEXEC));
+        UniqueFd fd(accept4(listener.fd.get(), reinterpret_cast<sockaddr*>(&from), &length,
+                            SOCK_NONBLOCK | SOCK_CLOEXEC));
         if (!fd.valid()) {
-            if (errno == EMFILE || errno == ENFILE) log::warn("transport", "TCP {}: out of file descriptors; raise LimitNOFILE", listener.local.to_string());
+            if (errno == EMFILE || errno == ENFILE)
+                log::warn("transport", "TCP {}: out of file descriptors; raise LimitNOFILE",
+                          listener.local.to_string());
             return;
         }
         const Flow flow{Transport::tcp, listener.local, Endpoint::from_sockaddr(from), 0};
         const auto source = per_source_.find(flow.remote.address);
         if (connections_.size() >= options_.max_connections ||
-            (source != per_source_.end() && source->second >= options_.max_connections_per_source)) {
+            (source != per_source_.end() &&
+             source->second >= options_.max_connections_per_source)) {
             counters_.refused.add();
             continue;  // closed
         }
@@ -79,13 +84,20 @@ TcpConnections::Connection& TcpConnections::adopt(UniqueFd fd, const Flow& flow,
     c.state = state;
     c.owner = this;
     if (state == State::connecting) c.framer = StreamFramer(StreamFramer::Side::client);
-    c.timer.bind([](void* p) { auto* x = static_cast<Connection*>(p); x->owner->on_timeout(*x); }, &c);
+    c.timer.bind(
+        [](void* p) {
+            auto* x = static_cast<Connection*>(p);
+            x->owner->on_timeout(*x);
+        },
+        &c);
     connections_[c.flow.connection] = std::move(connection);
     by_pair_[{c.flow.local, c.flow.remote}] = c.flow.connection;
     ++per_source_[c.flow.remote.address];
     counters_.open.set(static_cast<std::int64_t>(connections_.size()));
-    const unsigned interest = state == State::connecting ? EventLoop::writable : EventLoop::readable;
-    loop_.watch(c.fd.get(), interest, [this, id = c.flow.connection](unsigned what) { ready(id, what); });
+    const unsigned interest =
+        state == State::connecting ? EventLoop::writable : EventLoop::readable;
+    loop_.watch(c.fd.get(), interest,
+                [this, id = c.flow.connection](unsigned what) { ready(id, what); });
     return c;
 }
 
@@ -96,13 +108,16 @@ TcpConnections::Connection* TcpConnections::connect(const Flow& flow) {
     }
     auto fd = bound_socket(SOCK_STREAM, flow.local, options_.device);
     if (!fd) {
-        log::debug("transport", "TCP {} -> {}: {}", flow.local.to_string(), flow.remote.to_string(), fd.error().text);
+        log::debug("transport", "TCP {} -> {}: {}", flow.local.to_string(), flow.remote.to_string(),
+                   fd.error().text);
         return nullptr;
     }
     sockaddr_storage sa{};
     const socklen_t length = flow.remote.to_sockaddr(sa);
-    if (::connect(fd->get(), reinterpret_cast<const sockaddr*>(&sa), length) != 0 && errno != EINPROGRESS) {
-        log::debug("transport", "TCP {} -> {}: {}", flow.local.to_string(), flow.remote.to_string(), std::strerror(errno));
+    if (::connect(fd->get(), reinterpret_cast<const sockaddr*>(&sa), length) != 0 &&
+        errno != EINPROGRESS) {
+        log::debug("transport", "TCP {} -> {}: {}", flow.local.to_string(), flow.remote.to_string(),
+                   std::strerror(errno));
         return nullptr;
     }
     Connection& c = adopt(std::move(*fd), flow, State::connecting);
@@ -113,8 +128,10 @@ TcpConnections::Connection* TcpConnections::connect(const Flow& flow) {
 void TcpConnections::arm(Connection& c) {
     Duration after = options_.idle_timeout;
     if (c.state == State::connecting) after = options_.connect_timeout;
-    // Silent since it was accepted, or in the middle of a message: slow senders hold no connection for long.
-    else if ((c.established && !c.heard) || c.framer.pending() != 0) after = options_.first_message_timeout;
+    // Silent since it was accepted, or in the middle of a message: slow senders hold no connection
+    // for long.
+    else if ((c.established && !c.heard) || c.framer.pending() != 0)
+        after = options_.first_message_timeout;
     loop_.timers().start(c.timer, after);
 }
 
@@ -200,17 +217,22 @@ bool TcpConnections::read(Connection& c) {
             for (bool more = true; more;) {
                 const Frame frame = c.framer.next();
                 switch (frame.kind) {
-                    case FrameKind::none: more = false; break;
+                    case FrameKind::none:
+                        more = false;
+                        break;
                     case FrameKind::ping:  // RFC 5626 4.4.1
                         c.out.append("\r\n");
                         if (!write(c)) return false;
                         break;
-                    case FrameKind::pong: break;
+                    case FrameKind::pong:
+                        break;
                     case FrameKind::message:
                         c.heard = true;
                         counters_.received.add();
-                        // The framer's own buffer, handed on as writable: a receiver wipes keys where they lie.
-                        sink_.on_message(c.flow, {const_cast<char*>(frame.bytes.data()), frame.bytes.size()});
+                        // The framer's own buffer, handed on as writable: a receiver wipes keys
+                        // where they lie.
+                        sink_.on_message(
+                            c.flow, {const_cast<char*>(frame.bytes.data()), frame.bytes.size()});
                         if (!connections_.contains(id)) return true;  // the sink closed it
                         if (c.state == State::closing) return true;
                         break;
@@ -235,7 +257,8 @@ void TcpConnections::ready(ConnectionId id, unsigned what) {
         socklen_t length = sizeof error;
         getsockopt(c.fd.get(), SOL_SOCKET, SO_ERROR, &error, &length);
         if (error != 0) {
-            log::debug("transport", "TCP {} -> {}: {}", c.flow.local.to_string(), c.flow.remote.to_string(), std::strerror(error));
+            log::debug("transport", "TCP {} -> {}: {}", c.flow.local.to_string(),
+                       c.flow.remote.to_string(), std::strerror(error));
             drop(id, true);
             return;
         }

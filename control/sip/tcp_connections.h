@@ -1,5 +1,6 @@
 #pragma once
-// The TCP half of SocketTransport: listeners, connections by id and by endpoints, framing, limits, time-outs.
+// The TCP half of SocketTransport: listeners, connections by id and by endpoints, framing, limits,
+// time-outs.
 
 #include <deque>
 #include <list>
@@ -25,14 +26,15 @@ class TcpConnections {
         metrics::Counter& sent;
         metrics::Counter& accepted;
         metrics::Counter& connected;
-        metrics::Counter& refused;         // over a limit
+        metrics::Counter& refused;  // over a limit
         metrics::Counter& framing_errors;
         metrics::Counter& timeouts;
-        metrics::Counter& overflows;       // the peer does not read
+        metrics::Counter& overflows;  // the peer does not read
         metrics::Gauge& open;
     };
 
-    TcpConnections(EventLoop& loop, MessageSink& sink, const SocketTransportOptions& options, Counters counters);
+    TcpConnections(EventLoop& loop, MessageSink& sink, const SocketTransportOptions& options,
+                   Counters counters);
     ~TcpConnections();
     TcpConnections(const TcpConnections&) = delete;
     TcpConnections& operator=(const TcpConnections&) = delete;
@@ -51,7 +53,7 @@ class TcpConnections {
         bool established = false;
         bool heard = false;  // one whole message came in
         StreamFramer framer;
-        std::string out;       // not yet written
+        std::string out;  // not yet written
         Timer timer;
         TcpConnections* owner = nullptr;
     };

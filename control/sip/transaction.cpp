@@ -17,7 +17,9 @@ constexpr std::size_t branch_length = 34;
 // RFC 3261 16.6 step 11: timer C, more than three minutes for an INVITE that rings.
 constexpr Duration timer_c = std::chrono::seconds(185);
 
-bool is_udp(const Flow& flow) { return flow.transport == Transport::udp; }
+bool is_udp(const Flow& flow) {
+    return flow.transport == Transport::udp;
+}
 
 void append_hex(char*& at, std::uint64_t value, unsigned digits) {
     static constexpr char table[] = "0123456789abcdef";
@@ -59,7 +61,9 @@ class SlotTable {
         const Entry& e = entries_[slot];
         return e.generation == static_cast<std::uint32_t>(id >> 32U) ? e.object.get() : nullptr;
     }
-    [[nodiscard]] T* find_slot(std::uint32_t slot) const { return slot < entries_.size() ? entries_[slot].object.get() : nullptr; }
+    [[nodiscard]] T* find_slot(std::uint32_t slot) const {
+        return slot < entries_.size() ? entries_[slot].object.get() : nullptr;
+    }
     void remove(std::uint64_t id) {
         if (find(id) == nullptr) return;
         const auto slot = static_cast<std::uint32_t>(id) - 1U;
@@ -116,7 +120,13 @@ struct TransactionLayer::Impl {
     };
 
     Impl(TransportLayer& t, TimerWheel& w, Random& r, TransactionTimers x, Limits l)
-        : transport(t), timers(w), random(r), times(x), servers(l.server), clients(l.client), keys(16, SeededStringHash{SeededHash(r)}) {}
+        : transport(t),
+          timers(w),
+          random(r),
+          times(x),
+          servers(l.server),
+          clients(l.client),
+          keys(16, SeededStringHash{SeededHash(r)}) {}
 
     // --- server side
 
@@ -156,8 +166,12 @@ struct TransactionLayer::Impl {
         Impl& i = *c->owner;
         ++i.retransmissions;
         i.transport.send(c->flow, c->request);
-        if (c->invite) c->interval *= 2;
-        else c->interval = c->state == ClientState::proceeding ? i.times.t2 : std::min(c->interval * 2, i.times.t2);
+        if (c->invite)
+            c->interval *= 2;
+        else
+            c->interval = c->state == ClientState::proceeding
+                              ? i.times.t2
+                              : std::min(c->interval * 2, i.times.t2);
         i.timers.start(c->retransmit, c->interval);
     }
     static void client_end(void* p) {
@@ -195,7 +209,8 @@ TransactionLayer::TransactionLayer(TransportLayer& transport, TimerWheel& timers
     : impl_(std::make_unique<Impl>(transport, timers, random, times, limits)) {}
 TransactionLayer::~TransactionLayer() = default;
 
-TransactionLayer::Received TransactionLayer::receive_request(const Flow& flow, const Flow& reply, const Message& request) {
+TransactionLayer::Received TransactionLayer::receive_request(const Flow& flow, const Flow& reply,
+                                                             const Message& request) {
     Impl& i = *impl_;
     const auto parts = transaction_parts(request);
     if (!parts) return {Arrival::refused, 0};
@@ -208,13 +223,16 @@ TransactionLayer::Received TransactionLayer::receive_request(const Flow& flow, c
             if (s.state == Impl::ServerState::completed) {
                 s.state = Impl::ServerState::confirmed;
                 s.retransmit.stop();
-                if (is_udp(flow)) i.timers.start(s.end, i.times.t4);
-                else i.end_server(s);
+                if (is_udp(flow))
+                    i.timers.start(s.end, i.times.t4);
+                else
+                    i.end_server(s);
             }
             return {Arrival::ack, 0};
         }
         ++i.absorbed;
-        if (!s.last.empty() && s.state != Impl::ServerState::accepted && s.state != Impl::ServerState::confirmed) {
+        if (!s.last.empty() && s.state != Impl::ServerState::accepted &&
+            s.state != Impl::ServerState::confirmed) {
             i.transport.send(s.reply, s.last);
         }
         return {Arrival::retransmission, it->second};
@@ -241,7 +259,8 @@ bool TransactionLayer::respond(ServerTransactionId id, int status, std::span<con
     return s != nullptr && respond_via(id, s->reply, status, response);
 }
 
-bool TransactionLayer::respond_via(ServerTransactionId id, const Flow& reply, int status, std::span<const char> response) {
+bool TransactionLayer::respond_via(ServerTransactionId id, const Flow& reply, int status,
+                                   std::span<const char> response) {
     Impl& i = *impl_;
     Impl::Server* s = i.servers.find(id);
     if (s == nullptr) return false;
@@ -276,7 +295,9 @@ void TransactionLayer::forget(ServerTransactionId id) {
     if (Impl::Server* s = impl_->servers.find(id)) impl_->end_server(*s);
 }
 
-bool TransactionLayer::alive(ServerTransactionId id) const { return impl_->servers.find(id) != nullptr; }
+bool TransactionLayer::alive(ServerTransactionId id) const {
+    return impl_->servers.find(id) != nullptr;
+}
 
 TransactionLayer::Branch TransactionLayer::new_branch() {
     Impl& i = *impl_;
@@ -300,7 +321,8 @@ TransactionLayer::Branch TransactionLayer::new_branch() {
 }
 
 bool TransactionLayer::send_request(const Branch& branch, const Flow& flow, std::string_view method,
-                                    std::span<const char> request, TransactionUser& user, std::uint64_t context) {
+                                    std::span<const char> request, TransactionUser& user,
+                                    std::uint64_t context) {
     Impl& i = *impl_;
     Impl::Client* c = i.clients.find(branch.id);
     if (c == nullptr || c->state != Impl::ClientState::reserved) return false;
@@ -330,11 +352,15 @@ void TransactionLayer::abandon(ClientTransactionId id) {
     Impl::Client* c = i.clients.find(id);
     if (c == nullptr) return;
     c->user = nullptr;
-    if (c->state == Impl::ClientState::reserved) i.end_client(*c);
-    else c->retransmit.stop();
+    if (c->state == Impl::ClientState::reserved)
+        i.end_client(*c);
+    else
+        c->retransmit.stop();
 }
 
-TransactionLayer::Match TransactionLayer::receive_response(const Flow& flow, const Message& response, std::span<char> bytes) {
+TransactionLayer::Match TransactionLayer::receive_response(const Flow& flow,
+                                                           const Message& response,
+                                                           std::span<char> bytes) {
     Impl& i = *impl_;
     const auto parts = transaction_parts(response);
     if (!parts) return Match::unknown;
@@ -348,13 +374,15 @@ TransactionLayer::Match TransactionLayer::receive_response(const Flow& flow, con
         return Match::unknown;
     }
     Impl::Client* c = i.clients.find_slot(static_cast<std::uint32_t>(slot - 1));
-    if (c == nullptr || c->nonce != nonce || c->state == Impl::ClientState::reserved || c->method != parts->method) {
+    if (c == nullptr || c->nonce != nonce || c->state == Impl::ClientState::reserved ||
+        c->method != parts->method) {
         return Match::unknown;
     }
     const int status = response.status_code();
     const Duration t64 = i.times.t1 * 64;
     switch (c->state) {
-        case Impl::ClientState::reserved: return Match::unknown;
+        case Impl::ClientState::reserved:
+            return Match::unknown;
         case Impl::ClientState::completed:
             ++i.absorbed;
             if (c->invite && status >= 300 && !c->ack.empty()) i.transport.send(c->flow, c->ack);
@@ -396,7 +424,8 @@ TransactionLayer::Match TransactionLayer::receive_response(const Flow& flow, con
                 c->request.clear();
                 c->request.shrink_to_fit();
             }
-            i.timers.start(c->end, c->invite ? std::max<Duration>(t64, std::chrono::seconds(32)) : i.times.t4);
+            i.timers.start(
+                c->end, c->invite ? std::max<Duration>(t64, std::chrono::seconds(32)) : i.times.t4);
         }
     }
     if (user == nullptr) return Match::absorbed;
@@ -411,19 +440,30 @@ void TransactionLayer::connection_closed(const Flow& flow) {
     const auto [first, last] = i.by_remote.equal_range(flow.remote);
     for (auto it = first; it != last; ++it) {
         const Impl::Client* c = i.clients.find(it->second);
-        const bool same = c != nullptr && (c->flow.connection == 0 || c->flow.connection == flow.connection) &&
+        const bool same = c != nullptr &&
+                          (c->flow.connection == 0 || c->flow.connection == flow.connection) &&
                           c->flow.local.address == flow.local.address &&
                           (c->flow.local.port == 0 || c->flow.local.port == flow.local.port);
-        if (same && (c->state == Impl::ClientState::calling || c->state == Impl::ClientState::proceeding)) ids.push_back(it->second);
+        if (same &&
+            (c->state == Impl::ClientState::calling || c->state == Impl::ClientState::proceeding))
+            ids.push_back(it->second);
     }
     for (const auto id : ids) {
         if (Impl::Client* c = i.clients.find(id)) i.fail_client(*c, ClientFailure::transport);
     }
 }
 
-std::size_t TransactionLayer::server_count() const { return impl_->servers.size(); }
-std::size_t TransactionLayer::client_count() const { return impl_->clients.size(); }
-std::uint64_t TransactionLayer::retransmissions_absorbed() const { return impl_->absorbed; }
-std::uint64_t TransactionLayer::retransmissions_sent() const { return impl_->retransmissions; }
+std::size_t TransactionLayer::server_count() const {
+    return impl_->servers.size();
+}
+std::size_t TransactionLayer::client_count() const {
+    return impl_->clients.size();
+}
+std::uint64_t TransactionLayer::retransmissions_absorbed() const {
+    return impl_->absorbed;
+}
+std::uint64_t TransactionLayer::retransmissions_sent() const {
+    return impl_->retransmissions;
+}
 
 }  // namespace gmgate::sip

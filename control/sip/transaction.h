@@ -1,8 +1,10 @@
 #pragma once
-// RFC 3261 clause 17: server transactions absorb retransmissions and repeat the last response, client transactions retransmit over
-// UDP and time out. One thread. Tables are bounded: a full one refuses, it never evicts.
+// RFC 3261 clause 17: server transactions absorb retransmissions and repeat the last response,
+// client transactions retransmit over UDP and time out. One thread. Tables are bounded: a full one
+// refuses, it never evicts.
 //
-// Lifetime: transactions belong to the layer and vanish by their own timers. The user holds ids, never pointers.
+// Lifetime: transactions belong to the layer and vanish by their own timers. The user holds ids,
+// never pointers.
 
 #include <cstdint>
 #include <deque>
@@ -40,11 +42,13 @@ enum class ClientFailure : std::uint8_t {
 class TransactionUser {
   public:
     virtual ~TransactionUser() = default;
-    // Each provisional response, and the first final one; retransmissions are absorbed. For INVITE further 2xx come through too.
-    // `bytes` is the message the view points into, writable (keys are wiped in place).
-    virtual void on_response(ClientTransactionId id, std::uint64_t context, const Flow& flow, const Message& response,
-                             std::span<char> bytes) = 0;
-    virtual void on_failure(ClientTransactionId id, std::uint64_t context, ClientFailure failure) = 0;
+    // Each provisional response, and the first final one; retransmissions are absorbed. For INVITE
+    // further 2xx come through too. `bytes` is the message the view points into, writable (keys are
+    // wiped in place).
+    virtual void on_response(ClientTransactionId id, std::uint64_t context, const Flow& flow,
+                             const Message& response, std::span<char> bytes) = 0;
+    virtual void on_failure(ClientTransactionId id, std::uint64_t context,
+                            ClientFailure failure) = 0;
 };
 
 class TransactionLayer {
@@ -54,8 +58,8 @@ class TransactionLayer {
         std::size_t client = 200'000;
     };
 
-    TransactionLayer(TransportLayer& transport, TimerWheel& timers, Random& random, TransactionTimers times,
-                     Limits limits);
+    TransactionLayer(TransportLayer& transport, TimerWheel& timers, Random& random,
+                     TransactionTimers times, Limits limits);
     ~TransactionLayer();
     TransactionLayer(const TransactionLayer&) = delete;
     TransactionLayer& operator=(const TransactionLayer&) = delete;
@@ -71,19 +75,22 @@ class TransactionLayer {
         Arrival arrival = Arrival::refused;
         ServerTransactionId id = 0;
     };
-    // A parsed request that arrived on `flow`. Responses go to `reply` (where A2 or RFC 3261 18.2.2 sends them: the caller knows).
+    // A parsed request that arrived on `flow`. Responses go to `reply` (where A2 or RFC 3261 18.2.2
+    // sends them: the caller knows).
     Received receive_request(const Flow& flow, const Flow& reply, const Message& request);
 
-    // Sends a response and remembers it for retransmissions; status >= 200 completes the transaction. False: the id is stale,
-    // nothing was sent.
+    // Sends a response and remembers it for retransmissions; status >= 200 completes the
+    // transaction. False: the id is stale, nothing was sent.
     bool respond(ServerTransactionId id, int status, std::span<const char> response);
     // As respond(), on another path than the request asked for (C2, D6: the SA that must carry it).
-    bool respond_via(ServerTransactionId id, const Flow& reply, int status, std::span<const char> response);
+    bool respond_via(ServerTransactionId id, const Flow& reply, int status,
+                     std::span<const char> response);
     // Forgets a transaction without an answer: a discarded message is never answered (B7).
     void forget(ServerTransactionId id);
     [[nodiscard]] bool alive(ServerTransactionId id) const;
 
-    // Our Via branch for a request about to be sent: put it into the message, then call send_request with the same. "z9hG4bK…", 34 characters.
+    // Our Via branch for a request about to be sent: put it into the message, then call
+    // send_request with the same. "z9hG4bK…", 34 characters.
     struct Branch {
         char text[35] = {};
         ClientTransactionId id = 0;
@@ -91,15 +98,18 @@ class TransactionLayer {
     };
     // id == 0: the table is full.
     Branch new_branch();
-    // Sends `request` (whose top Via carries `branch`) and supervises it. `method` as in its CSeq. Bytes are kept for retransmission
-    // over UDP. Always reports through `user`, never from inside this call. False: not sent, branch released, no report.
-    bool send_request(const Branch& branch, const Flow& flow, std::string_view method, std::span<const char> request,
-                      TransactionUser& user, std::uint64_t context);
-    // No more reports for this one; it finishes silently (absorbing responses) or, if nothing was sent yet, releases the branch.
+    // Sends `request` (whose top Via carries `branch`) and supervises it. `method` as in its CSeq.
+    // Bytes are kept for retransmission over UDP. Always reports through `user`, never from inside
+    // this call. False: not sent, branch released, no report.
+    bool send_request(const Branch& branch, const Flow& flow, std::string_view method,
+                      std::span<const char> request, TransactionUser& user, std::uint64_t context);
+    // No more reports for this one; it finishes silently (absorbing responses) or, if nothing was
+    // sent yet, releases the branch.
     void abandon(ClientTransactionId id);
 
     enum class Match : std::uint8_t { delivered, absorbed, unknown };
-    // A parsed response. unknown: no transaction of ours (late, forged, or a 2xx retransmission after the end).
+    // A parsed response. unknown: no transaction of ours (late, forged, or a 2xx retransmission
+    // after the end).
     Match receive_response(const Flow& flow, const Message& response, std::span<char> bytes);
 
     // The transport lost a connection: client transactions on it fail.

@@ -29,21 +29,25 @@ std::optional<TransactionParts> transaction_parts(const Message& message) {
     if (via->port != 0) {
         const std::size_t begin = static_cast<std::size_t>(via->host.data() - via_text->data());
         const std::size_t end = via_text->find(';', begin + via->host.size());
-        parts.sent_by = trim_lws(via_text->substr(begin, end == std::string_view::npos ? end : end - begin));
+        parts.sent_by =
+            trim_lws(via_text->substr(begin, end == std::string_view::npos ? end : end - begin));
     }
     parts.method = number->method;
     parts.call_id = id;
     parts.cseq = *cseq_text;
-    if (parts.branch.empty()) parts.from = message.value(HeaderId::from).value_or(std::string_view{});
+    if (parts.branch.empty())
+        parts.from = message.value(HeaderId::from).value_or(std::string_view{});
     return parts;
 }
 
 void server_key(const TransactionParts& parts, const Flow& flow, std::string& key) {
     key.clear();
-    key.append(reinterpret_cast<const char*>(flow.remote.address.raw().data()), flow.remote.address.octets().size());
+    key.append(reinterpret_cast<const char*>(flow.remote.address.raw().data()),
+               flow.remote.address.octets().size());
     key.push_back(static_cast<char>(flow.local.port >> 8U));
     key.push_back(static_cast<char>(flow.local.port & 0xFFU));
-    const std::string_view method = parts.method == "ACK" ? std::string_view("INVITE") : parts.method;
+    const std::string_view method =
+        parts.method == "ACK" ? std::string_view("INVITE") : parts.method;
     if (!parts.branch.empty()) {
         add(key, parts.branch);
         for (const char c : parts.sent_by) key.push_back(ascii_lower(c));
@@ -51,7 +55,8 @@ void server_key(const TransactionParts& parts, const Flow& flow, std::string& ke
         add(key, method);
         return;
     }
-    // RFC 2543 peers: everything that tells two requests apart. The CSeq number stands before its method.
+    // RFC 2543 peers: everything that tells two requests apart. The CSeq number stands before its
+    // method.
     add(key, parts.sent_by);
     add(key, parts.call_id);
     add(key, parts.from);
@@ -74,7 +79,8 @@ std::string build_ack(std::string_view invite, const Message& response) {
     };
     ack.append("ACK ").append(request.request_uri()).append(" SIP/2.0\r\n");
     line("Via", *via);
-    for (const Header* h = request.first(HeaderId::route); h != nullptr; h = request.next(*h)) line("Route", request.value(*h));
+    for (const Header* h = request.first(HeaderId::route); h != nullptr; h = request.next(*h))
+        line("Route", request.value(*h));
     line("Max-Forwards", "70");
     line("From", *from_value);
     line("To", *to_value);

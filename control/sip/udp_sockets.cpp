@@ -19,17 +19,27 @@ constexpr int rounds_per_turn = 4;
 
 std::string remedy(int error, const Endpoint& local) {
     switch (error) {
-        case EADDRINUSE: return fmt::format("{}: the address is in use; is another copy running? (ss -lnup)", local.to_string());
-        case EADDRNOTAVAIL: return fmt::format("{}: the address is not one of this host's (ip address)", local.to_string());
-        case EACCES: return fmt::format("{}: no permission; run as root or grant CAP_NET_BIND_SERVICE", local.to_string());
-        default: return fmt::format("{}: {}", local.to_string(), std::strerror(error));
+        case EADDRINUSE:
+            return fmt::format("{}: the address is in use; is another copy running? (ss -lnup)",
+                               local.to_string());
+        case EADDRNOTAVAIL:
+            return fmt::format("{}: the address is not one of this host's (ip address)",
+                               local.to_string());
+        case EACCES:
+            return fmt::format("{}: no permission; run as root or grant CAP_NET_BIND_SERVICE",
+                               local.to_string());
+        default:
+            return fmt::format("{}: {}", local.to_string(), std::strerror(error));
     }
 }
 }  // namespace
 
 Result<UniqueFd> bound_socket(int type, const Endpoint& local, const std::string& device) {
-    UniqueFd fd(::socket(local.address.is_v6() ? AF_INET6 : AF_INET, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-    if (!fd.valid()) return fail(ErrorKind::io, fmt::format("socket for {}: {}", local.to_string(), std::strerror(errno)));
+    UniqueFd fd(::socket(local.address.is_v6() ? AF_INET6 : AF_INET,
+                         type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    if (!fd.valid())
+        return fail(ErrorKind::io,
+                    fmt::format("socket for {}: {}", local.to_string(), std::strerror(errno)));
     const int on = 1;
     if (local.address.is_v6()) {
         (void)setsockopt(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
@@ -37,13 +47,15 @@ Result<UniqueFd> bound_socket(int type, const Endpoint& local, const std::string
         (void)setsockopt(fd.get(), IPPROTO_IPV6, IPV6_FREEBIND, &on, sizeof on);
     }
     if (type == SOCK_STREAM) (void)setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (!device.empty() &&
-        setsockopt(fd.get(), SOL_SOCKET, SO_BINDTODEVICE, device.c_str(), static_cast<socklen_t>(device.size())) != 0) {
-        return fail(ErrorKind::io, fmt::format("{}: cannot bind to device {}: {}", local.to_string(), device, std::strerror(errno)));
+    if (!device.empty() && setsockopt(fd.get(), SOL_SOCKET, SO_BINDTODEVICE, device.c_str(),
+                                      static_cast<socklen_t>(device.size())) != 0) {
+        return fail(ErrorKind::io, fmt::format("{}: cannot bind to device {}: {}",
+                                               local.to_string(), device, std::strerror(errno)));
     }
     sockaddr_storage sa{};
     const socklen_t length = local.to_sockaddr(sa);
-    if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&sa), length) != 0) return fail(ErrorKind::io, remedy(errno, local));
+    if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&sa), length) != 0)
+        return fail(ErrorKind::io, remedy(errno, local));
     return fd;
 }
 
@@ -62,7 +74,8 @@ Result<void> UdpSockets::add(const Endpoint& local, const std::string& device, i
     auto fd = bound_socket(SOCK_DGRAM, local, device);
     if (!fd) return std::unexpected(fd.error());
     // FORCE needs CAP_NET_ADMIN; without it the kernel's rmem_max holds.
-    if (setsockopt(fd->get(), SOL_SOCKET, SO_RCVBUFFORCE, &receive_buffer, sizeof receive_buffer) != 0) {
+    if (setsockopt(fd->get(), SOL_SOCKET, SO_RCVBUFFORCE, &receive_buffer, sizeof receive_buffer) !=
+        0) {
         (void)setsockopt(fd->get(), SOL_SOCKET, SO_RCVBUF, &receive_buffer, sizeof receive_buffer);
     }
     auto socket = std::make_unique<Socket>(Socket{std::move(*fd), local});
@@ -86,7 +99,8 @@ void UdpSockets::read(const Socket& socket) {
             headers[i].msg_hdr.msg_iov = &vectors[i];
             headers[i].msg_hdr.msg_iovlen = 1;
         }
-        // EAGAIN, or a pending error that an ICMP message left: both mean there is nothing to read now.
+        // EAGAIN, or a pending error that an ICMP message left: both mean there is nothing to read
+        // now.
         const int n = recvmmsg(socket.fd.get(), headers.data(), batch, MSG_DONTWAIT, nullptr);
         if (n <= 0) return;
         counters_.received.add(static_cast<std::uint64_t>(n));
@@ -134,12 +148,14 @@ void UdpSockets::flush() {
             headers[n].msg_hdr.msg_iovlen = 1;
             ++n;
         }
-        const int sent = sendmmsg(socket->fd.get(), headers.data(), static_cast<unsigned>(n), MSG_DONTWAIT);
+        const int sent =
+            sendmmsg(socket->fd.get(), headers.data(), static_cast<unsigned>(n), MSG_DONTWAIT);
         if (sent > 0) {
             counters_.sent.add(static_cast<std::uint64_t>(sent));
             at += static_cast<std::size_t>(sent);
         } else {
-            // The first of the run cannot go (queue full, no route, an ICMP error left on the socket): UDP may lose it.
+            // The first of the run cannot go (queue full, no route, an ICMP error left on the
+            // socket): UDP may lose it.
             if (errno == ECONNREFUSED) {
                 // The pending error was of an earlier datagram and is now cleared: try once more.
                 const auto once = sendmmsg(socket->fd.get(), headers.data(), 1, MSG_DONTWAIT);
@@ -147,7 +163,8 @@ void UdpSockets::flush() {
             } else {
                 counters_.send_dropped.add();
                 log::debug("transport", "UDP {} -> {}: {}", socket->local.to_string(),
-                           Endpoint::from_sockaddr(queue_[at].to).to_string(), std::strerror(errno));
+                           Endpoint::from_sockaddr(queue_[at].to).to_string(),
+                           std::strerror(errno));
             }
             ++at;
         }

@@ -4,8 +4,8 @@
 //
 // These are parsers of our own: libosip2's give each string its own heap cell and lowercase as they
 // go; even with an arena behind its allocator hooks its Via, From, To, Contact and Authorization of
-// one REGISTER cost more than our whole budget for the message (docs/decisions/0001, tests/bench/sip.cpp
-// shows both). libosip2 is the judge in the tests.
+// one REGISTER cost more than our whole budget for the message (docs/decisions/0001,
+// tests/bench/sip.cpp shows both). libosip2 is the judge in the tests.
 
 #include <cstdint>
 #include <optional>

@@ -510,7 +510,7 @@ void TakenInterface::put_back() {
 }
 
 std::string TakenInterface::record_path() const {
-    struct stat network {};
+    struct stat network{};
     (void)::stat("/proc/self/ns/net", &network);
     return "/run/gmgate/taken-" + std::to_string(network.st_ino) + "-" + name_;
 }
@@ -519,8 +519,10 @@ void TakenInterface::write_record() const {
     std::error_code ignored;
     std::filesystem::create_directories("/run/gmgate", ignored);
     std::ofstream out(record_path(), std::ios::trunc);
-    out << "interface " << info_.index << ' ' << to_hex(info_.mac) << '\n' << "flags " << flags_on_ << '\n';
-    for (const OldSysctl& o : sysctls_) out << "sysctl " << o.family << ' ' << o.key << ' ' << o.value << '\n';
+    out << "interface " << info_.index << ' ' << to_hex(info_.mac) << '\n'
+        << "flags " << flags_on_ << '\n';
+    for (const OldSysctl& o : sysctls_)
+        out << "sysctl " << o.family << ' ' << o.key << ' ' << o.value << '\n';
     for (const OldFeature& f : features_) out << "feature " << f.set << ' ' << f.value << '\n';
     if (!out.flush()) log::debug("dataplane", "cannot write {}", record_path());
 }
@@ -531,7 +533,9 @@ bool TakenInterface::read_record() {
     std::string word;
     int index = 0;
     std::string mac;
-    if (!(in >> word >> index >> mac) || word != "interface" || index != info_.index || mac != to_hex(info_.mac)) return false;
+    if (!(in >> word >> index >> mac) || word != "interface" || index != info_.index ||
+        mac != to_hex(info_.mac))
+        return false;
     while (in >> word) {
         if (word == "flags") {
             in >> flags_on_;

@@ -91,8 +91,9 @@ class TakenInterface {
     void set_and_remember(const char* family, const char* key, const char* value);
     void feature_off(std::uint32_t get, std::uint32_t set, std::uint32_t mask);
 
-    // After kill -9 the next start puts back what the dead run changed, before it takes the interface itself: a small file
-    // under /run/gmgate, named by network namespace and interface, says what that was. MAC and index guard against mistaking another.
+    // After kill -9 the next start puts back what the dead run changed, before it takes the
+    // interface itself: a small file under /run/gmgate, named by network namespace and interface,
+    // says what that was. MAC and index guard against mistaking another.
     [[nodiscard]] std::string record_path() const;
     void write_record() const;
     bool read_record();

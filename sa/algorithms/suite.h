@@ -47,8 +47,9 @@ inline constexpr std::array<Suite, 8> all_suites{{
 [[nodiscard]] std::optional<Suite> parse_suite(std::string_view text);
 
 // ESP geometry (octets on the wire).
-[[nodiscard]] std::size_t icv_size(Suite suite);    // 12, 16 with aes-gmac and aes-gcm
-[[nodiscard]] std::size_t iv_size(Suite suite);     // 0, 8, 16
-[[nodiscard]] std::size_t block_size(Suite suite);  // payload + padding + 2 is a multiple of it: 4, 8, 16
+[[nodiscard]] std::size_t icv_size(Suite suite);  // 12, 16 with aes-gmac and aes-gcm
+[[nodiscard]] std::size_t iv_size(Suite suite);   // 0, 8, 16
+[[nodiscard]] std::size_t block_size(
+    Suite suite);  // payload + padding + 2 is a multiple of it: 4, 8, 16
 
 }  // namespace gmgate::sa

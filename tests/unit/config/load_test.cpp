@@ -14,7 +14,9 @@
 namespace gmgate::config {
 namespace {
 
-std::string source_file(const std::string& name) { return std::string(GMGATE_SOURCE_DIR) + "/" + name; }
+std::string source_file(const std::string& name) {
+    return std::string(GMGATE_SOURCE_DIR) + "/" + name;
+}
 
 TEST(ConfigLoad, MinimalFileGivesDefaults) {
     const Result<Config> c = load(source_file("config/minimal.yaml"));
@@ -85,7 +87,8 @@ TEST(ConfigLoad, AnnotatedExampleHasEveryKey) {
     whole << in.rdbuf();
     const Result<Config> full = load(source_file("config/gmgated.yaml"));
     ASSERT_TRUE(full.has_value()) << full.error().text;
-    for (const char* section : {"gateway", "gm", "core", "dpdk", "security", "timers", "limits", "ops", "log"}) {
+    for (const char* section :
+         {"gateway", "gm", "core", "dpdk", "security", "timers", "limits", "ops", "log"}) {
         const std::string marked = std::string("\n") + section + ":\n";
         std::string text = whole.str();
         const std::size_t at = text.find(marked);
@@ -97,7 +100,8 @@ TEST(ConfigLoad, AnnotatedExampleHasEveryKey) {
         std::stringstream names(list);
         for (std::string name; std::getline(names, name, ',');) {
             name.erase(0, name.find_first_not_of(' '));
-            EXPECT_TRUE(full->source.lines.contains(std::string(section) + "." + name)) << section << "." << name;
+            EXPECT_TRUE(full->source.lines.contains(std::string(section) + "." + name))
+                << section << "." << name;
         }
     }
 }
@@ -130,7 +134,7 @@ limits: {registrations: 7, pending: 8, pending_per_source: 1, register_rate_per_
 ops: {socket: /tmp/x.sock, group: wheel, metrics: off}
 log: {level: debug, time: false}
 )",
-                                        "f");
+                                         "f");
     ASSERT_TRUE(c.has_value()) << c.error().text;
     EXPECT_EQ(c->gateway.name, "[fd00:30::1]");
     EXPECT_EQ(c->gateway.visited_network, "visited.example");
@@ -154,9 +158,10 @@ log: {level: debug, time: false}
     EXPECT_EQ(c->dpdk.max_sets, 1000000U);
     EXPECT_EQ(c->dpdk.replay_window, 1024U);
     EXPECT_EQ(c->dpdk.device, "net_pcap0,iface=eth1");
-    EXPECT_THAT(c->security.suites,
-                testing::ElementsAre(sa::Suite{sa::Integrity::hmac_sha_1_96, sa::Encryption::null},
-                                     sa::Suite{sa::Integrity::hmac_md5_96, sa::Encryption::des_ede3_cbc}));
+    EXPECT_THAT(
+        c->security.suites,
+        testing::ElementsAre(sa::Suite{sa::Integrity::hmac_sha_1_96, sa::Encryption::null},
+                             sa::Suite{sa::Integrity::hmac_md5_96, sa::Encryption::des_ede3_cbc}));
     EXPECT_EQ(c->security.missing_ealg, MissingEalg::refuse);
     EXPECT_EQ(c->security.consistency_failure, ConsistencyFailure::silent);
     EXPECT_EQ(c->security.unprotected_other, UnprotectedOther::drop);
@@ -177,8 +182,9 @@ log: {level: debug, time: false}
 
 // 64*T1 follows T1 when drain is left out.
 TEST(ConfigLoad, DrainFollowsT1) {
-    const std::string least = "gateway: {name: a}\ngm: {interface: e, addresses: [10.0.0.1/8]}\n"
-                              "core: {listen: [10.3.0.1], next_hop: 10.3.0.2}\n";
+    const std::string least =
+        "gateway: {name: a}\ngm: {interface: e, addresses: [10.0.0.1/8]}\n"
+        "core: {listen: [10.3.0.1], next_hop: 10.3.0.2}\n";
     const Result<Config> c = load_string(least + "timers: {t1: 1s}\n", "f");
     ASSERT_TRUE(c.has_value()) << c.error().text;
     EXPECT_EQ(c->timers.drain, std::chrono::seconds(64));
@@ -193,7 +199,8 @@ TEST(ConfigLoad, Durations) {
     EXPECT_EQ(parse_duration("2 min"), Duration(minutes(2)));
     EXPECT_EQ(parse_duration("64*T1", Duration(seconds(1))), Duration(seconds(64)));
     EXPECT_EQ(parse_duration("64 * t1", Duration(seconds(1))), Duration(seconds(64)));
-    for (const char* wrong : {"", "s", "5", "-5s", "5 fortnights", "1e3s", "1.2.3s", "64*T1", "99999999999999h", "nan s", "0x10s"}) {
+    for (const char* wrong : {"", "s", "5", "-5s", "5 fortnights", "1e3s", "1.2.3s", "64*T1",
+                              "99999999999999h", "nan s", "0x10s"}) {
         EXPECT_FALSE(parse_duration(wrong).has_value()) << wrong;
     }
 }

@@ -37,7 +37,8 @@ std::vector<std::string> mistakes(const std::string& text) {
     return lines_of(c.error().text);
 }
 
-// A right file with the section `name` replaced; the section's first line is line 1, so `body`'s first line is line 2.
+// A right file with the section `name` replaced; the section's first line is line 1, so `body`'s
+// first line is line 2.
 std::string with(const std::string& name, const std::string& body) {
     std::string out = name + ":\n" + body + "\n";
     if (name != "gateway") out += "gateway: {name: pcscf.example}\n";
@@ -67,134 +68,184 @@ INSTANTIATE_TEST_SUITE_P(
     All, ConfigMistake,
     testing::Values(
         Case{"ProtectedPort5060", "gm", GM "  port_ps: 5060\n  unprotected_port: 5070",
-             "gmgated.yaml:4: gm.port_ps: 5060 is not allowed as a protected port (A5); choose 1024-65535 without 5060 and 5061"},
+             "gmgated.yaml:4: gm.port_ps: 5060 is not allowed as a protected port (A5); choose "
+             "1024-65535 without 5060 and 5061"},
         Case{"ProtectedRangeHolds5061", "gm", GM "  port_pc: 5061-5065",
-             "gmgated.yaml:4: gm.port_pc: 5061-5065 holds 5061, which is not allowed as a protected port (A5); choose 1024-65535 "
+             "gmgated.yaml:4: gm.port_pc: 5061-5065 holds 5061, which is not allowed as a "
+             "protected port (A5); choose 1024-65535 "
              "without 5060 and 5061"},
         Case{"UnknownKeyNear", "gm", GM "  port_sp: 6100",
              "gmgated.yaml:4: gm.port_sp: unknown key; did you mean port_ps?"},
-        Case{"UnknownKeyFar", "log", "  colour: red", "gmgated.yaml:2: log.colour: unknown key; log has level, time"},
+        Case{"UnknownKeyFar", "log", "  colour: red",
+             "gmgated.yaml:2: log.colour: unknown key; log has level, time"},
         Case{"DuplicateKey", "log", "  level: info\n  time: true\n  level: warn",
              "gmgated.yaml:4: log.level: this key stands already on line 2; keep one of them"},
         Case{"WrongTypeList", "gm", GM "  mtu: [1500]",
-             "gmgated.yaml:4: gm.mtu: this is a list; write a whole number from 1280 to 9000 octets"},
-        Case{"WrongTypeEmpty", "gateway", "  name:", "gmgated.yaml:2: gateway.name: this is empty; write a text"},
+             "gmgated.yaml:4: gm.mtu: this is a list; write a whole number from 1280 to 9000 "
+             "octets"},
+        Case{"WrongTypeEmpty", "gateway",
+             "  name:", "gmgated.yaml:2: gateway.name: this is empty; write a text"},
         Case{"WrongTypeText", "gm", GM "  mtu: large",
-             "gmgated.yaml:4: gm.mtu: 'large' is not a whole number; write a whole number from 1280 to 9000 octets"},
-        Case{"SectionIsValue", "log", "  info",
-             "gmgated.yaml:2: log: this is a value, not a section; put its keys below it, indented"},
-        Case{"NotBoolean", "log", "  time: perhaps", "gmgated.yaml:2: log.time: 'perhaps' is neither true nor false"},
+             "gmgated.yaml:4: gm.mtu: 'large' is not a whole number; write a whole number from "
+             "1280 to 9000 octets"},
+        Case{
+            "SectionIsValue", "log", "  info",
+            "gmgated.yaml:2: log: this is a value, not a section; put its keys below it, indented"},
+        Case{"NotBoolean", "log", "  time: perhaps",
+             "gmgated.yaml:2: log.time: 'perhaps' is neither true nor false"},
         Case{"OutOfRange", "gm", GM "  mtu: 100",
-             "gmgated.yaml:4: gm.mtu: 100 is out of range; write a whole number from 1280 to 9000 octets"},
+             "gmgated.yaml:4: gm.mtu: 100 is out of range; write a whole number from 1280 to 9000 "
+             "octets"},
         Case{"Negative", "limits", "  pending: -1",
-             "gmgated.yaml:2: limits.pending: '-1' is not a whole number; write a whole number from 1 to 2000000"},
+             "gmgated.yaml:2: limits.pending: '-1' is not a whole number; write a whole number "
+             "from 1 to 2000000"},
         Case{"TooManyDigits", "limits", "  pending: 99999999999999999999999999",
-             "gmgated.yaml:2: limits.pending: 99999999999999999999999999 is out of range; write a whole number from 1 to 2000000"},
+             "gmgated.yaml:2: limits.pending: 99999999999999999999999999 is out of range; write a "
+             "whole number from 1 to 2000000"},
         Case{"BadAddress", "gm", "  interface: eth1\n  addresses: [10.20.300.1/16]",
-             "gmgated.yaml:3: gm.addresses: '10.20.300.1/16' is not an address with its prefix length; write 10.20.255.1/16 or "
+             "gmgated.yaml:3: gm.addresses: '10.20.300.1/16' is not an address with its prefix "
+             "length; write 10.20.255.1/16 or "
              "fd00:20::1/64"},
         Case{"AddressWithoutLength", "gm", "  interface: eth1\n  addresses: 10.20.255.1",
-             "gmgated.yaml:3: gm.addresses: '10.20.255.1' is not an address with its prefix length; write 10.20.255.1/16 or "
+             "gmgated.yaml:3: gm.addresses: '10.20.255.1' is not an address with its prefix "
+             "length; write 10.20.255.1/16 or "
              "fd00:20::1/64"},
         Case{"MulticastAddress", "gm", "  interface: eth1\n  addresses: [224.0.0.1/4]",
-             "gmgated.yaml:3: gm.addresses: 224.0.0.1/4 cannot be the address of an interface; write a unicast address"},
+             "gmgated.yaml:3: gm.addresses: 224.0.0.1/4 cannot be the address of an interface; "
+             "write a unicast address"},
         Case{"TwoOfAFamily", "gm", "  interface: eth1\n  addresses: [10.0.0.1/8, 11.0.0.1/8]",
-             "gmgated.yaml:3: gm.addresses: 11.0.0.1/8 is the second IPv4 address; give one of a kind"},
+             "gmgated.yaml:3: gm.addresses: 11.0.0.1/8 is the second IPv4 address; give one of a "
+             "kind"},
         Case{"BadRoute", "gm", GM "  routes: [10.64.0.0/10]",
-             "gmgated.yaml:4: gm.routes: '10.64.0.0/10' is not a route; write \"10.20.0.0/16 via 10.21.0.2\" or \"default via "
+             "gmgated.yaml:4: gm.routes: '10.64.0.0/10' is not a route; write \"10.20.0.0/16 via "
+             "10.21.0.2\" or \"default via "
              "10.21.0.2\""},
         Case{"EmptyList", "gm", "  interface: eth1\n  addresses: []",
              "gmgated.yaml:3: gm.addresses: the list is empty; give at least one"},
         Case{"InterfaceName", "gm", "  interface: 'eth 1'\n  addresses: [10.0.0.1/8]",
-             "gmgated.yaml:2: gm.interface: 'eth 1' cannot be an interface's name; at most 15 characters, no blank, no '/'"},
+             "gmgated.yaml:2: gm.interface: 'eth 1' cannot be an interface's name; at most 15 "
+             "characters, no blank, no '/'"},
         Case{"TapIsInterface", "gm", GM "  tap: eth1",
-             "gmgated.yaml:4: gm.tap: 'eth1' is gm.interface already; gmgated makes this one itself, choose another name"},
+             "gmgated.yaml:4: gm.tap: 'eth1' is gm.interface already; gmgated makes this one "
+             "itself, choose another name"},
         Case{"RouteWithoutRouter", "gm", GM "  routes: [10.64.0.0/10]",
-             "gmgated.yaml:4: gm.routes: '10.64.0.0/10' is not a route; write \"10.20.0.0/16 via 10.21.0.2\" or \"default via "
+             "gmgated.yaml:4: gm.routes: '10.64.0.0/10' is not a route; write \"10.20.0.0/16 via "
+             "10.21.0.2\" or \"default via "
              "10.21.0.2\""},
         Case{"RouteOfTwoFamilies", "gm", GM "  routes: ['10.64.0.0/10 via fd00::1']",
-             "gmgated.yaml:4: gm.routes: '10.64.0.0/10 via fd00::1' is not a route; write \"10.20.0.0/16 via 10.21.0.2\" or "
+             "gmgated.yaml:4: gm.routes: '10.64.0.0/10 via fd00::1' is not a route; write "
+             "\"10.20.0.0/16 via 10.21.0.2\" or "
              "\"default via 10.21.0.2\""},
         Case{"RouteTwice", "gm", GM "  routes: [default via 10.20.0.1, 0.0.0.0/0 via 10.20.0.1]",
              "gmgated.yaml:4: gm.routes: 0.0.0.0/0 via 10.20.0.1 is there twice; write it once"},
         Case{"RangesOverlap", "gm", GM "  port_ps: 6100-6200\n  port_pc: 6200-6231",
-             "gmgated.yaml:5: gm.port_pc: port_ps 6100-6200 and port_pc 6200-6231 overlap; a port has one of the two uses, keep them "
+             "gmgated.yaml:5: gm.port_pc: port_ps 6100-6200 and port_pc 6200-6231 overlap; a port "
+             "has one of the two uses, keep them "
              "apart"},
         Case{"OverlapWithDefault", "gm", GM "  port_ps: 6200",
-             "gmgated.yaml:4: gm.port_ps: port_ps 6200 and port_pc 6200-6231 overlap; a port has one of the two uses, keep them "
+             "gmgated.yaml:4: gm.port_ps: port_ps 6200 and port_pc 6200-6231 overlap; a port has "
+             "one of the two uses, keep them "
              "apart"},
         Case{"UnprotectedOverlaps", "gm", GM "  unprotected_port: 6101",
-             "gmgated.yaml:4: gm.unprotected_port: port_ps 6100-6103 overlaps unprotected_port 6101; cleartext must have a port of "
+             "gmgated.yaml:4: gm.unprotected_port: port_ps 6100-6103 overlaps unprotected_port "
+             "6101; cleartext must have a port of "
              "its own (A6)"},
         Case{"RangeBackwards", "gm", GM "  port_ps: 6103-6100",
              "gmgated.yaml:4: gm.port_ps: 6103-6100 runs backwards; write 6100-6103"},
         Case{"NotAPort", "gm", GM "  port_ps: sips",
-             "gmgated.yaml:4: gm.port_ps: 'sips' is neither a port nor a range; write one such as 6100-6103"},
+             "gmgated.yaml:4: gm.port_ps: 'sips' is neither a port nor a range; write one such as "
+             "6100-6103"},
         Case{"PortTooLarge", "gm", GM "  port_ps: 6100-70000",
-             "gmgated.yaml:4: gm.port_ps: 6100-70000 is out of range; choose 1024-65535 without 5060 and 5061"},
+             "gmgated.yaml:4: gm.port_ps: 6100-70000 is out of range; choose 1024-65535 without "
+             "5060 and 5061"},
         Case{"OneClientPort", "gm", GM "  port_pc: 6200",
-             "gmgated.yaml:4: gm.port_pc: one port is not enough: port_pc changes at each re-registration (A5); give a range such as "
+             "gmgated.yaml:4: gm.port_pc: one port is not enough: port_pc changes at each "
+             "re-registration (A5); give a range such as "
              "6200-6231"},
         Case{"UnknownAlgorithm", "security", "  suites: [hmac-sha1-96/null]",
-             "gmgated.yaml:2: security.suites: unknown algorithm pair 'hmac-sha1-96/null'; did you mean hmac-sha-1-96/null? one of "
-             "null/aes-gcm, aes-gmac/null, hmac-sha-1-96/aes-cbc, hmac-sha-1-96/null, hmac-md5-96/aes-cbc, hmac-md5-96/null, "
+             "gmgated.yaml:2: security.suites: unknown algorithm pair 'hmac-sha1-96/null'; did you "
+             "mean hmac-sha-1-96/null? one of "
+             "null/aes-gcm, aes-gmac/null, hmac-sha-1-96/aes-cbc, hmac-sha-1-96/null, "
+             "hmac-md5-96/aes-cbc, hmac-md5-96/null, "
              "hmac-sha-1-96/des-ede3-cbc, hmac-md5-96/des-ede3-cbc"},
         Case{"SuiteTwice", "security", "  suites: [null/aes-gcm, NULL/AES-GCM]",
-             "gmgated.yaml:2: security.suites: null/aes-gcm stands there twice; the order is the preference, keep one"},
+             "gmgated.yaml:2: security.suites: null/aes-gcm stands there twice; the order is the "
+             "preference, keep one"},
         Case{"BadChoice", "security", "  missing_ealg: refuze",
-             "gmgated.yaml:2: security.missing_ealg: 'refuze' is not one of assume_null, refuse; did you mean refuse?"},
+             "gmgated.yaml:2: security.missing_ealg: 'refuze' is not one of assume_null, refuse; "
+             "did you mean refuse?"},
         Case{"UnknownBackend", "dpdk", "  workers: 1\nbackend: kernel",
              "gmgated.yaml:3: backend: 'kernel' is not one of dpdk"},
         Case{"DurationWithoutUnit", "timers", "  reg_await_auth: 240",
-             "gmgated.yaml:2: timers.reg_await_auth: '240' is not a duration; write a number with its unit: 500ms, 240s, 2m or 1h"},
-        Case{"DurationRange", "timers", "  t1: 1h", "gmgated.yaml:2: timers.t1: 1h is out of range; write 50ms to 10s"},
+             "gmgated.yaml:2: timers.reg_await_auth: '240' is not a duration; write a number with "
+             "its unit: 500ms, 240s, 2m or 1h"},
+        Case{"DurationRange", "timers", "  t1: 1h",
+             "gmgated.yaml:2: timers.t1: 1h is out of range; write 50ms to 10s"},
         Case{"DurationOfT1Elsewhere", "timers", "  reg_await_auth: 64*T1",
-             "gmgated.yaml:2: timers.reg_await_auth: '64*T1' is not a duration; write a number with its unit: 500ms, 240s, 2m or 1h"},
+             "gmgated.yaml:2: timers.reg_await_auth: '64*T1' is not a duration; write a number "
+             "with its unit: 500ms, 240s, 2m or 1h"},
         Case{"BadRate", "limits", "  register_rate_total: fast",
-             "gmgated.yaml:2: limits.register_rate_total: 'fast' is not a rate; write a number a second from 0.1 to 10000000, such as "
+             "gmgated.yaml:2: limits.register_rate_total: 'fast' is not a rate; write a number a "
+             "second from 0.1 to 10000000, such as "
              "5 or 0.5/s"},
         Case{"ReplayWindow", "dpdk", "  replay_window: 100",
              "gmgated.yaml:2: dpdk.replay_window: 100 is not a multiple of 64; write 128"},
         Case{"TooManyPhones", "limits", "  registrations: 200000",
-             "gmgated.yaml:2: limits.registrations: 200000 phones do not fit into dpdk.max_sets 131072; each needs one set, and a "
+             "gmgated.yaml:2: limits.registrations: 200000 phones do not fit into dpdk.max_sets "
+             "131072; each needs one set, and a "
              "second one while it re-registers"},
         Case{"NextHopIsOurs", "core", CORE "  next_hop: 10.30.0.1:5060",
-             "gmgated.yaml:3: core.next_hop: 10.30.0.1:5060 is our own address (core.listen); requests would run in a circle, write "
+             "gmgated.yaml:3: core.next_hop: 10.30.0.1:5060 is our own address (core.listen); "
+             "requests would run in a circle, write "
              "the home network's"},
         Case{"NextHopFamily", "core", CORE "  next_hop: '[fd00::2]:5060'",
-             "gmgated.yaml:3: core.next_hop: [fd00::2]:5060 is IPv6, but core.listen has no address of that kind; add one there"},
+             "gmgated.yaml:3: core.next_hop: [fd00::2]:5060 is IPv6, but core.listen has no "
+             "address of that kind; add one there"},
         Case{"NextHopName", "core", CORE "  next_hop: scscf.example",
-             "gmgated.yaml:3: core.next_hop: 'scscf.example' is not an address with a port; write 10.30.0.2:5060 or [fd00:30::2]:5060"},
+             "gmgated.yaml:3: core.next_hop: 'scscf.example' is not an address with a port; write "
+             "10.30.0.2:5060 or [fd00:30::2]:5060"},
         Case{"CoreOnGmPort", "core", "  listen: 10.20.255.1:5060\n  next_hop: 10.30.0.2",
-             "gmgated.yaml:2: core.listen: 10.20.255.1:5060 is a port of the Gm side already (gm.addresses with its ports); choose "
+             "gmgated.yaml:2: core.listen: 10.20.255.1:5060 is a port of the Gm side already "
+             "(gm.addresses with its ports); choose "
              "another"},
         Case{"BadHost", "gateway", "  name: pcscf_1.example",
-             "gmgated.yaml:2: gateway.name: 'pcscf_1.example' is neither a host name nor an address; write one such as "
+             "gmgated.yaml:2: gateway.name: 'pcscf_1.example' is neither a host name nor an "
+             "address; write one such as "
              "pcscf.visited.example"},
         Case{"SocketRelative", "ops", "  socket: gmgated.sock",
-             "gmgated.yaml:2: ops.socket: 'gmgated.sock' is not a whole path; write one such as /run/gmgate/gmgated.sock"},
+             "gmgated.yaml:2: ops.socket: 'gmgated.sock' is not a whole path; write one such as "
+             "/run/gmgate/gmgated.sock"},
         Case{"BadMetrics", "ops", "  metrics: everywhere",
-             "gmgated.yaml:2: ops.metrics: 'everywhere' is not an address with a port; write 127.0.0.1:9464, or off"},
+             "gmgated.yaml:2: ops.metrics: 'everywhere' is not an address with a port; write "
+             "127.0.0.1:9464, or off"},
         Case{"MissingName", "gateway", "  visited_network: visited.example",
-             "gmgated.yaml:1: gateway.name: missing; write the host of our SIP URIs, such as pcscf.visited.example"},
+             "gmgated.yaml:1: gateway.name: missing; write the host of our SIP URIs, such as "
+             "pcscf.visited.example"},
         Case{"MissingInterface", "gm", "  addresses: [10.20.255.1/16]",
-             "gmgated.yaml:1: gm.interface: missing; name the network interface the phones are behind, as 'ip link' shows it"},
+             "gmgated.yaml:1: gm.interface: missing; name the network interface the phones are "
+             "behind, as 'ip link' shows it"},
         Case{"MissingNextHop", "core", "  listen: [10.30.0.1:5060]",
-             "gmgated.yaml:1: core.next_hop: missing; give the address of the I-CSCF or S-CSCF, such as 10.30.0.2:5060"},
+             "gmgated.yaml:1: core.next_hop: missing; give the address of the I-CSCF or S-CSCF, "
+             "such as 10.30.0.2:5060"},
         Case{"Alias", "log", "  level: &a info\n  time: *a",
              "gmgated.yaml:2: anchors (&name) are not used here; remove it"},
-        Case{"Tab", "log", "\tlevel: info", "gmgated.yaml:2: a tab indents this line; YAML wants blanks"}),
+        Case{"Tab", "log", "\tlevel: info",
+             "gmgated.yaml:2: a tab indents this line; YAML wants blanks"}),
     [](const testing::TestParamInfo<Case>& one) { return one.param.name; });
 
 TEST(ConfigMistakes, AllAreReportedInOneRunInTheirOrder) {
     const std::vector<std::string> found = mistakes(
-        "gateway:\n  nmae: a\ngm:\n  interface: eth1\n  addresses: [nowhere]\n  port_ps: 5060-5061\nlog:\n  level: loud\n");
+        "gateway:\n  nmae: a\ngm:\n  interface: eth1\n  addresses: [nowhere]\n  port_ps: "
+        "5060-5061\nlog:\n  level: loud\n");
     ASSERT_EQ(found.size(), 8U);
     EXPECT_THAT(found[0], StartsWith("gmgated.yaml:1: gateway.name: missing"));
-    EXPECT_THAT(found[1], StartsWith("gmgated.yaml:2: gateway.nmae: unknown key; did you mean name?"));
+    EXPECT_THAT(found[1],
+                StartsWith("gmgated.yaml:2: gateway.nmae: unknown key; did you mean name?"));
     EXPECT_THAT(found[2], StartsWith("gmgated.yaml:5: gm.addresses: 'nowhere'"));
     EXPECT_THAT(found[3], StartsWith("gmgated.yaml:6: gm.port_ps: 5060-5061 holds 5060"));
-    EXPECT_THAT(found[4], StartsWith("gmgated.yaml:6: gm.port_ps: port_ps 5060-5061 overlaps unprotected_port 5060"));
+    EXPECT_THAT(
+        found[4],
+        StartsWith("gmgated.yaml:6: gm.port_ps: port_ps 5060-5061 overlaps unprotected_port 5060"));
     EXPECT_THAT(found[5], StartsWith("gmgated.yaml:8: log.level: 'loud'"));
     // A section that is not there has no line.
     EXPECT_THAT(found[6], StartsWith("gmgated.yaml: core.listen: missing"));
@@ -202,7 +253,8 @@ TEST(ConfigMistakes, AllAreReportedInOneRunInTheirOrder) {
 }
 
 TEST(ConfigMistakes, DuplicateSection) {
-    const std::vector<std::string> found = mistakes(with("log", "  level: info\nlog:\n  level: warn"));
+    const std::vector<std::string> found =
+        mistakes(with("log", "  level: info\nlog:\n  level: warn"));
     ASSERT_FALSE(found.empty());
     EXPECT_EQ(found[0], "gmgated.yaml:3: log: this key stands already on line 1; keep one of them");
 }
@@ -224,11 +276,13 @@ TEST(ConfigMistakes, EmptyFileSaysWhatIsMissing) {
 }
 
 TEST(ConfigMistakes, ListInPlaceOfSections) {
-    EXPECT_EQ(mistakes("- a\n- b\n")[0], "gmgated.yaml:1: the file holds a list, not sections; begin with 'gateway:'");
+    EXPECT_EQ(mistakes("- a\n- b\n")[0],
+              "gmgated.yaml:1: the file holds a list, not sections; begin with 'gateway:'");
 }
 
 TEST(ConfigMistakes, SecondDocument) {
-    EXPECT_THAT(mistakes(with("log", "  level: info") + "---\na: b\n").at(0), HasSubstr("a second document"));
+    EXPECT_THAT(mistakes(with("log", "  level: info") + "---\na: b\n").at(0),
+                HasSubstr("a second document"));
 }
 
 TEST(ConfigMistakes, TooLarge) {
@@ -252,9 +306,11 @@ TEST(ConfigMistakes, AliasBomb) {
     std::string text = "a0: &a0 [x]\n";
     for (int i = 1; i < 30; ++i) {
         const std::string p = std::to_string(i - 1);
-        text += "a" + std::to_string(i) + ": &a" + std::to_string(i) + " [*a" + p + ", *a" + p + "]\n";
+        text +=
+            "a" + std::to_string(i) + ": &a" + std::to_string(i) + " [*a" + p + ", *a" + p + "]\n";
     }
-    EXPECT_THAT(mistakes(text), ElementsAre("gmgated.yaml:1: anchors (&name) are not used here; remove it"));
+    EXPECT_THAT(mistakes(text),
+                ElementsAre("gmgated.yaml:1: anchors (&name) are not used here; remove it"));
 }
 
 TEST(ConfigMistakes, BinaryFile) {
@@ -289,8 +345,11 @@ TEST_F(ConfigFile, Missing) {
     const Result<Config> c = load(dir_ + "/none.yaml");
     ASSERT_FALSE(c.has_value());
     EXPECT_EQ(c.error().kind, ErrorKind::io);
-    EXPECT_EQ(c.error().text, dir_ + "/none.yaml: cannot be read: No such file or directory; give the path of the file; "
-                                     "config/gmgated.yaml is an example");
+    EXPECT_EQ(
+        c.error().text,
+        dir_ +
+            "/none.yaml: cannot be read: No such file or directory; give the path of the file; "
+            "config/gmgated.yaml is an example");
 }
 
 TEST_F(ConfigFile, IsADirectory) {
@@ -339,27 +398,33 @@ class ConfigEnvironment : public ConfigFile {
 };
 
 TEST_F(ConfigEnvironment, AllThere) {
-    EXPECT_THAT(check_environment(config_of(with("dpdk", "  hugepages: true")), good()), testing::IsEmpty());
+    EXPECT_THAT(check_environment(config_of(with("dpdk", "  hugepages: true")), good()),
+                testing::IsEmpty());
 }
 
 TEST_F(ConfigEnvironment, InterfaceAbsent) {
-    EXPECT_THAT(check_environment(config_of(with("gm", "  interface: eth9\n  addresses: [10.0.0.1/8]")), good()),
-                ElementsAre("gmgated.yaml:2: gm.interface: this machine has no interface 'eth9'; it has eth1, lo"));
+    EXPECT_THAT(
+        check_environment(config_of(with("gm", "  interface: eth9\n  addresses: [10.0.0.1/8]")),
+                          good()),
+        ElementsAre(
+            "gmgated.yaml:2: gm.interface: this machine has no interface 'eth9'; it has eth1, lo"));
 }
 
 TEST_F(ConfigEnvironment, DeviceNeedsNoInterface) {
-    EXPECT_THAT(check_environment(config_of("gateway: {name: a}\ngm: {addresses: [10.0.0.1/8]}\n"
-                                            "core: {listen: [10.30.0.1:5060], next_hop: 10.30.0.2:5060}\n"
-                                            "dpdk: {device: '0000:3b:00.0'}\n"),
-                                  good()),
-                testing::IsEmpty());
+    EXPECT_THAT(
+        check_environment(config_of("gateway: {name: a}\ngm: {addresses: [10.0.0.1/8]}\n"
+                                    "core: {listen: [10.30.0.1:5060], next_hop: 10.30.0.2:5060}\n"
+                                    "dpdk: {device: '0000:3b:00.0'}\n"),
+                          good()),
+        testing::IsEmpty());
 }
 
 TEST_F(ConfigEnvironment, NoPermission) {
     Environment e = good();
     e.net_admin = e.net_raw = e.bpf = false;
     EXPECT_THAT(check_environment(config_of(with("dpdk", "  workers: 1\nbackend: dpdk")), e),
-                ElementsAre("gmgated.yaml:3: backend: no permission for the packet layer: CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF missing; "
+                ElementsAre("gmgated.yaml:3: backend: no permission for the packet layer: "
+                            "CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF missing; "
                             "run gmgated as root or by its systemd unit"));
 }
 
@@ -367,13 +432,15 @@ TEST_F(ConfigEnvironment, NoHugePages) {
     Environment e = good();
     e.free_huge_pages = 0;
     EXPECT_THAT(check_environment(config_of(with("dpdk", "  hugepages: true")), e),
-                ElementsAre("gmgated.yaml:2: dpdk.hugepages: no huge pages are free; reserve some (sysctl vm.nr_hugepages=256) or write "
+                ElementsAre("gmgated.yaml:2: dpdk.hugepages: no huge pages are free; reserve some "
+                            "(sysctl vm.nr_hugepages=256) or write "
                             "false"));
 }
 
 TEST_F(ConfigEnvironment, UnknownGroup) {
     EXPECT_THAT(check_environment(config_of(with("ops", "  group: no-such-group")), good()),
-                ElementsAre("gmgated.yaml:2: ops.group: this machine has no group 'no-such-group'; create it (groupadd --system "
+                ElementsAre("gmgated.yaml:2: ops.group: this machine has no group 'no-such-group'; "
+                            "create it (groupadd --system "
                             "no-such-group) or leave the key out"));
 }
 
@@ -381,7 +448,8 @@ TEST_F(ConfigEnvironment, OfThisProcessIsReadable) {
     // Whatever the rights of the test are, the loopback interface is there.
     Config c = config_of(with("log", "  level: info"));
     c.gm.interface = "lo";
-    for (const std::string& line : check_environment(c)) EXPECT_THAT(line, Not(HasSubstr("gm.interface")));
+    for (const std::string& line : check_environment(c))
+        EXPECT_THAT(line, Not(HasSubstr("gm.interface")));
 }
 
 }  // namespace

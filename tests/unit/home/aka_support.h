@@ -1,6 +1,6 @@
 #pragma once
-// The UE's side of AKA for the tests: AUTN checked, AUTS made, Digest answered. Uses the Milenage under test, whose numbers
-// milenage_test.cpp checks against the published ones.
+// The UE's side of AKA for the tests: AUTN checked, AUTS made, Digest answered. Uses the Milenage
+// under test, whose numbers milenage_test.cpp checks against the published ones.
 
 #include <gtest/gtest.h>
 

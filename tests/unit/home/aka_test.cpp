@@ -28,7 +28,8 @@ TEST_F(Aka, VectorOfThePublishedNumbers) {
     EXPECT_EQ(to_hex(v.xres.reveal()), "a54211d5e3ba50bf");
     EXPECT_EQ(to_hex(v.ck.reveal()), "b40ba9a3c58b2a05bbf0d987b21bf8cb");
     EXPECT_EQ(to_hex(v.ik.reveal()), "f769bcd751044604127672711c6d3441");
-    EXPECT_EQ(make_nonce(v), to_base64(*from_hex(std::string(rand_hex) + "55f328b43577b9b94a9ffac354dfafb3")));
+    EXPECT_EQ(make_nonce(v),
+              to_base64(*from_hex(std::string(rand_hex) + "55f328b43577b9b94a9ffac354dfafb3")));
     EXPECT_EQ(make_nonce(v).size(), 44U);
 }
 
@@ -62,7 +63,8 @@ TEST_F(Aka, AutsGivesSqnMs) {
 }
 
 TEST_F(Aka, AutsOfPublishedNumbers) {
-    // Set 1 of TS 35.208 gives AK* = 451e8beca43b. AUTS for SQN_MS = 0: AK* itself, and f1* over AMF 0000.
+    // Set 1 of TS 35.208 gives AK* = 451e8beca43b. AUTS for SQN_MS = 0: AK* itself, and f1* over
+    // AMF 0000.
     auto auts = test::make_auts(milenage, rand, Sqn(0));
     EXPECT_EQ(to_hex(std::span(auts).first(6)), "451e8beca43b");
 }

@@ -31,7 +31,8 @@ struct ControlSocketTest : testing::Test {
     }
     SystemClock clock;
     EventLoop loop{clock};
-    std::filesystem::path folder = std::filesystem::path(testing::TempDir()) / ("gmhome_ctl_" + std::to_string(::getpid()));
+    std::filesystem::path folder =
+        std::filesystem::path(testing::TempDir()) / ("gmhome_ctl_" + std::to_string(::getpid()));
     std::string path = folder / "sock";
 };
 
@@ -44,13 +45,14 @@ TEST_F(ControlSocketTest, AnswersNowAndLater) {
         }
     });
     ASSERT_TRUE(door) << door.error().text;
-    struct stat info {};
+    struct stat info{};
     ASSERT_EQ(::stat(path.c_str(), &info), 0);
     EXPECT_EQ(info.st_mode & 0777U, 0600U);
     with_client([&] {
         EXPECT_EQ(control_command(path, "hello there").value_or("?"), "you said hello there\n");
         EXPECT_EQ(control_command(path, "later").value_or("?"), "and then\n");
-        EXPECT_EQ(control_command(path, std::string(9000, 'x')).value_or("?").substr(0, 6), "error:");
+        EXPECT_EQ(control_command(path, std::string(9000, 'x')).value_or("?").substr(0, 6),
+                  "error:");
     });
     door->reset();
     EXPECT_FALSE(std::filesystem::exists(path));
@@ -61,9 +63,11 @@ TEST_F(ControlSocketTest, AnswersNowAndLater) {
 
 TEST_F(ControlSocketTest, LargeAnswersArriveWhole) {
     const std::string large(3'000'000, 'y');
-    auto door = ControlSocket::open(loop, path, [&](std::string_view, CommandReply reply) { reply(large); });
+    auto door = ControlSocket::open(loop, path,
+                                    [&](std::string_view, CommandReply reply) { reply(large); });
     ASSERT_TRUE(door);
-    with_client([&] { EXPECT_EQ(control_command(path, "x").value_or("?").size(), large.size() + 1); });
+    with_client(
+        [&] { EXPECT_EQ(control_command(path, "x").value_or("?").size(), large.size() + 1); });
 }
 
 TEST_F(ControlSocketTest, ALateReplyMayOutliveTheSocket) {

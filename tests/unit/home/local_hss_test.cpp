@@ -43,10 +43,11 @@ struct LocalHssTest : testing::Test {
     CxResult vectors(std::string_view impi, std::string_view impu, unsigned count = 1,
                      const Resynchronisation* resync = nullptr) {
         auto out = CxResult::unreachable;
-        hss.av_request({impi, impu, scscf, count, resync}, [&](CxResult r, std::vector<AuthVector> v) {
-            out = r;
-            got = std::move(v);
-        });
+        hss.av_request({impi, impu, scscf, count, resync},
+                       [&](CxResult r, std::vector<AuthVector> v) {
+                           out = r;
+                           got = std::move(v);
+                       });
         return out;
     }
     CxResult put(std::string_view impi, std::string_view impu, ServerAssignment a) {
@@ -82,8 +83,10 @@ TEST_F(LocalHssTest, KnowsWhoIsWho) {
     EXPECT_EQ(query(generated_impi, "sip:001010000000008@ims.mnc001.mcc001.3gppnetwork.org"),
               CxResult::identities_dont_match);
     // One beyond the range, a digit too many, another domain.
-    EXPECT_EQ(query("001010000000101@ims.mnc001.mcc001.3gppnetwork.org", generated_impu), CxResult::user_unknown);
-    EXPECT_EQ(query("0001010000000007@ims.mnc001.mcc001.3gppnetwork.org", generated_impu), CxResult::user_unknown);
+    EXPECT_EQ(query("001010000000101@ims.mnc001.mcc001.3gppnetwork.org", generated_impu),
+              CxResult::user_unknown);
+    EXPECT_EQ(query("0001010000000007@ims.mnc001.mcc001.3gppnetwork.org", generated_impu),
+              CxResult::user_unknown);
     EXPECT_EQ(query("001010000000007@elsewhere", generated_impu), CxResult::user_unknown);
     EXPECT_EQ(query("", generated_impu), CxResult::success);
     EXPECT_EQ(query("", ""), CxResult::user_unknown);
@@ -95,8 +98,10 @@ TEST_F(LocalHssTest, BarredMayNotRegister) {
     s.impus = {"sip:mallory@home.example"};
     s.barred = true;
     ASSERT_TRUE(hss.add(std::move(s)));
-    EXPECT_EQ(query("mallory@home.example", "sip:mallory@home.example"), CxResult::authorization_rejected);
-    EXPECT_EQ(vectors("mallory@home.example", "sip:mallory@home.example"), CxResult::authorization_rejected);
+    EXPECT_EQ(query("mallory@home.example", "sip:mallory@home.example"),
+              CxResult::authorization_rejected);
+    EXPECT_EQ(vectors("mallory@home.example", "sip:mallory@home.example"),
+              CxResult::authorization_rejected);
     EXPECT_TRUE(got.empty());
 }
 
@@ -133,7 +138,8 @@ TEST_F(LocalHssTest, GeneratedVectorsUseTheDerivedKeys) {
     const auto& v = got.front();
     const auto sqn = test::sqn_of(usim, v.rand, v.autn);
     EXPECT_EQ(sqn.seq(), 1U);
-    EXPECT_EQ(to_hex(usim.f1(v.rand, sqn.octets(), Amf{}).mac_a), to_hex(std::span(v.autn).subspan(8)));
+    EXPECT_EQ(to_hex(usim.f1(v.rand, sqn.octets(), Amf{}).mac_a),
+              to_hex(std::span(v.autn).subspan(8)));
 }
 
 TEST_F(LocalHssTest, ResynchronisationTakesTheUsimsNumber) {
@@ -211,8 +217,10 @@ TEST_F(LocalHssTest, FlagsAndServerName) {
     EXPECT_EQ(flag(), Flag::authentication_pending);
     EXPECT_EQ(hss.view(generated_impi)->server_name, scscf);
 
-    EXPECT_EQ(put(generated_impi, generated_impu, ServerAssignment::re_registration), CxResult::identity_not_registered);
-    EXPECT_EQ(put(generated_impi, generated_impu, ServerAssignment::registration), CxResult::success);
+    EXPECT_EQ(put(generated_impi, generated_impu, ServerAssignment::re_registration),
+              CxResult::identity_not_registered);
+    EXPECT_EQ(put(generated_impi, generated_impu, ServerAssignment::registration),
+              CxResult::success);
     EXPECT_EQ(flag(), Flag::registered);
     ASSERT_EQ(query(generated_impi, generated_impu), CxResult::success);
     EXPECT_TRUE(status.registered);
@@ -220,13 +228,15 @@ TEST_F(LocalHssTest, FlagsAndServerName) {
     // Another challenge leaves a registered user registered.
     ASSERT_EQ(vectors(generated_impi, generated_impu), CxResult::success);
     EXPECT_EQ(flag(), Flag::registered);
-    EXPECT_EQ(put(generated_impi, generated_impu, ServerAssignment::re_registration), CxResult::success);
+    EXPECT_EQ(put(generated_impi, generated_impu, ServerAssignment::re_registration),
+              CxResult::success);
 
     for (const auto ending :
          {ServerAssignment::user_deregistration, ServerAssignment::timeout_deregistration,
           ServerAssignment::administrative_deregistration, ServerAssignment::authentication_failure,
           ServerAssignment::authentication_timeout}) {
-        ASSERT_EQ(put(generated_impi, generated_impu, ServerAssignment::registration), CxResult::success);
+        ASSERT_EQ(put(generated_impi, generated_impu, ServerAssignment::registration),
+                  CxResult::success);
         ASSERT_EQ(put(generated_impi, generated_impu, ending), CxResult::success);
         EXPECT_EQ(flag(), Flag::not_registered) << name(ending);
         EXPECT_TRUE(hss.view(generated_impi)->server_name.empty()) << name(ending);
@@ -238,7 +248,8 @@ TEST_F(LocalHssTest, PullGivesTheImplicitSet) {
     ASSERT_EQ(pull(listed_impi, listed_impu), CxResult::success);
     EXPECT_EQ(profile.implicit_set, (std::vector<std::string>{listed_impu, "tel:+4930123"}));
     ASSERT_EQ(pull("", "tel:+001010000000007"), CxResult::success);
-    EXPECT_EQ(profile.implicit_set, (std::vector<std::string>{generated_impu, "tel:+001010000000007"}));
+    EXPECT_EQ(profile.implicit_set,
+              (std::vector<std::string>{generated_impu, "tel:+001010000000007"}));
     EXPECT_EQ(pull("", "sip:nobody@home.example"), CxResult::user_unknown);
 }
 
@@ -270,12 +281,16 @@ TEST_F(LocalHssTest, AnIdentityBelongsToOneSubscriber) {
 TEST_F(LocalHssTest, CxLogCountsAndPassesOn) {
     CxLog cx(hss, log::Level::debug);
     unsigned answers = 0;
-    cx.query(listed_impi, listed_impu, [&](CxResult r, const UserStatus&) { answers += r == CxResult::success; });
-    cx.query("nobody", "", [&](CxResult r, const UserStatus&) { answers += r == CxResult::user_unknown; });
+    cx.query(listed_impi, listed_impu,
+             [&](CxResult r, const UserStatus&) { answers += r == CxResult::success; });
+    cx.query("nobody", "",
+             [&](CxResult r, const UserStatus&) { answers += r == CxResult::user_unknown; });
     cx.av_request({listed_impi, listed_impu, scscf, 2, nullptr},
                   [&](CxResult, std::vector<AuthVector> v) { answers += v.size() == 2; });
-    cx.put({listed_impi, listed_impu, scscf, ServerAssignment::authentication_timeout}, [&](CxResult) { ++answers; });
-    cx.pull("", listed_impu, [&](CxResult, const Profile& p) { answers += p.implicit_set.size() == 2; });
+    cx.put({listed_impi, listed_impu, scscf, ServerAssignment::authentication_timeout},
+           [&](CxResult) { ++answers; });
+    cx.pull("", listed_impu,
+            [&](CxResult, const Profile& p) { answers += p.implicit_set.size() == 2; });
     EXPECT_EQ(answers, 5U);
     const auto& c = cx.counters();
     const auto at = [](const auto& a, auto e) { return a[static_cast<std::size_t>(e)]; };

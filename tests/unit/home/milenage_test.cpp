@@ -15,7 +15,9 @@ std::string hex(const Range& r) {
     return to_hex(std::span<const std::uint8_t>(r.data(), r.size()));
 }
 
-std::string lower(const nlohmann::json& set, const char* name) { return to_lower(set.at(name).get<std::string>()); }
+std::string lower(const nlohmann::json& set, const char* name) {
+    return to_lower(set.at(name).get<std::string>());
+}
 
 // Every number a set holds is checked; returns how many.
 std::size_t check_set(const nlohmann::json& set) {

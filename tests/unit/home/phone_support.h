@@ -1,5 +1,6 @@
 #pragma once
-// A phone and its P-CSCF in one, as the registrar sees them: REGISTERs with Path and integrity-protected, and a USIM.
+// A phone and its P-CSCF in one, as the registrar sees them: REGISTERs with Path and
+// integrity-protected, and a USIM.
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
@@ -24,7 +25,9 @@ struct Reply {
     Reply(const Reply&) = delete;
     Reply& operator=(const Reply&) = delete;
     [[nodiscard]] int status() const { return message.status_code(); }
-    [[nodiscard]] std::string header(sip::HeaderId id) const { return std::string(message.value(id).value_or("")); }
+    [[nodiscard]] std::string header(sip::HeaderId id) const {
+        return std::string(message.value(id).value_or(""));
+    }
     std::string bytes;
     sip::Message message;
 };
@@ -43,20 +46,23 @@ struct Register {
     [[nodiscard]] std::string text() const {
         std::string auth;
         if (!impi.empty()) {
-            auth = fmt::format("Authorization: Digest username=\"{}\",realm=\"{}\",uri=\"sip:{}\",nonce=\"{}\"", impi, realm, realm,
-                               nonce);
+            auth = fmt::format(
+                "Authorization: Digest username=\"{}\",realm=\"{}\",uri=\"sip:{}\",nonce=\"{}\"",
+                impi, realm, realm, nonce);
             if (with_response) auth += fmt::format(",response=\"{}\"", response);
             if (!auts.empty()) auth += fmt::format(",auts=\"{}\"", auts);
             if (!integrity.empty()) auth += fmt::format(",integrity-protected=\"{}\"", integrity);
             auth += extra_auth + "\r\n";
         }
-        return fmt::format("REGISTER sip:{} SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.1:5070;branch={}\r\n"
-                           "Via: SIP/2.0/UDP 10.0.0.1:5061;branch=z9hG4bKue\r\nMax-Forwards: 69\r\nFrom: <{}>;tag=f\r\n"
-                           "To: <{}>\r\nCall-ID: {}\r\nCSeq: {} REGISTER\r\n{}{}{}{}{}Content-Length: 0\r\n\r\n",
-                           realm, branch, impu, impu, call_id, cseq,
-                           contact.empty() ? std::string{} : "Contact: " + contact + "\r\n",
-                           expires ? fmt::format("Expires: {}\r\n", *expires) : std::string{},
-                           path.empty() ? std::string{} : "Require: path\r\nPath: " + path + "\r\n", auth, extra);
+        return fmt::format(
+            "REGISTER sip:{} SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.1:5070;branch={}\r\n"
+            "Via: SIP/2.0/UDP 10.0.0.1:5061;branch=z9hG4bKue\r\nMax-Forwards: 69\r\nFrom: "
+            "<{}>;tag=f\r\n"
+            "To: <{}>\r\nCall-ID: {}\r\nCSeq: {} REGISTER\r\n{}{}{}{}{}Content-Length: 0\r\n\r\n",
+            realm, branch, impu, impu, call_id, cseq,
+            contact.empty() ? std::string{} : "Contact: " + contact + "\r\n",
+            expires ? fmt::format("Expires: {}\r\n", *expires) : std::string{},
+            path.empty() ? std::string{} : "Require: path\r\nPath: " + path + "\r\n", auth, extra);
     }
 };
 
@@ -90,7 +96,14 @@ class Phone {
         r.integrity = "yes";
         r.nonce = nonce;
         const std::string uri = std::string("sip:") + realm;
-        DigestAnswer a{.username = impi, .realm = realm, .nonce = nonce, .uri = uri, .response = {}, .qop = qop, .nc = {}, .cnonce = {}};
+        DigestAnswer a{.username = impi,
+                       .realm = realm,
+                       .nonce = nonce,
+                       .uri = uri,
+                       .response = {},
+                       .qop = qop,
+                       .nc = {},
+                       .cnonce = {}};
         if (!qop.empty()) {
             a.nc = "00000001";
             a.cnonce = "0a4f113b";

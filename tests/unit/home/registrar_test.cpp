@@ -31,14 +31,16 @@ class SwitchHss final : public Hss {
     }
     void av_request(const AvRequest& r, AvAnswer answer) override {
         run([this, i = std::string(r.impi), u = std::string(r.impu), s = std::string(r.server_name),
-             resync = r.resynchronisation != nullptr ? std::optional(*r.resynchronisation) : std::nullopt,
+             resync = r.resynchronisation != nullptr ? std::optional(*r.resynchronisation)
+                                                     : std::nullopt,
              a = std::move(answer)]() mutable {
             if (fail_vectors) return a(*fail_vectors, {});
             hss_.av_request({i, u, s, 1, resync ? &*resync : nullptr}, std::move(a));
         });
     }
     void put(const PutRequest& r, PutAnswer answer) override {
-        run([this, i = std::string(r.impi), u = std::string(r.impu), s = std::string(r.server_name), t = r.assignment,
+        run([this, i = std::string(r.impi), u = std::string(r.impu), s = std::string(r.server_name),
+             t = r.assignment,
              a = std::move(answer)]() mutable { hss_.put({i, u, s, t}, std::move(a)); });
     }
     void pull(std::string_view impi, std::string_view impu, PullAnswer answer) override {
@@ -79,9 +81,12 @@ struct RegistrarTest : testing::Test {
     }
     explicit RegistrarTest(RegistrarConfig config = default_config())
         : registrar(std::make_unique<Registrar>(std::move(config), cx, wheel, random)) {
-        EXPECT_TRUE(local.add(*SubscriberRule::parse("100:001010000000001", test::seed, test::realm)));
+        EXPECT_TRUE(
+            local.add(*SubscriberRule::parse("100:001010000000001", test::seed, test::realm)));
     }
-    void configure(RegistrarConfig config) { registrar = std::make_unique<Registrar>(std::move(config), cx, wheel, random); }
+    void configure(RegistrarConfig config) {
+        registrar = std::make_unique<Registrar>(std::move(config), cx, wheel, random);
+    }
 
     // The answer, or null if there is none yet.
     std::unique_ptr<Reply> send(const Register& r) { return send(r.text()); }
@@ -107,7 +112,9 @@ struct RegistrarTest : testing::Test {
         EXPECT_EQ(done->status(), 200) << done->bytes;
         return done;
     }
-    std::uint64_t puts(ServerAssignment a) const { return cx.counters().put_by_assignment[static_cast<std::size_t>(a)]; }
+    std::uint64_t puts(ServerAssignment a) const {
+        return cx.counters().put_by_assignment[static_cast<std::size_t>(a)];
+    }
     Flag flag(const Phone& p) const { return local.view(p.impi)->flag; }
     const RegistrarCounters& counters() const { return registrar->counters(); }
 
@@ -122,7 +129,8 @@ struct RegistrarTest : testing::Test {
     Phone phone;
 };
 
-// ---- the good case -----------------------------------------------------------------------------------------------------
+// ---- the good case
+// -----------------------------------------------------------------------------------------------------
 
 TEST_F(RegistrarTest, ChallengeCarriesNonceAndKeysForThePcscf) {
     const auto reply = send(phone.initial());
@@ -149,7 +157,8 @@ TEST_F(RegistrarTest, RightResponseRegisters) {
     EXPECT_EQ(reply->header(HeaderId::contact),
               "<" + phone.contact_uri + ">;+sip.instance=\"<urn:gsma:imei:1>\";expires=3600");
     EXPECT_EQ(reply->header(HeaderId::service_route), "<sip:orig@192.0.2.9:5060;lr>");
-    EXPECT_EQ(reply->header(HeaderId::p_associated_uri), "<" + phone.impu + ">, <" + phone.tel + ">");
+    EXPECT_EQ(reply->header(HeaderId::p_associated_uri),
+              "<" + phone.impu + ">, <" + phone.tel + ">");
     EXPECT_EQ(reply->header(HeaderId::path), "<sip:token@192.0.2.1:5070;lr>");
     EXPECT_FALSE(reply->message.has(HeaderId::p_charging_function_addresses));
     EXPECT_THAT(reply->bytes, Not(HasSubstr("ck=")));
@@ -158,7 +167,8 @@ TEST_F(RegistrarTest, RightResponseRegisters) {
     EXPECT_EQ(registrar->registered(), 1U);
     EXPECT_EQ(registrar->challenges_outstanding(), 0U);
     EXPECT_EQ(counters().registrations, 1U);
-    for (const auto& impu : {phone.impu, phone.tel, std::string("SIP:001010000000001@IMS.example;user=phone")}) {
+    for (const auto& impu :
+         {phone.impu, phone.tel, std::string("SIP:001010000000001@IMS.example;user=phone")}) {
         const auto* b = registrar->find(impu);
         ASSERT_NE(b, nullptr) << impu;
         EXPECT_EQ(b->impi, phone.impi);
@@ -193,7 +203,8 @@ TEST_F(RegistrarTest, ChargingFunctionAndQopAreConfigurable) {
 TEST_F(RegistrarTest, SourceGoesIntoTheTopVia) {
     std::string text;
     registrar->receive(
-        phone.initial().text(), [&](int, std::string_view b) { text = b; }, Endpoint::parse("198.51.100.7:4000"));
+        phone.initial().text(), [&](int, std::string_view b) { text = b; },
+        Endpoint::parse("198.51.100.7:4000"));
     EXPECT_THAT(text, HasSubstr("received=198.51.100.7"));
 }
 
@@ -207,7 +218,8 @@ TEST_F(RegistrarTest, SubscriberOfAFileWithItsOwnServiceRoute) {
     ASSERT_TRUE(local.add(std::move(s)));
     phone.impi = "alice@ims.example";
     phone.impu = "sip:alice@ims.example";
-    phone.usim.set_key(test::key("465b5ce8b199b49faa5f0a2ee238a6bc"), test::key("cd63cb71954a9f4e48a5994e37a02baf"));
+    phone.usim.set_key(test::key("465b5ce8b199b49faa5f0a2ee238a6bc"),
+                       test::key("cd63cb71954a9f4e48a5994e37a02baf"));
     const auto done = register_fully(phone);
     EXPECT_EQ(done->header(HeaderId::service_route), "<sip:a@192.0.2.8;lr>, <sip:b@192.0.2.9;lr>");
     EXPECT_EQ(done->header(HeaderId::p_associated_uri), "<sip:alice@ims.example>");
@@ -221,7 +233,8 @@ TEST_F(RegistrarTest, ImpiIsDerivedWhereThereIsNoAuthorization) {
     EXPECT_EQ(send(r)->status(), 403);
 }
 
-// ---- identities --------------------------------------------------------------------------------------------------------
+// ---- identities
+// --------------------------------------------------------------------------------------------------------
 
 TEST_F(RegistrarTest, UnknownAndMismatchedIdentitiesGet403AndLeaveNothing) {
     auto r = phone.initial();
@@ -240,7 +253,8 @@ TEST_F(RegistrarTest, UnknownAndMismatchedIdentitiesGet403AndLeaveNothing) {
     EXPECT_EQ(cx.counters().av_request[static_cast<std::size_t>(CxResult::success)], 0U);
 }
 
-// ---- error cases of 6.1.2 and 6.1.3 --------------------------------------------------------------------------------------
+// ---- error cases of 6.1.2 and 6.1.3
+// --------------------------------------------------------------------------------------
 
 TEST_F(RegistrarTest, C2_WrongResponseOfAnUnregisteredUser) {
     const auto challenge = send(phone.initial());
@@ -422,7 +436,8 @@ TEST_F(RegistrarTest, A11_AnAnswerThatIsNotProtectedIsChallengedAgain) {
     EXPECT_EQ(send(answer)->status(), 200);
 }
 
-// ---- re-registration, deregistration, expiry -----------------------------------------------------------------------------
+// ---- re-registration, deregistration, expiry
+// -----------------------------------------------------------------------------
 
 TEST_F(RegistrarTest, D3_ProtectedReregistrationWithoutAChallenge) {
     register_fully(phone);
@@ -606,7 +621,8 @@ TEST_F(RegistrarTest, ExpiresIsBounded) {
     EXPECT_THAT(send(r)->header(HeaderId::contact), HasSubstr(";expires=600000"));
 }
 
-// ---- bad input -----------------------------------------------------------------------------------------------------------
+// ---- bad input
+// -----------------------------------------------------------------------------------------------------------
 
 TEST_F(RegistrarTest, BadRequestsAreAnsweredAndLeaveNothing) {
     const auto status = [&](auto change) {
@@ -620,7 +636,8 @@ TEST_F(RegistrarTest, BadRequestsAreAnsweredAndLeaveNothing) {
     EXPECT_EQ(status([](Register& r) { r.contact = "<mailto:a@b>"; }), 400);
     EXPECT_EQ(status([](Register& r) { r.contact = "<sip:"; }), 400);
     EXPECT_EQ(status([](Register& r) { r.impu = "mailto:x@y"; }), 400);
-    EXPECT_EQ(status([](Register& r) { r.extra = "Authorization: Basic abc\r\n", r.impi.clear(); }), 400);
+    EXPECT_EQ(status([](Register& r) { r.extra = "Authorization: Basic abc\r\n", r.impi.clear(); }),
+              400);
     EXPECT_EQ(status([](Register& r) { r.extra_auth = ",nonce=\"twice\""; }), 400);
     EXPECT_GE(counters().malformed, 7U);
     EXPECT_EQ(wheel.size(), 0U);
@@ -640,8 +657,10 @@ TEST_F(RegistrarTest, GarbageIsDroppedWithoutAnAnswer) {
     EXPECT_FALSE(registrar->receive("", never));
     EXPECT_FALSE(registrar->receive("hello\r\n\r\n", never));
     EXPECT_FALSE(registrar->receive("SIP/2.0 200 OK\r\n\r\n", never));
-    EXPECT_FALSE(registrar->receive("INVITE sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP a;branch=z9hG4bK1\r\n\r\n", never));
-    registrar->receive("REGISTER sip:ims.example SIP/2.0\r\nCall-ID: x\r\n\r\n", never);  // no Via: nowhere to answer
+    EXPECT_FALSE(registrar->receive(
+        "INVITE sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP a;branch=z9hG4bK1\r\n\r\n", never));
+    registrar->receive("REGISTER sip:ims.example SIP/2.0\r\nCall-ID: x\r\n\r\n",
+                       never);  // no Via: nowhere to answer
     EXPECT_EQ(counters().dropped, 5U);
     EXPECT_EQ(registrar->procedures(), 0U);
 }
@@ -650,7 +669,8 @@ TEST_F(RegistrarTest, EveryTruncationOfARegisterIsHarmless) {
     const auto challenge = send(phone.initial());
     const auto whole = phone.answer(*challenge).text();
     for (std::size_t n = 0; n < whole.size(); ++n) {
-        registrar->receive(whole.substr(0, n), [](int status, std::string_view) { EXPECT_GE(status, 400); });
+        registrar->receive(whole.substr(0, n),
+                           [](int status, std::string_view) { EXPECT_GE(status, 400); });
     }
     EXPECT_EQ(registrar->registered(), 0U);
     EXPECT_EQ(registrar->procedures(), 0U);
@@ -665,10 +685,13 @@ TEST_F(RegistrarTest, FoldedPathIsKeptAsOneLine) {
     ASSERT_EQ(reply->status(), 200);
     const std::string_view path = registrar->find(phone.impu)->path;
     EXPECT_EQ(path.find_first_of("\r\n"), std::string_view::npos);
-    EXPECT_THAT(std::string(path), testing::MatchesRegex("<sip:a@192.0.2.1;lr>, *<sip:b@192.0.2.2;lr>, <sip:c@192.0.2.3;lr>"));
+    EXPECT_THAT(
+        std::string(path),
+        testing::MatchesRegex("<sip:a@192.0.2.1;lr>, *<sip:b@192.0.2.2;lr>, <sip:c@192.0.2.3;lr>"));
 }
 
-// ---- limits and a slow HSS -------------------------------------------------------------------------------------------------
+// ---- limits and a slow HSS
+// -------------------------------------------------------------------------------------------------
 
 TEST_F(RegistrarTest, UserTableIsBounded) {
     auto config = default_config();
@@ -787,7 +810,8 @@ TEST_F(RegistrarTest, TheNextRegisterMayComeFromInsideTheAnswer) {
     int final_status = 0;
     registrar->receive(phone.initial().text(), [&](int, std::string_view bytes) {
         const Reply challenge(bytes);
-        registrar->receive(phone.answer(challenge).text(), [&](int status, std::string_view) { final_status = status; });
+        registrar->receive(phone.answer(challenge).text(),
+                           [&](int status, std::string_view) { final_status = status; });
     });
     EXPECT_EQ(final_status, 200);
     EXPECT_EQ(registrar->procedures(), 0U);

@@ -39,11 +39,14 @@ class FakeTransport final : public sip::TransportLayer {
     std::vector<Sent> sent;
 };
 
-Endpoint endpoint(std::string_view text) { return *Endpoint::parse(text); }
+Endpoint endpoint(std::string_view text) {
+    return *Endpoint::parse(text);
+}
 
 struct ServerTest : testing::Test {
     ServerTest() {
-        EXPECT_TRUE(hss.add(*SubscriberRule::parse("100:001010000000001", test::seed, test::realm)));
+        EXPECT_TRUE(
+            hss.add(*SubscriberRule::parse("100:001010000000001", test::seed, test::realm)));
         RegistrarConfig c;
         c.realm = test::realm;
         c.server_name = "sip:scscf.ims.example";
@@ -85,17 +88,22 @@ struct ServerTest : testing::Test {
         deliver(answer.text());
         ASSERT_EQ(sent()->status(), 200);
     }
-    std::string request(std::string_view method, std::string_view uri, std::string_view extra = {}, std::string_view body = {},
-                        unsigned max_forwards = 69) {
+    std::string request(std::string_view method, std::string_view uri, std::string_view extra = {},
+                        std::string_view body = {}, unsigned max_forwards = 69) {
         ++branch;
-        return fmt::format("{} {} SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.1:5070;branch=z9hG4bKr{}\r\nMax-Forwards: {}\r\n"
-                           "From: <{}>;tag=a\r\nTo: <{}>\r\nCall-ID: c{}\r\nCSeq: 1 {}\r\n{}Content-Length: {}\r\n\r\n{}",
-                           method, uri, branch, max_forwards, a.impu, uri, branch, method, extra, body.size(), body);
+        return fmt::format(
+            "{} {} SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.1:5070;branch=z9hG4bKr{}\r\nMax-Forwards: "
+            "{}\r\n"
+            "From: <{}>;tag=a\r\nTo: <{}>\r\nCall-ID: c{}\r\nCSeq: 1 {}\r\n{}Content-Length: "
+            "{}\r\n\r\n{}",
+            method, uri, branch, max_forwards, a.impu, uri, branch, method, extra, body.size(),
+            body);
     }
     // As the gateway forwards a request of phone `p`.
     std::string from_phone(const Phone& p, std::string_view uri, std::string_view body = "hello") {
         return request("MESSAGE", uri,
-                       fmt::format("Route: <sip:orig@192.0.2.9:5060;lr>\r\nP-Asserted-Identity: <{}>\r\nContent-Type: text/plain\r\n",
+                       fmt::format("Route: <sip:orig@192.0.2.9:5060;lr>\r\nP-Asserted-Identity: "
+                                   "<{}>\r\nContent-Type: text/plain\r\n",
                                    p.impu),
                        body);
     }
@@ -185,12 +193,14 @@ TEST_F(ServerTest, MessageFromPhoneToPhoneAndItsAnswerBack) {
         const auto& m = forwarded->message;
         EXPECT_EQ(m.request_uri(), b.contact_uri);
         EXPECT_EQ(m.count(HeaderId::route), 1U);
-        EXPECT_EQ(forwarded->header(HeaderId::route), "<sip:token-b@192.0.2.1:5072;lr>, <sip:second@192.0.2.7;lr>");
+        EXPECT_EQ(forwarded->header(HeaderId::route),
+                  "<sip:token-b@192.0.2.1:5072;lr>, <sip:second@192.0.2.7;lr>");
         EXPECT_EQ(forwarded->header(HeaderId::max_forwards), "68");
         EXPECT_EQ(forwarded->header(HeaderId::p_called_party_id), "<" + target + ">");
         EXPECT_EQ(forwarded->header(HeaderId::p_asserted_identity), "<" + a.impu + ">");
         EXPECT_EQ(m.count(HeaderId::via), 2U);
-        EXPECT_THAT(forwarded->header(HeaderId::via), StartsWith("SIP/2.0/UDP 192.0.2.9:5060;branch=z9hG4bK"));
+        EXPECT_THAT(forwarded->header(HeaderId::via),
+                    StartsWith("SIP/2.0/UDP 192.0.2.9:5060;branch=z9hG4bK"));
         EXPECT_EQ(m.body(), "hello");
 
         auto from_b = pcscf;
@@ -199,7 +209,8 @@ TEST_F(ServerTest, MessageFromPhoneToPhoneAndItsAnswerBack) {
         const auto back = sent();
         EXPECT_EQ(back->status(), 200);
         EXPECT_EQ(back->message.count(HeaderId::via), 1U);
-        EXPECT_THAT(back->header(HeaderId::via), HasSubstr(fmt::format("branch=z9hG4bKr{}", branch)));
+        EXPECT_THAT(back->header(HeaderId::via),
+                    HasSubstr(fmt::format("branch=z9hG4bKr{}", branch)));
         EXPECT_EQ(flow.remote, endpoint("192.0.2.1:5070"));
         // The answer's retransmission is absorbed.
         deliver(response_to(*forwarded, 200), from_b);
@@ -248,7 +259,8 @@ TEST_F(ServerTest, WhoIsNotThere) {
     EXPECT_EQ(sent()->status(), 404);
     deliver(from_phone(b, a.impu));  // b is not registered
     EXPECT_EQ(sent()->status(), 403);
-    deliver(request("MESSAGE", a.impu, "Route: <sip:orig@scscf.ims.example;lr>\r\n"));  // nobody asserted
+    deliver(request("MESSAGE", a.impu,
+                    "Route: <sip:orig@scscf.ims.example;lr>\r\n"));  // nobody asserted
     EXPECT_EQ(sent()->status(), 403);
     EXPECT_EQ(server->counters().not_registered, 4U);
     EXPECT_EQ(server->counters().forbidden, 2U);
@@ -292,8 +304,10 @@ TEST_F(ServerTest, GarbageIsCountedNotAnswered) {
     deliver("SIP/2.0 200 OK\r\n\r\n");
     deliver("OPTIONS sip:ims.example SIP/2.0\r\n\r\n");
     EXPECT_EQ(server->counters().garbage, 3U);
-    deliver("SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP 192.0.2.9:5060;branch=z9hG4bKunknown\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:a@b>;tag=2\r\n"
-            "Call-ID: x\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n");
+    deliver(
+        "SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP 192.0.2.9:5060;branch=z9hG4bKunknown\r\nFrom: "
+        "<sip:a@b>;tag=1\r\nTo: <sip:a@b>;tag=2\r\n"
+        "Call-ID: x\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n");
     EXPECT_EQ(server->counters().stray_responses, 1U);
     EXPECT_TRUE(transport.sent.empty());
     // Broken, but answerable.
@@ -321,7 +335,8 @@ TEST_F(ServerTest, APhoneThatDoesNotAnswerLeavesNothingBehind) {
     for (const auto& s : transport.sent) EXPECT_EQ(s.flow.remote, endpoint("192.0.2.1:5072"));
     transport.sent.clear();
     advance(60s);
-    for (const auto& s : transport.sent) EXPECT_EQ(s.flow.remote, endpoint("192.0.2.1:5072"));  // RFC 4320: no 408
+    for (const auto& s : transport.sent)
+        EXPECT_EQ(s.flow.remote, endpoint("192.0.2.1:5072"));  // RFC 4320: no 408
     EXPECT_EQ(server->counters().routed_failures, 1U);
     EXPECT_EQ(server->transactions(), 0U);
 }
@@ -355,7 +370,8 @@ TEST_F(ServerTest, ProvisionalAnswersPassHundredDoesNot) {
     EXPECT_EQ(sent()->status(), 486);
 }
 
-// ---- by command ------------------------------------------------------------------------------------------------------------
+// ---- by command
+// ------------------------------------------------------------------------------------------------------------
 
 TEST_F(ServerTest, CommandMessage) {
     enroll(b, "<sip:token-b@192.0.2.1:5072;lr>");

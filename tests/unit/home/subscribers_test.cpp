@@ -3,9 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <unistd.h>
 #include <filesystem>
 #include <fstream>
-#include <unistd.h>
 
 #include "base/bytes.h"
 #include "home/identity.h"
@@ -74,16 +74,18 @@ TEST_F(File, Yaml) {
     EXPECT_FALSE(a.barred);
     const auto& b = (*s)[1];
     EXPECT_EQ(b.impi, "001010000000001@ims.example");
-    EXPECT_EQ(b.impus, (std::vector<std::string>{"sip:001010000000001@ims.example", "tel:+001010000000001"}));
+    EXPECT_EQ(b.impus, (std::vector<std::string>{"sip:001010000000001@ims.example",
+                                                 "tel:+001010000000001"}));
     EXPECT_EQ(to_hex(b.opc.reveal()), opc_hex);  // from OP
     EXPECT_EQ(b.amf, Amf{});
     EXPECT_TRUE(b.barred);
 }
 
 TEST_F(File, Csv) {
-    const auto s = load("s.csv", std::string("# a comment\r\nimsi, K ,opc,impus,sqn\r\n001010000000001,") + k_hex + "," + opc_hex +
-                                     ",sip:x@ims.example tel:+1,\r\n\r\n001010000000002," + k_hex + "," + opc_hex +
-                                     ",,000000000040");
+    const auto s = load(
+        "s.csv", std::string("# a comment\r\nimsi, K ,opc,impus,sqn\r\n001010000000001,") + k_hex +
+                     "," + opc_hex + ",sip:x@ims.example tel:+1,\r\n\r\n001010000000002," + k_hex +
+                     "," + opc_hex + ",,000000000040");
     ASSERT_TRUE(s) << s.error().text;
     ASSERT_EQ(s->size(), 2U);
     EXPECT_EQ((*s)[0].impus, (std::vector<std::string>{"sip:x@ims.example", "tel:+1"}));
@@ -97,24 +99,36 @@ TEST_F(File, CsvMistakesNameLineAndColumn) {
     const std::string good = std::string("001,") + k_hex + "," + opc_hex + "\n";
     EXPECT_THAT(error("a.csv", ""), HasSubstr("no columns"));
     EXPECT_THAT(error("a.csv", head), HasSubstr("no subscribers"));
-    EXPECT_THAT(error("a.csv", "imsi,key,opc\n"), StartsWith(":1: column 'key': unknown; known are impi"));
+    EXPECT_THAT(error("a.csv", "imsi,key,opc\n"),
+                StartsWith(":1: column 'key': unknown; known are impi"));
     EXPECT_THAT(error("a.csv", "imsi,k,k\n"), StartsWith(":1: column 'k'"));
-    EXPECT_THAT(error("a.csv", head + good + "002," + k_hex + "\n"), StartsWith(":3: 2 columns where the first line names 3"));
-    EXPECT_THAT(error("a.csv", head + "002,465b5ce8," + opc_hex + "\n"), StartsWith(":2: column 'k': not a key"));
+    EXPECT_THAT(error("a.csv", head + good + "002," + k_hex + "\n"),
+                StartsWith(":3: 2 columns where the first line names 3"));
+    EXPECT_THAT(error("a.csv", head + "002,465b5ce8," + opc_hex + "\n"),
+                StartsWith(":2: column 'k': not a key"));
     EXPECT_THAT(error("a.csv", head + "002,,465b5ce8\n"), StartsWith(":2: column 'k': missing"));
-    EXPECT_THAT(error("a.csv", head + "002," + k_hex + ",465b5ce8x\n"), StartsWith(":2: column 'opc': not a key"));
-    EXPECT_THAT(error("a.csv", head + "002," + k_hex + ",\n"), StartsWith(":2: column 'opc': missing"));
-    EXPECT_THAT(error("a.csv", head + "00x," + k_hex + "," + opc_hex + "\n"), StartsWith(":2: column 'imsi': '00x' is not an IMSI"));
-    EXPECT_THAT(error("a.csv", "k,opc\n" + std::string(k_hex) + "," + opc_hex + "\n"), StartsWith(":2: column 'impi': missing"));
-    EXPECT_THAT(error("a.csv", head + good + good), HasSubstr("belongs to the subscriber of line 2"));
-    EXPECT_THAT(error("a.csv", "imsi,k,opc,sqn\n001," + std::string(k_hex) + "," + opc_hex + ",12\n"),
-                StartsWith(":2: column 'sqn'"));
-    EXPECT_THAT(error("a.csv", "imsi,k,opc,amf\n001," + std::string(k_hex) + "," + opc_hex + ",80\n"),
-                StartsWith(":2: column 'amf'"));
-    EXPECT_THAT(error("a.csv", "imsi,k,opc,impus\n001," + std::string(k_hex) + "," + opc_hex + ",mailto:x@y\n"),
+    EXPECT_THAT(error("a.csv", head + "002," + k_hex + ",465b5ce8x\n"),
+                StartsWith(":2: column 'opc': not a key"));
+    EXPECT_THAT(error("a.csv", head + "002," + k_hex + ",\n"),
+                StartsWith(":2: column 'opc': missing"));
+    EXPECT_THAT(error("a.csv", head + "00x," + k_hex + "," + opc_hex + "\n"),
+                StartsWith(":2: column 'imsi': '00x' is not an IMSI"));
+    EXPECT_THAT(error("a.csv", "k,opc\n" + std::string(k_hex) + "," + opc_hex + "\n"),
+                StartsWith(":2: column 'impi': missing"));
+    EXPECT_THAT(error("a.csv", head + good + good),
+                HasSubstr("belongs to the subscriber of line 2"));
+    EXPECT_THAT(
+        error("a.csv", "imsi,k,opc,sqn\n001," + std::string(k_hex) + "," + opc_hex + ",12\n"),
+        StartsWith(":2: column 'sqn'"));
+    EXPECT_THAT(
+        error("a.csv", "imsi,k,opc,amf\n001," + std::string(k_hex) + "," + opc_hex + ",80\n"),
+        StartsWith(":2: column 'amf'"));
+    EXPECT_THAT(error("a.csv", "imsi,k,opc,impus\n001," + std::string(k_hex) + "," + opc_hex +
+                                   ",mailto:x@y\n"),
                 StartsWith(":2: column 'impus': 'mailto:x@y'"));
-    EXPECT_THAT(error("a.csv", "imsi,k,opc,barred\n001," + std::string(k_hex) + "," + opc_hex + ",maybe\n"),
-                StartsWith(":2: column 'barred'"));
+    EXPECT_THAT(
+        error("a.csv", "imsi,k,opc,barred\n001," + std::string(k_hex) + "," + opc_hex + ",maybe\n"),
+        StartsWith(":2: column 'barred'"));
 }
 
 TEST_F(File, YamlMistakesNameLineAndKey) {
@@ -123,27 +137,39 @@ TEST_F(File, YamlMistakesNameLineAndKey) {
     EXPECT_THAT(error("a.yaml", "subscribers: [\n"), HasSubstr("not YAML"));
     EXPECT_THAT(error("a.yaml", "phones:\n  - x\n"), StartsWith(":1: key 'subscribers': missing"));
     EXPECT_THAT(error("a.yaml", "subscribers: []\n"), HasSubstr("no subscribers"));
-    EXPECT_THAT(error("a.yaml", "subscribers:\n  - impi: a@b\n    kee: x\n" + opc), StartsWith(":3: key 'kee': unknown"));
-    EXPECT_THAT(error("a.yaml", "extra: 1\nsubscribers:\n  - impi: a@b\n"), StartsWith(":1: key 'extra': unknown"));
+    EXPECT_THAT(error("a.yaml", "subscribers:\n  - impi: a@b\n    kee: x\n" + opc),
+                StartsWith(":3: key 'kee': unknown"));
+    EXPECT_THAT(error("a.yaml", "extra: 1\nsubscribers:\n  - impi: a@b\n"),
+                StartsWith(":1: key 'extra': unknown"));
     EXPECT_THAT(error("a.yaml", "subscribers:\n  - alice\n"), StartsWith(":2: not a subscriber"));
-    EXPECT_THAT(error("a.yaml", "subscribers:\n  - impi: sip:a@b c\n" + k + opc), StartsWith(":2: key 'impi'"));
-    EXPECT_THAT(error("a.yaml", "subscribers:\n  - impi: a@b\n    imsi: '001'\n" + k + opc), HasSubstr("not both"));
-    EXPECT_THAT(error("a.yaml", "subscribers:\n  - impi: a@b\n" + k + opc + "    op: " + op_hex + "\n"), HasSubstr("not both"));
-    EXPECT_THAT(error("a.yaml", "subscribers:\n  - impi: a@b\n    k: [1, 2]\n" + opc), StartsWith(":3: key 'k': write one value"));
-    EXPECT_THAT(error("a.yaml", "subscribers:\n  - impi: a@b\n    impus: []\n" + k + opc), HasSubstr("key 'impus'"));
-    EXPECT_THAT(error("a.yaml", "subscribers:\n  - impi: a@b\n    impus: [sip:x@y, SIP:x@Y]\n" + k + opc), HasSubstr("twice"));
+    EXPECT_THAT(error("a.yaml", "subscribers:\n  - impi: sip:a@b c\n" + k + opc),
+                StartsWith(":2: key 'impi'"));
+    EXPECT_THAT(error("a.yaml", "subscribers:\n  - impi: a@b\n    imsi: '001'\n" + k + opc),
+                HasSubstr("not both"));
+    EXPECT_THAT(
+        error("a.yaml", "subscribers:\n  - impi: a@b\n" + k + opc + "    op: " + op_hex + "\n"),
+        HasSubstr("not both"));
+    EXPECT_THAT(error("a.yaml", "subscribers:\n  - impi: a@b\n    k: [1, 2]\n" + opc),
+                StartsWith(":3: key 'k': write one value"));
+    EXPECT_THAT(error("a.yaml", "subscribers:\n  - impi: a@b\n    impus: []\n" + k + opc),
+                HasSubstr("key 'impus'"));
+    EXPECT_THAT(
+        error("a.yaml", "subscribers:\n  - impi: a@b\n    impus: [sip:x@y, SIP:x@Y]\n" + k + opc),
+        HasSubstr("twice"));
     EXPECT_THAT(error("a.yaml", "subscribers:\n  - impi: a@b\n    impus: [sip:x@y]\n" + k + opc +
                                     "  - impi: c@d\n    impus: [sip:x@y]\n" + k + opc),
                 HasSubstr("belongs to the subscriber of line 2"));
-    EXPECT_THAT(error("a.yaml", "subscribers:\n  - impi: a@b\n    service_route: [nonsense]\n" + k + opc),
-                HasSubstr("key 'service_route': 'nonsense'"));
+    EXPECT_THAT(
+        error("a.yaml", "subscribers:\n  - impi: a@b\n    service_route: [nonsense]\n" + k + opc),
+        HasSubstr("key 'service_route': 'nonsense'"));
 }
 
 TEST_F(File, MissingFileAndFolder) {
     const auto missing = load_subscribers("/nonexistent/s.yaml", realm);
     ASSERT_FALSE(missing);
     EXPECT_EQ(missing.error().kind, ErrorKind::io);
-    EXPECT_EQ(missing.error().text, "/nonexistent/s.yaml: cannot read the subscribers: No such file or directory");
+    EXPECT_EQ(missing.error().text,
+              "/nonexistent/s.yaml: cannot read the subscribers: No such file or directory");
     EXPECT_FALSE(load_subscribers(testing::TempDir(), realm));
 }
 
@@ -157,7 +183,8 @@ TEST(Rule, KeysAreHmacOfSeedAndImsi) {
     EXPECT_EQ(to_hex(rule->k(99'998).reveal()), "5408581a710f319174a35c3d11743902");
     EXPECT_EQ(to_hex(rule->opc(99'998).reveal()), "f08364e27d212eaee7f085477061cbff");
     EXPECT_EQ(rule->impi(0), "001010000000001@ims.example");
-    EXPECT_EQ(rule->impus(0), (std::vector<std::string>{"sip:001010000000001@ims.example", "tel:+001010000000001"}));
+    EXPECT_EQ(rule->impus(0), (std::vector<std::string>{"sip:001010000000001@ims.example",
+                                                        "tel:+001010000000001"}));
 }
 
 TEST(Rule, FindsItsOwnOnly) {
@@ -167,8 +194,9 @@ TEST(Rule, FindsItsOwnOnly) {
     EXPECT_EQ(rule->find_impi("26210@IMS.EXAMPLE"), 9U);
     EXPECT_EQ(rule->find_impu("sip:26205@ims.example"), 4U);
     EXPECT_EQ(rule->find_impu("tel:+26205"), 4U);
-    for (const auto* none : {"26200@ims.example", "26211@ims.example", "026205@ims.example", "2620x@ims.example", "26205@other",
-                             "26205", "@ims.example", "", "+26205@ims.example", "-6205@ims.example"}) {
+    for (const auto* none :
+         {"26200@ims.example", "26211@ims.example", "026205@ims.example", "2620x@ims.example",
+          "26205@other", "26205", "@ims.example", "", "+26205@ims.example", "-6205@ims.example"}) {
         EXPECT_EQ(rule->find_impi(none), SubscriberRule::none) << none;
     }
     EXPECT_EQ(rule->find_impu("26205@ims.example"), SubscriberRule::none);
@@ -176,8 +204,8 @@ TEST(Rule, FindsItsOwnOnly) {
 }
 
 TEST(Rule, Mistakes) {
-    for (const auto* bad : {"", "x", "0", "-1", "10:", "10:26x", "10:1234567890123456", "10:999999999999995", "99999999999",
-                            "5:99998"}) {
+    for (const auto* bad : {"", "x", "0", "-1", "10:", "10:26x", "10:1234567890123456",
+                            "10:999999999999995", "99999999999", "5:99998"}) {
         const auto rule = SubscriberRule::parse(bad, seed, realm);
         EXPECT_FALSE(rule) << bad;
     }
@@ -189,13 +217,14 @@ TEST(Rule, Mistakes) {
 }
 
 TEST(Identity, OneSpelling) {
-    EXPECT_EQ(canonical_impu("SIP:Alice@Home.EXAMPLE:5060;transport=tcp?x=y"), "sip:Alice@home.example");
+    EXPECT_EQ(canonical_impu("SIP:Alice@Home.EXAMPLE:5060;transport=tcp?x=y"),
+              "sip:Alice@home.example");
     EXPECT_EQ(canonical_impu("sips:a@b"), "sips:a@b");
     EXPECT_EQ(canonical_impu("sip:home.example"), "sip:home.example");
     EXPECT_EQ(canonical_impu("sip:a@[2001:DB8::1]:5060"), "sip:a@[2001:db8::1]");
     EXPECT_EQ(canonical_impu("tel:+49-(30).123;phone-context=x"), "tel:+4930123");
-    for (const auto* bad : {"", "alice", "mailto:a@b", "sip:", "sip:@b", "sip:a@", "tel:", "tel:+", "tel:1+2", "tel:abc", "<sip:a@b>",
-                            "sip:a b@c"}) {
+    for (const auto* bad : {"", "alice", "mailto:a@b", "sip:", "sip:@b", "sip:a@", "tel:", "tel:+",
+                            "tel:1+2", "tel:abc", "<sip:a@b>", "sip:a b@c"}) {
         EXPECT_FALSE(canonical_impu(bad)) << bad;
     }
     EXPECT_EQ(derived_impi("sip:a@b"), "a@b");

@@ -35,10 +35,14 @@ TEST_F(CliTest, SaListIsATable) {
     start();
     EXPECT_EQ(run({"sa", "list", "--limit", "3"}), 0);
     EXPECT_EQ(out.str(),
-              "IMPI                         UE         STATE        SUITE                  SPI-PS      AGE   LEFT\n"
-              "001011000000001@ims.example  10.20.0.1  established  hmac-sha-1-96/aes-cbc  0x04000003   1s  6d22h\n"
-              "001011000000002@ims.example  10.20.0.2  established  hmac-sha-1-96/aes-cbc  0x04000005   2s  6d22h\n"
-              "001011000000003@ims.example  10.20.0.3  established  hmac-sha-1-96/aes-cbc  0x04000007   3s  6d22h\n");
+              "IMPI                         UE         STATE        SUITE                  SPI-PS  "
+              "    AGE   LEFT\n"
+              "001011000000001@ims.example  10.20.0.1  established  hmac-sha-1-96/aes-cbc  "
+              "0x04000003   1s  6d22h\n"
+              "001011000000002@ims.example  10.20.0.2  established  hmac-sha-1-96/aes-cbc  "
+              "0x04000005   2s  6d22h\n"
+              "001011000000003@ims.example  10.20.0.3  established  hmac-sha-1-96/aes-cbc  "
+              "0x04000007   3s  6d22h\n");
     EXPECT_EQ(err.str(), "There is more: go on with --cursor 4\n");
 }
 
@@ -48,7 +52,8 @@ TEST_F(CliTest, NoLineIsWiderThanTheTerminal) {
         style.width = width;
         ASSERT_EQ(run({"sa", "list", "--limit", "50"}), 0);
         std::istringstream in(out.str());
-        for (std::string line; std::getline(in, line);) EXPECT_LE(cli::columns_of(line), width) << line;
+        for (std::string line; std::getline(in, line);)
+            EXPECT_LE(cli::columns_of(line), width) << line;
     }
 }
 
@@ -58,7 +63,8 @@ TEST_F(CliTest, WithoutATerminalNothingIsCut) {
     EXPECT_EQ(run({"sa", "list"}), 0);
     EXPECT_EQ(lines(), 1001U);
     // Widths fit the first page: a wider cell on a later one shifts its line, and is whole.
-    EXPECT_NE(out.str().find("001011000000001@ims.example  10.20.0.1    established   hmac-sha-1-96/aes-cbc  0x04000003  0x04000002  "
+    EXPECT_NE(out.str().find("001011000000001@ims.example  10.20.0.1    established   "
+                             "hmac-sha-1-96/aes-cbc  0x04000003  0x04000002  "
                              "0x00001002  0x00001003     1s  6d22h\n"),
               std::string::npos);
 }
@@ -68,7 +74,8 @@ TEST_F(CliTest, JsonIsOneObjectALine) {
     EXPECT_EQ(run({"-j", "sa", "list"}), 0);
     EXPECT_EQ(lines(), 1000U);
     std::istringstream in(out.str());
-    for (std::string line; std::getline(in, line);) EXPECT_TRUE(json::parse(line, nullptr, false).is_object());
+    for (std::string line; std::getline(in, line);)
+        EXPECT_TRUE(json::parse(line, nullptr, false).is_object());
     // The flag may also stand at the end.
     EXPECT_EQ(run({"sa", "list", "--limit", "1", "--counters", "-j"}), 0);
     EXPECT_EQ(json::parse(out.str())["in_packets"], 3);
@@ -108,18 +115,24 @@ TEST_F(CliTest, SaShow) {
 TEST_F(CliTest, SaCount) {
     start();
     EXPECT_EQ(run({"sa", "count"}), 0);
-    EXPECT_EQ(out.str(), "STATE         COUNT\nregistration    100\nestablished     900\ntotal         1,000\n");
+    EXPECT_EQ(
+        out.str(),
+        "STATE         COUNT\nregistration    100\nestablished     900\ntotal         1,000\n");
 }
 
 TEST_F(CliTest, Registrations) {
     start();
     style.width = 120;
     EXPECT_EQ(run({"reg", "list"}), 0);
-    EXPECT_EQ(out.str(),
-              "IMPI                         STATE           UE         VIA  SETS    AGE   LEFT  IMPU\n"
-              "001011000000001@ims.example  registered      10.20.0.1  udp     1  2m13s  6d22h  sip:001011000000001@ims.example (+1)\n"
-              "001011000000002@ims.example  registered      10.20.0.2  tcp     1  2m13s  6d22h  sip:001011000000002@ims.example (+1)\n"
-              "001011000000003@ims.example  authenticating  10.20.0.3  udp     1  2m13s      -  sip:001011000000003@ims.example (+1)\n");
+    EXPECT_EQ(
+        out.str(),
+        "IMPI                         STATE           UE         VIA  SETS    AGE   LEFT  IMPU\n"
+        "001011000000001@ims.example  registered      10.20.0.1  udp     1  2m13s  6d22h  "
+        "sip:001011000000001@ims.example (+1)\n"
+        "001011000000002@ims.example  registered      10.20.0.2  tcp     1  2m13s  6d22h  "
+        "sip:001011000000002@ims.example (+1)\n"
+        "001011000000003@ims.example  authenticating  10.20.0.3  udp     1  2m13s      -  "
+        "sip:001011000000003@ims.example (+1)\n");
     EXPECT_EQ(run({"reg", "show", "001011000000002@ims.example"}), 0);
     EXPECT_EQ(out.str(),
               "001011000000002@ims.example: registered\n"
@@ -147,7 +160,9 @@ TEST_F(CliTest, DropsLargestFirst) {
 TEST_F(CliTest, HealthSetsTheExitCode) {
     start();
     EXPECT_EQ(run({"health"}), 0);
-    EXPECT_EQ(out.str(), "ok        dataplane  1 worker, 0.1% busy\nok        core       answers\ngmgated is in good health\n");
+    EXPECT_EQ(out.str(),
+              "ok        dataplane  1 worker, 0.1% busy\nok        core       answers\ngmgated is "
+              "in good health\n");
     healthy = false;
     EXPECT_EQ(run({"health"}), 1);
     EXPECT_THAT(out.str(), HasSubstr("degraded  core       no answer; is 10.30.0.2 up?\n"));
@@ -189,13 +204,17 @@ TEST_F(CliTest, Trace) {
 TEST_F(CliTest, Version) {
     start();
     EXPECT_EQ(run({"version"}), 0);
-    EXPECT_THAT(out.str(), StartsWith("gmctl    1.0\ngmgated  9.9.9, API 1, backend dpdk, process "));
+    EXPECT_THAT(out.str(),
+                StartsWith("gmctl    1.0\ngmgated  9.9.9, API 1, backend dpdk, process "));
 }
 
 TEST_F(CliTest, NotRunning) {
     EXPECT_EQ(run({"sa", "list"}), 3);
     EXPECT_EQ(out.str(), "");
-    EXPECT_EQ(err.str(), "gmctl: " + options.socket + " does not exist; is gmgated running? if its ops.socket is elsewhere, give --socket\n");
+    EXPECT_EQ(
+        err.str(),
+        "gmctl: " + options.socket +
+            " does not exist; is gmgated running? if its ops.socket is elsewhere, give --socket\n");
     EXPECT_EQ(run({"--socket", std::string(300, 'x'), "health"}), 3);
 }
 
@@ -213,10 +232,12 @@ TEST_F(CliTest, StoppedGatewayLeavesNobodyListening) {
 
 TEST_F(CliTest, Usage) {
     EXPECT_EQ(run({}), 2);
-    EXPECT_EQ(err.str(), "gmctl: gmctl needs a command: sa, reg, stats, drops, health, trace, version\n"
-                         "gmctl: try 'gmctl --help', or --help behind a command\n");
+    EXPECT_EQ(err.str(),
+              "gmctl: gmctl needs a command: sa, reg, stats, drops, health, trace, version\n"
+              "gmctl: try 'gmctl --help', or --help behind a command\n");
     EXPECT_EQ(run({"sa", "lst"}), 2);
-    EXPECT_THAT(err.str(), StartsWith("gmctl: 'lst' is no command of sa; there are list, show, count\n"));
+    EXPECT_THAT(err.str(),
+                StartsWith("gmctl: 'lst' is no command of sa; there are list, show, count\n"));
     EXPECT_EQ(run({"sa", "list", "--limit", "0"}), 2);
     EXPECT_EQ(run({"sa", "list", "--ip", "10.0.0"}), 2);
     EXPECT_EQ(err.str(), "gmctl: --ip: '10.0.0' is not an address\n");

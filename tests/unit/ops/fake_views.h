@@ -15,12 +15,20 @@ inline SaRow fake_sa(std::uint64_t number) {
     r.state = number % 10 == 0 ? "registration" : "established";
     r.impi = "00101" + std::to_string(1000000000 + number) + "@ims.example";
     r.impus = {"sip:" + r.impi, "tel:+49" + std::to_string(number)};
-    const std::array<std::uint8_t, 4> ue{10, 20, static_cast<std::uint8_t>(number >> 8U), static_cast<std::uint8_t>(number)};
+    const std::array<std::uint8_t, 4> ue{10, 20, static_cast<std::uint8_t>(number >> 8U),
+                                         static_cast<std::uint8_t>(number)};
     const std::array<std::uint8_t, 4> ours{10, 20, 255, 1};
     r.ue = IpAddress::v4(ue);
     r.ours = IpAddress::v4(ours);
     const auto n = static_cast<std::uint32_t>(number);
-    r.numbers = {0x1000 + 2 * n, 0x1001 + 2 * n, 0x04000000 + 2 * n, 0x04000001 + 2 * n, 5062, 5063, 6200, 6100};
+    r.numbers = {0x1000 + 2 * n,
+                 0x1001 + 2 * n,
+                 0x04000000 + 2 * n,
+                 0x04000001 + 2 * n,
+                 5062,
+                 5063,
+                 6200,
+                 6100};
     r.suite = {sa::Integrity::hmac_sha_1_96, sa::Encryption::aes_cbc};
     r.age = std::chrono::seconds(number);
     r.expires_in = std::chrono::seconds(600030);
@@ -32,7 +40,8 @@ inline SaRow fake_sa(std::uint64_t number) {
 class FakeSas final : public SaView {
   public:
     explicit FakeSas(std::size_t n) : n_(n) {}
-    Cursor scan(const Query&, Cursor cursor, std::size_t budget, bool, const std::function<void(const SaRow&)>& visit) const override {
+    Cursor scan(const Query&, Cursor cursor, std::size_t budget, bool,
+                const std::function<void(const SaRow&)>& visit) const override {
         largest_budget = std::max(largest_budget.load(), budget);
         std::uint64_t i = cursor == 0 ? 1 : cursor;
         for (std::size_t k = 0; k < budget && i <= n_; ++k, ++i) {
@@ -54,7 +63,8 @@ class FakeSas final : public SaView {
 
 class FakeRegistrations final : public RegistrationView {
   public:
-    Cursor scan(const Query&, Cursor, std::size_t, const std::function<void(const RegistrationRow&)>& visit) const override {
+    Cursor scan(const Query&, Cursor, std::size_t,
+                const std::function<void(const RegistrationRow&)>& visit) const override {
         for (std::uint64_t i = 1; i <= 3; ++i) {
             const SaRow sa = fake_sa(i);
             RegistrationRow r;
@@ -72,7 +82,9 @@ class FakeRegistrations final : public RegistrationView {
         }
         return 0;
     }
-    [[nodiscard]] std::vector<std::string> states() const override { return {"registered", "authenticating"}; }
+    [[nodiscard]] std::vector<std::string> states() const override {
+        return {"registered", "authenticating"};
+    }
     [[nodiscard]] std::size_t registered() const override { return 2; }
     [[nodiscard]] std::size_t pending() const override { return 1; }
 };
@@ -88,7 +100,8 @@ class FakeTrace final : public TraceView {
 // The good case of TS 33.203 6.1.1, as the gateway records it.
 inline std::vector<TraceStep> good_registration() {
     const auto at = [](int microseconds) {
-        return std::chrono::system_clock::time_point(std::chrono::microseconds(1795299303120000LL + microseconds));
+        return std::chrono::system_clock::time_point(
+            std::chrono::microseconds(1795299303120000LL + microseconds));
     };
     return {
         {at(0), Party::ue, Party::gateway, "SM1", "REGISTER", {}, false, ""},

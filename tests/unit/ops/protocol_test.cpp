@@ -13,8 +13,9 @@ namespace {
 using nlohmann::json;
 
 TEST(OpsProtocol, TakesEveryFilter) {
-    const auto r = parse_request(R"({"v":1,"id":"x7","op":"sa.list","args":{"impi":"a@b","ip":"fd00::1","spi":"0x04000001",)"
-                                 R"("state":"established","cursor":9,"limit":10,"detail":true}})");
+    const auto r = parse_request(
+        R"({"v":1,"id":"x7","op":"sa.list","args":{"impi":"a@b","ip":"fd00::1","spi":"0x04000001",)"
+        R"("state":"established","cursor":9,"limit":10,"detail":true}})");
     ASSERT_TRUE(r.has_value()) << r.error().text;
     EXPECT_EQ(r->id, json("x7"));
     EXPECT_EQ(r->operation, Operation::sa_list);
@@ -36,7 +37,8 @@ TEST(OpsProtocol, ArgumentsAndIdMayBeLeftOut) {
 
 TEST(OpsProtocol, SpiIsANumberOrText) {
     for (const char* spi : {"4660", "\"4660\"", "\"0x1234\"", "\"0X1234\""}) {
-        const auto r = parse_request(std::string(R"({"v":1,"op":"sa.show","args":{"spi":)") + spi + "}}");
+        const auto r =
+            parse_request(std::string(R"({"v":1,"op":"sa.show","args":{"spi":)") + spi + "}}");
         ASSERT_TRUE(r.has_value()) << spi;
         EXPECT_EQ(r->query.spi, 4660U) << spi;
     }
@@ -59,27 +61,37 @@ TEST_P(OpsWrongRequest, IsRefused) {
 
 INSTANTIATE_TEST_SUITE_P(
     All, OpsWrongRequest,
-    testing::Values(Wrong{"", "bad_request", "one JSON object a line"}, Wrong{"GET / HTTP/1.1", "bad_request", "one JSON object a line"},
-                    Wrong{"[1]", "bad_request", "one JSON object a line"}, Wrong{"\xff\xfe", "bad_request", "one JSON object a line"},
-                    Wrong{R"({"v":1})", "bad_request", "op, the operation, is missing"},
-                    Wrong{R"({"op":"version"})", "bad_request", "v, the version"},
-                    Wrong{R"({"v":2,"op":"version"})", "unsupported_version", "version 1"},
-                    Wrong{R"({"v":1,"op":"sa.delete"})", "unknown_operation", "there is no operation 'sa.delete'"},
-                    Wrong{R"({"v":1,"op":"version","extra":1})", "bad_request", "'extra' is not part of a request"},
-                    Wrong{R"({"v":1,"op":"version","id":{}})", "bad_request", "id must be"},
-                    Wrong{R"({"v":1,"op":"version","args":[]})", "bad_request", "args must be an object"},
-                    Wrong{R"({"v":1,"op":"version","args":{"ip":"::1"}})", "bad_argument", "'ip' is not an argument of version"},
-                    Wrong{R"({"v":1,"op":"sa.list","args":{"ip":"10.0.0"}})", "bad_argument", "ip must be an IPv4 or IPv6 address"},
-                    Wrong{R"({"v":1,"op":"sa.list","args":{"spi":4294967296}})", "bad_argument", "spi must be a number of 32 bits"},
-                    Wrong{R"({"v":1,"op":"sa.list","args":{"spi":"0x"}})", "bad_argument", "spi must be"},
-                    Wrong{R"({"v":1,"op":"sa.list","args":{"spi":-1}})", "bad_argument", "spi must be"},
-                    Wrong{R"({"v":1,"op":"sa.list","args":{"limit":0}})", "bad_argument", "limit must be"},
-                    Wrong{R"({"v":1,"op":"sa.list","args":{"cursor":"1"}})", "bad_argument", "cursor must be"},
-                    Wrong{R"({"v":1,"op":"sa.list","args":{"keys":true}})", "bad_argument", "'keys' is not an argument"},
-                    Wrong{R"({"v":1,"op":"sa.show"})", "bad_argument", "sa.show needs"},
-                    Wrong{R"({"v":1,"op":"reg.show"})", "bad_argument", "reg.show needs"},
-                    Wrong{R"({"v":1,"op":"trace"})", "bad_argument", "trace needs impi"},
-                    Wrong{R"({"v":1,"op":"trace","args":{"impi":""}})", "bad_argument", "impi must be a text"}));
+    testing::Values(
+        Wrong{"", "bad_request", "one JSON object a line"},
+        Wrong{"GET / HTTP/1.1", "bad_request", "one JSON object a line"},
+        Wrong{"[1]", "bad_request", "one JSON object a line"},
+        Wrong{"\xff\xfe", "bad_request", "one JSON object a line"},
+        Wrong{R"({"v":1})", "bad_request", "op, the operation, is missing"},
+        Wrong{R"({"op":"version"})", "bad_request", "v, the version"},
+        Wrong{R"({"v":2,"op":"version"})", "unsupported_version", "version 1"},
+        Wrong{R"({"v":1,"op":"sa.delete"})", "unknown_operation",
+              "there is no operation 'sa.delete'"},
+        Wrong{R"({"v":1,"op":"version","extra":1})", "bad_request",
+              "'extra' is not part of a request"},
+        Wrong{R"({"v":1,"op":"version","id":{}})", "bad_request", "id must be"},
+        Wrong{R"({"v":1,"op":"version","args":[]})", "bad_request", "args must be an object"},
+        Wrong{R"({"v":1,"op":"version","args":{"ip":"::1"}})", "bad_argument",
+              "'ip' is not an argument of version"},
+        Wrong{R"({"v":1,"op":"sa.list","args":{"ip":"10.0.0"}})", "bad_argument",
+              "ip must be an IPv4 or IPv6 address"},
+        Wrong{R"({"v":1,"op":"sa.list","args":{"spi":4294967296}})", "bad_argument",
+              "spi must be a number of 32 bits"},
+        Wrong{R"({"v":1,"op":"sa.list","args":{"spi":"0x"}})", "bad_argument", "spi must be"},
+        Wrong{R"({"v":1,"op":"sa.list","args":{"spi":-1}})", "bad_argument", "spi must be"},
+        Wrong{R"({"v":1,"op":"sa.list","args":{"limit":0}})", "bad_argument", "limit must be"},
+        Wrong{R"({"v":1,"op":"sa.list","args":{"cursor":"1"}})", "bad_argument", "cursor must be"},
+        Wrong{R"({"v":1,"op":"sa.list","args":{"keys":true}})", "bad_argument",
+              "'keys' is not an argument"},
+        Wrong{R"({"v":1,"op":"sa.show"})", "bad_argument", "sa.show needs"},
+        Wrong{R"({"v":1,"op":"reg.show"})", "bad_argument", "reg.show needs"},
+        Wrong{R"({"v":1,"op":"trace"})", "bad_argument", "trace needs impi"},
+        Wrong{R"({"v":1,"op":"trace","args":{"impi":""}})", "bad_argument",
+              "impi must be a text"}));
 
 // A name of the network that is no UTF-8 must not stop a list.
 TEST(OpsProtocol, TextOfAnyOctets) {
@@ -97,14 +109,17 @@ TEST(OpsProtocol, RowsHaveTheseFieldsOnly) {
     const json row = to_json(fake_sa(1), true);
     for (const auto& [key, value] : row.items()) names.push_back(key);
     EXPECT_THAT(names, testing::UnorderedElementsAre(
-                           "id", "state", "impi", "impus", "ue", "ours", "integrity", "encryption", "spi_uc", "spi_us", "spi_pc",
-                           "spi_ps", "port_uc", "port_us", "port_pc", "port_ps", "age_seconds", "expires_in_seconds", "in_packets",
-                           "in_bytes", "out_packets", "out_bytes", "integrity_failures", "replays", "highest_out_sequence"));
+                           "id", "state", "impi", "impus", "ue", "ours", "integrity", "encryption",
+                           "spi_uc", "spi_us", "spi_pc", "spi_ps", "port_uc", "port_us", "port_pc",
+                           "port_ps", "age_seconds", "expires_in_seconds", "in_packets", "in_bytes",
+                           "out_packets", "out_bytes", "integrity_failures", "replays",
+                           "highest_out_sequence"));
 }
 
 TEST(OpsProtocol, FilterMatchesAnyOfTheFourSpis) {
     const SaRow row = fake_sa(5);
-    for (const sa::Spi spi : {row.numbers.spi_uc, row.numbers.spi_us, row.numbers.spi_pc, row.numbers.spi_ps}) {
+    for (const sa::Spi spi :
+         {row.numbers.spi_uc, row.numbers.spi_us, row.numbers.spi_pc, row.numbers.spi_ps}) {
         Query q;
         q.spi = spi;
         EXPECT_TRUE(matches(q, row));

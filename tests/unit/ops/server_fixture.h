@@ -40,19 +40,23 @@ class TemporaryDirectory {
 
 class PlainClient {
   public:
-    explicit PlainClient(const std::string& socket, int receive_buffer = 0) : fd_(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    explicit PlainClient(const std::string& socket, int receive_buffer = 0)
+        : fd_(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
         sockaddr_un address{};
         address.sun_family = AF_UNIX;
         std::memcpy(address.sun_path, socket.c_str(), socket.size() + 1);
         const timeval patience{20, 0};  // so that a fault fails the test in place of hanging it
         ::setsockopt(fd_.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
-        if (receive_buffer != 0) ::setsockopt(fd_.get(), SOL_SOCKET, SO_RCVBUF, &receive_buffer, sizeof(receive_buffer));
-        connected_ = ::connect(fd_.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0;
+        if (receive_buffer != 0)
+            ::setsockopt(fd_.get(), SOL_SOCKET, SO_RCVBUF, &receive_buffer, sizeof(receive_buffer));
+        connected_ =
+            ::connect(fd_.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0;
     }
     [[nodiscard]] bool connected() const { return connected_; }
     void send(const std::string& text) {
         for (std::size_t done = 0; done < text.size();) {
-            const ssize_t n = ::send(fd_.get(), text.data() + done, text.size() - done, MSG_NOSIGNAL);
+            const ssize_t n =
+                ::send(fd_.get(), text.data() + done, text.size() - done, MSG_NOSIGNAL);
             if (n <= 0) return;
             done += static_cast<std::size_t>(n);
         }
@@ -110,13 +114,15 @@ class ServerTest : public testing::Test {
         views.registrations = &registrations;
         views.trace = &trace;
         views.drops = [] {
-            return std::vector<DropCount>{{"dataplane", "bad_icv", "The integrity check failed.", 12},
-                                          {"sip", "rate_source", "Too many REGISTERs of one address. [S3]", 1234567},
-                                          {"dataplane", "replay", "Seen before.", 0}};
+            return std::vector<DropCount>{
+                {"dataplane", "bad_icv", "The integrity check failed.", 12},
+                {"sip", "rate_source", "Too many REGISTERs of one address. [S3]", 1234567},
+                {"dataplane", "replay", "Seen before.", 0}};
         };
         views.health = [this] {
-            return std::vector<HealthItem>{{"dataplane", true, "1 worker, 0.1% busy"},
-                                           {"core", healthy.load(), healthy ? "answers" : "no answer; is 10.30.0.2 up?"}};
+            return std::vector<HealthItem>{
+                {"dataplane", true, "1 worker, 0.1% busy"},
+                {"core", healthy.load(), healthy ? "answers" : "no answer; is 10.30.0.2 up?"}};
         };
         views.version = "9.9.9";
         views.backend = "dpdk";
@@ -142,7 +148,8 @@ class ServerTest : public testing::Test {
     }
     double counter(const std::string& name, const std::string& label) {
         for (const metrics::Sample& s : registry.collect()) {
-            if (s.name == name && s.labels.size() == 1 && s.labels[0].second == label) return s.value;
+            if (s.name == name && s.labels.size() == 1 && s.labels[0].second == label)
+                return s.value;
         }
         return -1;
     }

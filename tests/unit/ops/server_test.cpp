@@ -40,7 +40,8 @@ TEST_F(ServerTest, HealthDropsAndTrace) {
     ASSERT_EQ(drops.size(), 3U);
     EXPECT_EQ(drops[0]["reason"], "bad_icv");
     EXPECT_EQ(drops[0]["count"], 12);
-    const json trace_answer = c.ask(json{{"v", 1}, {"op", "trace"}, {"args", {{"impi", fake_sa(1).impi}}}}.dump());
+    const json trace_answer =
+        c.ask(json{{"v", 1}, {"op", "trace"}, {"args", {{"impi", fake_sa(1).impi}}}}.dump());
     ASSERT_EQ(trace_answer["result"]["steps"].size(), 10U);
     EXPECT_EQ(trace_answer["result"]["steps"][5]["spi"], 0x04000003);
     EXPECT_FALSE(trace_answer["result"]["steps"][0].contains("spi"));
@@ -96,7 +97,8 @@ TEST_F(ServerTest, LimitGivesACursorToGoOnWith) {
     do {
         json args{{"limit", 300}};
         if (cursor != 0) args["cursor"] = cursor;
-        const auto [rows, last] = c.ask_list(json{{"v", 1}, {"op", "sa.list"}, {"args", args}}.dump());
+        const auto [rows, last] =
+            c.ask_list(json{{"v", 1}, {"op", "sa.list"}, {"args", args}}.dump());
         EXPECT_LE(rows.size(), 300U);
         for (const json& r : rows) ids.insert(r["id"].get<std::uint64_t>());
         cursor = last.value("cursor", std::uint64_t{0});
@@ -109,20 +111,31 @@ TEST_F(ServerTest, LimitGivesACursorToGoOnWith) {
 TEST_F(ServerTest, FiltersNarrow) {
     start();
     PlainClient c(options.socket);
-    EXPECT_EQ(c.ask_list(R"({"v":1,"op":"sa.list","args":{"state":"registration"}})").first.size(), 500U);
-    const auto one = c.ask_list(json{{"v", 1}, {"op", "sa.show"}, {"args", {{"spi", fake_sa(4711).numbers.spi_us}}}}.dump()).first;
+    EXPECT_EQ(c.ask_list(R"({"v":1,"op":"sa.list","args":{"state":"registration"}})").first.size(),
+              500U);
+    const auto one =
+        c.ask_list(
+             json{{"v", 1}, {"op", "sa.show"}, {"args", {{"spi", fake_sa(4711).numbers.spi_us}}}}
+                 .dump())
+            .first;
     ASSERT_EQ(one.size(), 1U);
     EXPECT_EQ(one[0]["id"], 4711);
     EXPECT_EQ(one[0]["in_packets"], 4711 * 3);
     EXPECT_EQ(c.ask_list(R"({"v":1,"op":"sa.show","args":{"id":5000}})").first.at(0)["id"], 5000);
-    EXPECT_EQ(c.ask_list(json{{"v", 1}, {"op", "reg.show"}, {"args", {{"impi", fake_sa(2).impi}}}}.dump()).first.at(0)["transport"], "tcp");
+    EXPECT_EQ(
+        c.ask_list(json{{"v", 1}, {"op", "reg.show"}, {"args", {{"impi", fake_sa(2).impi}}}}.dump())
+            .first.at(0)["transport"],
+        "tcp");
 }
 
 TEST_F(ServerTest, NothingFoundIsAnErrorOfShowAndAnEmptyList) {
     start();
     PlainClient c(options.socket);
-    EXPECT_EQ(c.ask_list(R"({"v":1,"op":"sa.show","args":{"impi":"who"}})").second["error"]["code"], "not_found");
-    EXPECT_EQ(c.ask_list(R"({"v":1,"op":"reg.show","args":{"impi":"who"}})").second["error"]["code"], "not_found");
+    EXPECT_EQ(c.ask_list(R"({"v":1,"op":"sa.show","args":{"impi":"who"}})").second["error"]["code"],
+              "not_found");
+    EXPECT_EQ(
+        c.ask_list(R"({"v":1,"op":"reg.show","args":{"impi":"who"}})").second["error"]["code"],
+        "not_found");
     const auto [rows, last] = c.ask_list(R"({"v":1,"op":"sa.list","args":{"impi":"who"}})");
     EXPECT_TRUE(rows.empty());
     EXPECT_FALSE(last.contains("error"));
@@ -133,13 +146,16 @@ TEST_F(ServerTest, UnknownStateIsToldTheStates) {
     PlainClient c(options.socket);
     EXPECT_EQ(c.ask(R"({"v":1,"op":"sa.list","args":{"state":"alive"}})")["error"]["text"],
               "there is no state 'alive'; states are registration, established");
-    EXPECT_EQ(c.ask(R"({"v":1,"op":"reg.list","args":{"state":"alive"}})")["error"]["code"], "bad_argument");
+    EXPECT_EQ(c.ask(R"({"v":1,"op":"reg.list","args":{"state":"alive"}})")["error"]["code"],
+              "bad_argument");
 }
 
 TEST_F(ServerTest, RequestsSentAheadAreAnsweredInOrder) {
     start();
     PlainClient c(options.socket);
-    c.send("{\"v\":1,\"id\":1,\"op\":\"sa.list\"}\n\r\n{\"v\":1,\"id\":2,\"op\":\"version\"}\n{\"v\":1,\"id\":3,\"op\":\"health\"}\n");
+    c.send(
+        "{\"v\":1,\"id\":1,\"op\":\"sa.list\"}\n\r\n{\"v\":1,\"id\":2,\"op\":\"version\"}\n{\"v\":"
+        "1,\"id\":3,\"op\":\"health\"}\n");
     c.end_input();
     EXPECT_EQ(c.read_list().first.size(), 5000U);
     EXPECT_EQ(c.answer()["id"], 2);
@@ -192,12 +208,15 @@ TEST_F(ManySets, SlowReaderStopsOnlyItself) {
     EXPECT_EQ(slow.read_list().first.size(), 60000U);
 }
 
-// Every answer is beyond the bound, and the reader quick enough to empty it at once: nothing may wait for an event that is over.
+// Every answer is beyond the bound, and the reader quick enough to empty it at once: nothing may
+// wait for an event that is over.
 TEST_F(ServerTest, BoundSmallerThanOneAnswer) {
     options.output_octets = 1;
     start();
     PlainClient c(options.socket);
-    c.send("{\"v\":1,\"id\":1,\"op\":\"version\"}\n{\"v\":1,\"id\":2,\"op\":\"sa.list\"}\n{\"v\":1,\"id\":3,\"op\":\"health\"}\n");
+    c.send(
+        "{\"v\":1,\"id\":1,\"op\":\"version\"}\n{\"v\":1,\"id\":2,\"op\":\"sa.list\"}\n{\"v\":1,"
+        "\"id\":3,\"op\":\"health\"}\n");
     EXPECT_EQ(c.answer()["id"], 1);
     EXPECT_EQ(c.read_list().first.size(), 5000U);
     EXPECT_EQ(c.answer()["id"], 3);
@@ -212,7 +231,8 @@ TEST_F(ManySets, ReaderThatLeavesInTheMiddleIsForgotten) {
     }
     PlainClient last(options.socket);
     // The others' ends are events before this answer, or the lists run on until they meet them.
-    for (int i = 0; i < 1000 && on_loop([&] { return server->connections(); }) > 1; ++i) (void)last.ask(R"({"v":1,"op":"version"})");
+    for (int i = 0; i < 1000 && on_loop([&] { return server->connections(); }) > 1; ++i)
+        (void)last.ask(R"({"v":1,"op":"version"})");
     EXPECT_EQ(on_loop([&] { return server->connections(); }), 1U);
 }
 
@@ -240,7 +260,7 @@ TEST_F(ServerTest, OneConnectionTooManyIsToldSo) {
 
 TEST_F(ServerTest, SocketIsForOwnerAndGroup) {
     start();
-    struct stat info {};
+    struct stat info{};
     ASSERT_EQ(::stat(options.socket.c_str(), &info), 0);
     EXPECT_EQ(info.st_mode & 07777U, 0660U);
 }
@@ -256,7 +276,7 @@ TEST_F(ServerTest, UnknownGroup) {
 TEST_F(ServerTest, GroupByNumber) {
     options.group = std::to_string(::getegid());
     start();
-    struct stat info {};
+    struct stat info{};
     ASSERT_EQ(::stat(options.socket.c_str(), &info), 0);
     EXPECT_EQ(info.st_gid, ::getegid());
 }

@@ -60,7 +60,8 @@ TEST(Text, Wrap) {
 
 TEST(Table, DropsColumnsByPriorityWhenNarrow) {
     const auto render = [](std::size_t width) {
-        Table t({{"A", false, 0, 0}, {"BIG", false, 4, 0}, {"EXTRA", false, 0, 1}}, {width, false, false});
+        Table t({{"A", false, 0, 0}, {"BIG", false, 4, 0}, {"EXTRA", false, 0, 1}},
+                {width, false, false});
         t.add({"x", "abcdefgh", "12345"});
         return t.render();
     };
@@ -88,7 +89,8 @@ std::vector<LadderStep> steps_of(const std::vector<ops::TraceStep>& recorded) {
 }
 
 TEST(Ladder, GoodRegistration) {
-    EXPECT_EQ(render_ladder("001011000000001@ims.example", steps_of(ops::good_registration()), {80, false, false}),
+    EXPECT_EQ(render_ladder("001011000000001@ims.example", steps_of(ops::good_registration()),
+                            {80, false, false}),
               R"(001011000000001@ims.example
 2026-11-21 22:15:03.120 UTC
          UE                        P-CSCF                      core
@@ -114,7 +116,9 @@ TEST(Ladder, ShowsWhereItBrokeAndWhy) {
     dropped.name = "";
     dropped.text = "ESP packet dropped";
     dropped.failed = true;
-    dropped.reason = "integrity_failure: an ESP packet failed its integrity check and was dropped before SIP saw it";
+    dropped.reason =
+        "integrity_failure: an ESP packet failed its integrity check and was dropped before SIP "
+        "saw it";
     recorded.push_back(dropped);
     dropped.time += std::chrono::seconds(1);  // the phone sends again: the reason is not told twice
     recorded.push_back(dropped);
@@ -158,12 +162,15 @@ TEST(Ladder, NeverWiderThanAsked) {
     recorded[0].text = std::string(300, 'R');
     recorded[3].text = std::string(300, 'e');
     recorded[4].failed = true;
-    recorded[4].reason = "because of this and that, and of many other things that are told at length here";
+    recorded[4].reason =
+        "because of this and that, and of many other things that are told at length here";
     for (const std::size_t asked : {0U, 40U, 72U, 80U, 91U, 100U, 200U}) {
         for (const bool unicode : {false, true}) {
             const std::size_t width = asked == 0 ? 80 : std::clamp<std::size_t>(asked, 72, 100);
-            std::istringstream in(render_ladder(std::string(300, 'i'), steps_of(recorded), {asked, false, unicode}));
-            for (std::string line; std::getline(in, line);) EXPECT_LE(columns_of(line), width) << asked << ": " << line;
+            std::istringstream in(
+                render_ladder(std::string(300, 'i'), steps_of(recorded), {asked, false, unicode}));
+            for (std::string line; std::getline(in, line);)
+                EXPECT_LE(columns_of(line), width) << asked << ": " << line;
         }
     }
 }
@@ -178,8 +185,10 @@ TEST(Ladder, ColourOnlyWhenAsked) {
 TEST(Ladder, StrangeStepsDoNotHarm) {
     using nlohmann::json;
     std::vector<LadderStep> steps;
-    for (const json& j : {json(), json(7), json::object(), json{{"time_us", "x"}, {"from", 3}, {"spi", -1}, {"failed", "yes"}},
-                          json{{"time_us", -5}, {"from", "ue"}, {"to", "core"}, {"text", "a\nb"}}}) {
+    for (const json& j :
+         {json(), json(7), json::object(),
+          json{{"time_us", "x"}, {"from", 3}, {"spi", -1}, {"failed", "yes"}},
+          json{{"time_us", -5}, {"from", "ue"}, {"to", "core"}, {"text", "a\nb"}}}) {
         steps.push_back(ladder_step(j));
     }
     const std::string text = render_ladder("a", steps, {80, false, false});

@@ -150,7 +150,8 @@ TEST_F(ViewsTest, TraceOfAGoodRegistration) {
     Phone& phone = world.phone();
     ASSERT_TRUE(phone.register_once());
     const auto steps = view.steps(phone.impi);
-    EXPECT_THAT(names_of(steps), testing::ElementsAre("SM1", "SM2", "SM5", "SM6", "SM7", "SM8", "SM11", "SM12"));
+    EXPECT_THAT(names_of(steps),
+                testing::ElementsAre("SM1", "SM2", "SM5", "SM6", "SM7", "SM8", "SM11", "SM12"));
     for (const TraceStep& s : steps) {
         EXPECT_FALSE(s.failed) << s.text << ' ' << s.reason;
         // Which SA: clear until SM6, the new set from SM7 on.
@@ -161,7 +162,9 @@ TEST_F(ViewsTest, TraceOfAGoodRegistration) {
             EXPECT_EQ(s.spi, phone.current().numbers.spi_ps);
         }
         if (s.name == "SM12") {
-            EXPECT_EQ(s.spi, phone.current().numbers.spi_us);  // a response goes to port_us, which Via names (A2)
+            EXPECT_EQ(s.spi,
+                      phone.current()
+                          .numbers.spi_us);  // a response goes to port_us, which Via names (A2)
         }
     }
     EXPECT_TRUE(view.steps("nobody").empty());
@@ -177,12 +180,14 @@ TEST_F(ViewsTest, TraceOfAFailureNamesTheReason) {
     phone.send_sm7();
     world.run();
     const auto steps = view.steps(phone.impi);
-    const auto broken = std::find_if(steps.begin(), steps.end(), [](const TraceStep& s) { return s.failed; });
+    const auto broken =
+        std::find_if(steps.begin(), steps.end(), [](const TraceStep& s) { return s.failed; });
     ASSERT_NE(broken, steps.end());
     EXPECT_THAT(broken->reason, testing::HasSubstr("authentication_failed"));
     std::vector<cli::LadderStep> ladder;
     for (const TraceStep& s : steps) ladder.push_back(cli::ladder_step(to_json(s)));
-    EXPECT_THAT(cli::render_ladder(phone.impi, ladder, {100, false, false}), testing::HasSubstr("\nBroke after SM"));
+    EXPECT_THAT(cli::render_ladder(phone.impi, ladder, {100, false, false}),
+                testing::HasSubstr("\nBroke after SM"));
 }
 
 TEST_F(ViewsTest, DropsHaveReasonAndMeaning) {
@@ -209,7 +214,8 @@ TEST_F(ViewsTest, NothingShownHoldsAKey) {
     for (const RegistrationRow& row : registrations({})) shown += to_json(row).dump();
     for (const TraceStep& step : view.steps(phone.impi)) shown += to_json(step).dump();
     const Phone::Security& s = phone.current();
-    for (const std::string& secret : {to_hex(s.ck), to_hex(s.ik), to_base64(s.ck), to_base64(s.ik), s.nonce}) {
+    for (const std::string& secret :
+         {to_hex(s.ck), to_hex(s.ik), to_base64(s.ck), to_base64(s.ik), s.nonce}) {
         ASSERT_FALSE(secret.empty());
         EXPECT_EQ(shown.find(secret), std::string::npos);
     }

@@ -39,12 +39,11 @@ TEST(EditTest, NoChangeIsTheSameOctets) {
 }
 
 TEST(EditTest, PushesOnTop) {
-    EXPECT_EQ(edited(with(""),
-                     [](Edit& e, const Message&) {
-                         e.push_via({"SIP/2.0/TCP us;branch=", "z9hG4bK2"});
-                     }),
-              "REGISTER sip:home.example SIP/2.0\r\nVia: SIP/2.0/TCP us;branch=z9hG4bK2\r\n" +
-                  head.substr(head.find("Via")) + "\r\n");
+    EXPECT_EQ(
+        edited(with(""),
+               [](Edit& e, const Message&) { e.push_via({"SIP/2.0/TCP us;branch=", "z9hG4bK2"}); }),
+        "REGISTER sip:home.example SIP/2.0\r\nVia: SIP/2.0/TCP us;branch=z9hG4bK2\r\n" +
+            head.substr(head.find("Via")) + "\r\n");
     EXPECT_EQ(edited(with("v: x\r\nX: y\r\nPath: <sip:q>\r\n"),
                      [](Edit& e, const Message&) {
                          e.push_header(HeaderId::path, {"<sip:p>"});
@@ -137,9 +136,7 @@ TEST(EditTest, SmallFields) {
                      [](Edit& e, const Message&) { e.set_content_length(12); }),
               with("l: 12\r\n") + "body");
     EXPECT_EQ(edited(with(""),
-                     [](Edit& e, const Message&) {
-                         e.replace_request_uri({"sip:other", ";lr"});
-                     })
+                     [](Edit& e, const Message&) { e.replace_request_uri({"sip:other", ";lr"}); })
                   .substr(0, 32),
               "REGISTER sip:other;lr SIP/2.0\r\nV");
 }

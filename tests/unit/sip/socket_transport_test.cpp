@@ -16,7 +16,8 @@ namespace {
 using namespace std::chrono_literals;
 
 const std::string options_message =
-    "OPTIONS sip:a@b SIP/2.0\r\nVia: SIP/2.0/TCP 127.0.0.1;branch=z9hG4bK1\r\nCall-ID: 1\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n";
+    "OPTIONS sip:a@b SIP/2.0\r\nVia: SIP/2.0/TCP 127.0.0.1;branch=z9hG4bK1\r\nCall-ID: 1\r\nCSeq: "
+    "1 OPTIONS\r\nContent-Length: 0\r\n\r\n";
 
 struct Sink final : MessageSink {
     void on_message(const Flow& flow, std::span<char> bytes) override {
@@ -39,7 +40,9 @@ struct Sink final : MessageSink {
 
 // A port the kernel says is free now.
 Endpoint free_endpoint(int type, const char* address) {
-    UniqueFd fd(socket(std::string_view(address).find(':') == std::string_view::npos ? AF_INET : AF_INET6, type, 0));
+    UniqueFd fd(
+        socket(std::string_view(address).find(':') == std::string_view::npos ? AF_INET : AF_INET6,
+               type, 0));
     sockaddr_storage sa{};
     socklen_t length = Endpoint::parse(address)->to_sockaddr(sa);
     EXPECT_EQ(bind(fd.get(), reinterpret_cast<sockaddr*>(&sa), length), 0);
@@ -58,11 +61,13 @@ class SocketTransportTest : public testing::Test {
             bool* expired;
             EventLoop* loop;
         } context{&expired, &loop};
-        guard.bind([](void* p) {
-            auto* c = static_cast<Context*>(p);
-            *c->expired = true;
-            c->loop->stop();
-        }, &context);
+        guard.bind(
+            [](void* p) {
+                auto* c = static_cast<Context*>(p);
+                *c->expired = true;
+                c->loop->stop();
+            },
+            &context);
         if (done()) return true;
         sink.handler = [&] {
             if (done()) loop.stop();
@@ -87,13 +92,15 @@ TEST_F(SocketTransportTest, UdpGoesBothWaysInBothFamilies) {
         const Endpoint b = free_endpoint(SOCK_DGRAM, address);
         ASSERT_TRUE(transport.add_udp(b));
         for (int i = 0; i < 100; ++i) {
-            ASSERT_TRUE(transport.send({Transport::udp, a, b, 0}, std::string_view("m" + std::to_string(i))));
+            ASSERT_TRUE(transport.send({Transport::udp, a, b, 0},
+                                       std::string_view("m" + std::to_string(i))));
         }
         ASSERT_TRUE(run_until([&] { return sink.messages.size() == 100; }));
         EXPECT_EQ(sink.messages[99].second, "m99");
         EXPECT_EQ(sink.messages[99].first.local, b);
         EXPECT_EQ(sink.messages[99].first.remote, a);
-        EXPECT_FALSE(transport.send({Transport::udp, *Endpoint::parse("127.0.0.1:1"), b, 0}, std::string_view("x")));
+        EXPECT_FALSE(transport.send({Transport::udp, *Endpoint::parse("127.0.0.1:1"), b, 0},
+                                    std::string_view("x")));
     }
 }
 
@@ -136,7 +143,8 @@ TEST_F(SocketTransportTest, TcpConnectsReusesAndAnswersOnTheSameConnection) {
 TEST_F(SocketTransportTest, AConnectionThatCannotBeMadeIsReported) {
     SocketTransport transport(loop, sink, {}, registry, "test");
     const Endpoint nobody = free_endpoint(SOCK_STREAM, "127.0.0.1");
-    ASSERT_TRUE(transport.send({Transport::tcp, *Endpoint::parse("127.0.0.1:0"), nobody, 0}, options_message));
+    ASSERT_TRUE(transport.send({Transport::tcp, *Endpoint::parse("127.0.0.1:0"), nobody, 0},
+                               options_message));
     ASSERT_TRUE(run_until([&] { return !sink.closed.empty(); }));
     EXPECT_FALSE(sink.closed[0].second);
 }

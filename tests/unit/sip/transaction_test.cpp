@@ -30,8 +30,8 @@ struct FakeTransport final : TransportLayer {
 };
 
 struct Recorder final : TransactionUser {
-    void on_response(ClientTransactionId id, std::uint64_t context, const Flow&, const Message& response,
-                     std::span<char>) override {
+    void on_response(ClientTransactionId id, std::uint64_t context, const Flow&,
+                     const Message& response, std::span<char>) override {
         codes.push_back(response.status_code());
         last_id = id;
         last_context = context;
@@ -53,17 +53,25 @@ class TransactionTest : public testing::Test {
         while (wheel.advance()) {
         }
     }
-    static std::string request(std::string_view method, std::string_view branch, std::string_view cseq_method = {}) {
+    static std::string request(std::string_view method, std::string_view branch,
+                               std::string_view cseq_method = {}) {
         if (cseq_method.empty()) cseq_method = method;
         std::string m;
-        m.append(method).append(" sip:home.example SIP/2.0\r\nVia: SIP/2.0/UDP 10.0.0.1:5060;branch=").append(branch);
-        m.append("\r\nMax-Forwards: 70\r\nFrom: <sip:a@home.example>;tag=1\r\nTo: <sip:a@home.example>\r\nCall-ID: x@y\r\nCSeq: 7 ");
+        m.append(method)
+            .append(" sip:home.example SIP/2.0\r\nVia: SIP/2.0/UDP 10.0.0.1:5060;branch=")
+            .append(branch);
+        m.append(
+            "\r\nMax-Forwards: 70\r\nFrom: <sip:a@home.example>;tag=1\r\nTo: "
+            "<sip:a@home.example>\r\nCall-ID: x@y\r\nCSeq: 7 ");
         m.append(cseq_method).append("\r\nRoute: <sip:r.example;lr>\r\nContent-Length: 0\r\n\r\n");
         return m;
     }
     static std::string response(int code, std::string_view branch, std::string_view method) {
-        std::string m = "SIP/2.0 " + std::to_string(code) + " X\r\nVia: SIP/2.0/UDP 10.0.0.9:5060;branch=";
-        m.append(branch).append("\r\nFrom: <sip:a@home.example>;tag=1\r\nTo: <sip:a@home.example>;tag=2\r\nCall-ID: x@y\r\nCSeq: 7 ");
+        std::string m =
+            "SIP/2.0 " + std::to_string(code) + " X\r\nVia: SIP/2.0/UDP 10.0.0.9:5060;branch=";
+        m.append(branch).append(
+            "\r\nFrom: <sip:a@home.example>;tag=1\r\nTo: <sip:a@home.example>;tag=2\r\nCall-ID: "
+            "x@y\r\nCSeq: 7 ");
         m.append(method).append("\r\nContent-Length: 0\r\n\r\n");
         return m;
     }
@@ -84,17 +92,21 @@ class TransactionTest : public testing::Test {
     FakeTransport transport;
     Recorder user;
     TransactionLayer layer{transport, wheel, random, {}, {.server = 4, .client = 4}};
-    Flow ue{Transport::udp, *Endpoint::parse("10.0.0.254:5060"), *Endpoint::parse("10.0.0.1:5060"), 0};
-    Flow core{Transport::udp, *Endpoint::parse("10.30.0.1:5060"), *Endpoint::parse("10.30.0.2:5060"), 0};
+    Flow ue{Transport::udp, *Endpoint::parse("10.0.0.254:5060"), *Endpoint::parse("10.0.0.1:5060"),
+            0};
+    Flow core{Transport::udp, *Endpoint::parse("10.30.0.1:5060"),
+              *Endpoint::parse("10.30.0.2:5060"), 0};
 };
 
 TEST_F(TransactionTest, ARetransmissionGetsTheLastResponseAgain) {
     const auto first = receive(request("REGISTER", "z9hG4bKone"));
     ASSERT_EQ(first.arrival, TransactionLayer::Arrival::fresh);
-    EXPECT_EQ(receive(request("REGISTER", "z9hG4bKone")).arrival, TransactionLayer::Arrival::retransmission);
+    EXPECT_EQ(receive(request("REGISTER", "z9hG4bKone")).arrival,
+              TransactionLayer::Arrival::retransmission);
     EXPECT_TRUE(transport.sent.empty());
     ASSERT_TRUE(layer.respond(first.id, 401, std::string_view("answer")));
-    EXPECT_EQ(receive(request("REGISTER", "z9hG4bKone")).arrival, TransactionLayer::Arrival::retransmission);
+    EXPECT_EQ(receive(request("REGISTER", "z9hG4bKone")).arrival,
+              TransactionLayer::Arrival::retransmission);
     ASSERT_EQ(transport.sent.size(), 2U);
     EXPECT_EQ(transport.sent[1].bytes, "answer");
     pass(33s);  // timer J
@@ -118,7 +130,8 @@ TEST_F(TransactionTest, AFullTableRefusesAndNeverEvicts) {
         ASSERT_EQ(receive(request("OPTIONS", b)).arrival, TransactionLayer::Arrival::fresh);
     }
     EXPECT_EQ(receive(request("OPTIONS", "z9hG4bK5")).arrival, TransactionLayer::Arrival::refused);
-    EXPECT_EQ(receive(request("OPTIONS", "z9hG4bK1")).arrival, TransactionLayer::Arrival::retransmission);
+    EXPECT_EQ(receive(request("OPTIONS", "z9hG4bK1")).arrival,
+              TransactionLayer::Arrival::retransmission);
     for (int i = 0; i < 4; ++i) ASSERT_NE(layer.new_branch().id, 0U);
     EXPECT_EQ(layer.new_branch().id, 0U);
     pass(200s);
@@ -128,7 +141,8 @@ TEST_F(TransactionTest, AFullTableRefusesAndNeverEvicts) {
 
 TEST_F(TransactionTest, PeersWithoutTheCookieAreToldApartByTheirHeaders) {
     ASSERT_EQ(receive(request("REGISTER", "old")).arrival, TransactionLayer::Arrival::fresh);
-    EXPECT_EQ(receive(request("REGISTER", "old")).arrival, TransactionLayer::Arrival::retransmission);
+    EXPECT_EQ(receive(request("REGISTER", "old")).arrival,
+              TransactionLayer::Arrival::retransmission);
     EXPECT_EQ(receive(request("OPTIONS", "old")).arrival, TransactionLayer::Arrival::fresh);
 }
 
@@ -174,7 +188,8 @@ TEST_F(TransactionTest, AForgedBranchOrAnotherMethodMatchesNothing) {
     forged.back() = forged.back() == '0' ? '1' : '0';
     EXPECT_EQ(answer(response(200, forged, "REGISTER")), TransactionLayer::Match::unknown);
     EXPECT_EQ(answer(response(200, b.view(), "OPTIONS")), TransactionLayer::Match::unknown);
-    EXPECT_EQ(answer(response(200, "z9hG4bKgffffffff000000000000000000", "REGISTER")), TransactionLayer::Match::unknown);
+    EXPECT_EQ(answer(response(200, "z9hG4bKgffffffff000000000000000000", "REGISTER")),
+              TransactionLayer::Match::unknown);
     EXPECT_TRUE(user.codes.empty());
     // A branch that was reserved and not used is not a transaction.
     const auto unused = layer.new_branch();
@@ -246,9 +261,11 @@ TEST_F(TransactionTest, AnInviteServerRepeatsItsRefusalUntilTheAck) {
 TEST_F(TransactionTest, TheAckOfA2xxIsForwardedStatelessly) {
     const auto r = receive(request("INVITE", "z9hG4bKinv"));
     ASSERT_TRUE(layer.respond(r.id, 200, std::string_view("ok")));
-    EXPECT_EQ(receive(request("INVITE", "z9hG4bKinv")).arrival, TransactionLayer::Arrival::retransmission);
+    EXPECT_EQ(receive(request("INVITE", "z9hG4bKinv")).arrival,
+              TransactionLayer::Arrival::retransmission);
     EXPECT_EQ(transport.sent.size(), 1U);  // RFC 6026: the 2xx is repeated by the far end
-    EXPECT_EQ(receive(request("ACK", "z9hG4bKother", "ACK")).arrival, TransactionLayer::Arrival::stateless);
+    EXPECT_EQ(receive(request("ACK", "z9hG4bKother", "ACK")).arrival,
+              TransactionLayer::Arrival::stateless);
 }
 
 }  // namespace
