@@ -53,24 +53,26 @@ void expect_sane(World& w, Phone& p) {
 }
 
 TEST(Hostile, RecordedAndTortureMessages) {
-    const std::filesystem::path corpora = GMGATE_CORPORA;
-    if (!std::filesystem::exists(corpora)) GTEST_SKIP() << "no corpora at " << corpora;
     World w(generous());
     Phone& p = w.phone();
     ASSERT_TRUE(p.register_once());
     w.home.silent = true;
     std::size_t n = 0;
-    for (const auto& entry : std::filesystem::recursive_directory_iterator(corpora)) {
-        const auto name = entry.path().string();
-        if (!entry.is_regular_file() ||
-            (!name.ends_with(".dat") && !name.ends_with(".sip") && !name.ends_with(".txt"))) {
-            continue;
+    // The project's own, and a larger collection where it lies beside the checkout.
+    for (const std::filesystem::path folder : {GMGATE_TEST_DATA, GMGATE_CORPORA}) {
+        if (!std::filesystem::exists(folder)) continue;
+        for (const auto& entry : std::filesystem::recursive_directory_iterator(folder)) {
+            const auto name = entry.path().string();
+            if (!entry.is_regular_file() ||
+                (!name.ends_with(".dat") && !name.ends_with(".sip") && !name.ends_with(".txt"))) {
+                continue;
+            }
+            std::ifstream in(entry.path(), std::ios::binary);
+            const std::string bytes((std::istreambuf_iterator<char>(in)), {});
+            if (bytes.empty() || bytes.size() > 65535) continue;
+            throw_at(w, p, bytes);
+            ++n;
         }
-        std::ifstream in(entry.path(), std::ios::binary);
-        const std::string bytes((std::istreambuf_iterator<char>(in)), {});
-        if (bytes.empty() || bytes.size() > 65535) continue;
-        throw_at(w, p, bytes);
-        ++n;
     }
     EXPECT_GT(n, 40U);
     w.advance(600s);
