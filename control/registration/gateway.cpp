@@ -209,7 +209,11 @@ void Gateway::Impl::on_core(const sip::Flow& flow, std::span<char> bytes) {
     const auto status = message.parse(std::string_view(bytes.data(), bytes.size()), framing(flow));
     if (status == sip::ParseStatus::empty) return;
     const Carrier clear;
-    if (refuse_faulty(ctx.core, flow, clear, message, status)) return;
+    if (refuse_faulty(ctx.core, flow, clear, message, status)) {
+        // What cannot be taken apart may still hold ck and ik (S1).
+        std::ranges::fill(bytes, '0');
+        return;
+    }
 
     if (!message.is_request()) {
         ctx.metrics.response(GatewayMetrics::Side::core, message.status_code());

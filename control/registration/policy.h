@@ -27,6 +27,7 @@ struct Limits {
     std::size_t registrations = 100'000;  // registered users
     std::size_t pending = 20'000;         // procedures not yet authenticated, all sources
     std::size_t pending_per_source = 8;   // of one IP address
+    std::size_t pending_per_user = 4;     // begun on the SAs of one user
     double register_rate_per_source =
         5;  // unprotected REGISTERs a second of one address, sustained
     double register_burst_per_source = 20;  // and at once

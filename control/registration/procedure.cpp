@@ -130,10 +130,10 @@ void RegistrationProcedure::forwarding_failed(const Arrival& arrival, const sip:
 
 void RegistrationProcedure::on_response(const sip::Message& response, std::span<char> bytes) {
     const int status = response.status_code();
-    if (status < 200) return;
+    if (status < 200) return wipe_keys(response, bytes);
     client_ = 0;
     const bool second = state_ == State::awaiting_answer;
-    if (!second && state_ != State::awaiting_challenge) return;
+    if (!second && state_ != State::awaiting_challenge) return wipe_keys(response, bytes);
     const bool is_challenge = status == 401;
     Step step = Step::none;
     if (is_challenge) {

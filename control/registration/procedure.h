@@ -114,6 +114,7 @@ class RegistrationProcedure {
         false;  // the REGISTER itself says that an earlier challenge was refused (C3)
     bool recorded_ = false;
     bool counted_source_ = false;
+    sa::UserId counted_user_ = 0;  // SM1 came on an SA of this one
     std::uint64_t trace_user_ = 0;
 
     Endpoint ue_;  // source of SM1

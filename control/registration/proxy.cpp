@@ -228,19 +228,23 @@ void Proxy::on_ue_request(const Arrival& arrival, const sip::Message& request) {
             replace_route = true;
         }
     }
-    // Next hop: the first route, or in a dialog without routes the target itself; a name goes to
-    // the configured hop.
+    // Next hop: the S-CSCF. A To tag alone proves no dialog, so what the UE writes into Route or
+    // the target never makes us send anywhere but to the hops its home gave us (E2); the S-CSCF
+    // routes on from there.
     sip::Flow flow = ctx_.core_flow();
-    if (!dialog) {
-        if (!service_route.empty()) {
-            sip::ValueSplitter first(service_route);
-            if (const auto v = first.next()) flow = flow_to(*v).value_or(flow);
-        }
-    } else if (rest_count > 0) {
-        flow = flow_to(rest[0]).value_or(flow);
-    } else {
-        flow = flow_to(request.request_uri()).value_or(flow);
+    std::optional<sip::Flow> wanted;
+    if (dialog) wanted = flow_to(rest_count > 0 ? rest[0] : request.request_uri());
+    const bool to_next_hop = wanted && wanted->remote == flow.remote;
+    bool first = true;
+    bool to_service_route = false;
+    sip::ValueSplitter hops(service_route);
+    for (auto v = service_route.empty() ? std::nullopt : hops.next(); v; v = hops.next()) {
+        const auto hop = flow_to(*v);
+        if (first && hop) flow = *hop;
+        first = false;
+        to_service_route = to_service_route || (wanted && hop && wanted->remote == hop->remote);
     }
+    if (to_next_hop || to_service_route) flow = *wanted;
 
     const auto branch = ctx_.core.transactions->new_branch();
     Exchange* e =
@@ -270,6 +274,8 @@ void Proxy::on_ue_request(const Arrival& arrival, const sip::Message& request) {
     edit.set_max_forwards(sip::max_forwards(request).value_or(70) - 1U);
     strip_from_ue(edit);
     edit.remove_all(HeaderId::p_preferred_identity);
+    for (const HeaderId id : {HeaderId::authorization, HeaderId::proxy_authorization})
+        edit.remove_auth_params(id, {"integrity-protected"});  // A11
     edit.append_header("P-Asserted-Identity", {asserted_identity(request, *user)});
     if (replace_route) {
         if (service_route.empty()) {
@@ -328,7 +334,7 @@ void Proxy::launch(const Arrival& arrival, const sip::Message& request, Exchange
     e.client = branch.id;
     note(e, 0, !e.from_ue, e.from_ue ? nullptr : &flow, Reason::ok);
     if (!e.invite) return;
-    e.key = cancel_key(request, inner(e));
+    e.key = cancel_key(request, inner(e), e.from_ue ? e.user : 0);
     invites_[e.key] = e.id;
     // RFC 3261 16.2: stops the sender's retransmissions at once.
     ctx_.answer(inner(e), arrival, request, 100, Reason::ok);
@@ -454,7 +460,12 @@ void Proxy::on_response(sip::ClientTransactionId /*id*/, std::uint64_t context,
         const sa::SaSet* set =
             ctx_.sets.find_by_tuple(flow.remote.address, flow.remote.port, flow.local.port);
         if (set == nullptr || set->user != e->user) {
-            return ctx_.refuse(Reason::stray_response, 0, flow.remote, {});
+            ctx_.refuse(Reason::stray_response, 0, flow.remote, {});
+            if (status < 200 || e->answered) return;
+            // It has ended the client transaction, so nothing else would ever end this.
+            ctx_.answer_later(inner(*e), e->server, e->head, e->source, 480);
+            e->server = 0;
+            return close(e->id);
         }
         e->carrier = Carrier::of(*set);
         ctx_.sets.note_use(set->id);
@@ -565,10 +576,14 @@ void Proxy::on_failure(sip::ClientTransactionId /*id*/, std::uint64_t context,
 
 // ---- CANCEL (RFC 3261 9, 16.10) ----
 
-std::string Proxy::cancel_key(const sip::Message& request, const Side& side) const {
+std::string Proxy::cancel_key(const sip::Message& request, const Side& side,
+                              sa::UserId user) const {
     const auto via = sip::top_via(request);
     if (!via) return {};
     std::string key = &side == &ctx_.gm ? "u" : "c";
+    // Another phone that knows the branch (it was called) must not meet this one.
+    key += std::to_string(user);
+    key += '|';
     key += via->branch;
     key += '|';
     key += to_lower(via->host);
@@ -578,7 +593,7 @@ std::string Proxy::cancel_key(const sip::Message& request, const Side& side) con
 }
 
 void Proxy::on_cancel(Side& side, const Arrival& arrival, const sip::Message& request) {
-    const auto found = invites_.find(cancel_key(request, side));
+    const auto found = invites_.find(cancel_key(request, side, arrival.carrier.user));
     Exchange* e = found == invites_.end() ? nullptr : exchanges_.find(found->second);
     if (e == nullptr || (e->from_ue && e->user != arrival.carrier.user)) {
         return ctx_.answer(side, arrival, request, 481, Reason::unknown_transaction);

@@ -81,7 +81,8 @@ class Proxy final : public sip::TransactionUser {
                 const sip::TransactionLayer::Branch& branch, const sip::Flow& flow);
     void on_cancel(Side& side, const Arrival& arrival, const sip::Message& request);
     void send_cancel(Exchange& e);
-    [[nodiscard]] std::string cancel_key(const sip::Message& request, const Side& side) const;
+    [[nodiscard]] std::string cancel_key(const sip::Message& request, const Side& side,
+                                         sa::UserId user) const;
     [[nodiscard]] std::optional<sip::Flow> flow_to(std::string_view route_value) const;
     // The message claims another user than its SA's (B7).
     [[nodiscard]] bool claims_other_user(const sip::Message& request, const sa::User& user) const;

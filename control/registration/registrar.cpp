@@ -23,6 +23,9 @@ constexpr std::uint32_t longest_expires = 1U << 30U;
 std::optional<RegisterFacts> read_facts(const sip::Message& request) {
     const auto authorization = request.value(HeaderId::authorization);
     if (!authorization) return std::nullopt;
+    // A second one could name another user, and the S-CSCF might read that one under our "yes".
+    const auto* first = request.first(HeaderId::authorization);
+    if (request.next(*first) != nullptr) return std::nullopt;
     const auto credentials = sip::parse_digest_credentials(*authorization);
     if (!credentials || !credentials->username || credentials->username->empty())
         return std::nullopt;
@@ -214,7 +217,7 @@ void Registrar::on_first(const Arrival& arrival, const sip::Message& request,
     }
 
     if (!carrier.is_protected()) {
-        // S3. Registered users on their SAs are bounded by their number, so strangers cannot keep
+        // S3. Registered users on their SAs are bounded each for itself, so strangers cannot keep
         // them from renewing.
         const auto& limits = ctx_.policy.limits;
         if (procedures_.size() >= limits.pending)
@@ -229,8 +232,20 @@ void Registrar::on_first(const Arrival& arrival, const sip::Message& request,
             }
         }
     }
+    if (carrier.is_protected()) {
+        // A phone waits for the answer before it asks again; one that floods must not use up the
+        // transactions of the others.
+        const auto under_way = pending_by_user_.find(carrier.user);
+        if (under_way != pending_by_user_.end() &&
+            under_way->second >= ctx_.policy.limits.pending_per_user) {
+            return refuse(500, Reason::pending_source_limit, {{"Retry-After", "5"}});
+        }
+    }
     RegistrationProcedure& procedure = procedures_.emplace(ctx_, *this);
-    if (!carrier.is_protected()) {
+    if (carrier.is_protected()) {
+        ++pending_by_user_[carrier.user];
+        procedure.counted_user_ = carrier.user;
+    } else {
         procedure.counted_source_ = true;
         procedure.ue_ = arrival.flow.remote;
         pending_by_source_.add(arrival.flow.remote.address);
@@ -331,6 +346,10 @@ void Registrar::finish(SlotId id) {
     const auto* procedure = procedures_.find(id);
     if (procedure == nullptr) return;
     if (procedure->counted_source_) pending_by_source_.remove(procedure->ue_.address);
+    if (const auto counted = pending_by_user_.find(procedure->counted_user_);
+        counted != pending_by_user_.end() && --counted->second == 0) {
+        pending_by_user_.erase(counted);
+    }
     procedures_.erase(id);
     ctx_.metrics.set_pending(procedures_.size());
 }

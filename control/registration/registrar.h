@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string_view>
+#include <unordered_map>
 
 #include "base/seeded_hash.h"
 #include "control/registration/context.h"
@@ -60,6 +61,8 @@ class Registrar final : public sip::TransactionUser, public sa::SetObserver {
     TokenBucket total_;
     SourceBuckets per_source_;
     PendingBySource pending_by_source_;
+    // The same for procedures begun on SAs: no more entries than there are procedures.
+    std::unordered_map<sa::UserId, std::size_t> pending_by_user_;
     Registrations registrations_;
     SlotMap<RegistrationProcedure> procedures_;
 };
