@@ -126,12 +126,19 @@ TcpConnections::Connection* TcpConnections::connect(const Flow& flow) {
 }
 
 void TcpConnections::arm(Connection& c) {
+    if (c.state == State::closing) return;  // close() has set its time
     Duration after = options_.idle_timeout;
-    if (c.state == State::connecting) after = options_.connect_timeout;
-    // Silent since it was accepted, or in the middle of a message: slow senders hold no connection
-    // for long.
-    else if ((c.established && !c.heard) || c.framer.pending() != 0)
+    if (c.state == State::connecting) {
+        after = options_.connect_timeout;
+    } else if ((c.established && !c.heard) || c.framer.pending() != 0) {
+        // Silent since it was accepted, or in the middle of a message: slow senders hold no
+        // connection for long, so its octets one by one gain it no time.
+        if (c.waiting) return;
+        c.waiting = true;
         after = options_.first_message_timeout;
+    } else {
+        c.waiting = false;
+    }
     loop_.timers().start(c.timer, after);
 }
 
@@ -147,10 +154,10 @@ bool TcpConnections::send(const Flow& flow, std::span<const char> bytes) {
         if (it == connections_.end()) return false;
         c = it->second.get();
     } else {
-        if (flow.local.port != 0) {
-            const auto it = by_pair_.find({flow.local, flow.remote});
-            if (it != by_pair_.end()) c = connections_.at(it->second).get();
-        }
+        // Port 0: any of ours to that peer will do, so the latest is used again.
+        const auto it = by_pair_.find({flow.local, flow.remote});
+        if (it != by_pair_.end()) c = connections_.at(it->second).get();
+        if (c != nullptr && flow.local.port == 0 && c->state == State::closing) c = nullptr;
         if (c == nullptr) c = connect(flow);
         if (c == nullptr) return false;
     }
@@ -214,20 +221,27 @@ bool TcpConnections::read(Connection& c) {
             const auto piece = rest.first(std::min(rest.size(), feed_size));
             rest = rest.subspan(piece.size());
             c.framer.feed(piece);
+            // The framer's copy is wiped by who reads it; this one may hold ck and ik, too (S1).
+            wipe({reinterpret_cast<std::uint8_t*>(const_cast<char*>(piece.data())), piece.size()});
             for (bool more = true; more;) {
                 const Frame frame = c.framer.next();
                 switch (frame.kind) {
                     case FrameKind::none:
                         more = false;
                         break;
-                    case FrameKind::ping:  // RFC 5626 4.4.1
+                    case FrameKind::ping:                                    // RFC 5626 4.4.1
+                        if (c.out.size() + 2 > options_.max_queued_bytes) {  // pings, reads no pong
+                            counters_.overflows.add();
+                            return false;
+                        }
                         c.out.append("\r\n");
-                        if (!write(c)) return false;
+                        if (c.state == State::open && !write(c)) return false;
                         break;
                     case FrameKind::pong:
                         break;
                     case FrameKind::message:
                         c.heard = true;
+                        c.waiting = false;
                         counters_.received.add();
                         // The framer's own buffer, handed on as writable: a receiver wipes keys
                         // where they lie.

@@ -51,7 +51,8 @@ class TcpConnections {
         UniqueFd fd;
         State state = State::open;
         bool established = false;
-        bool heard = false;  // one whole message came in
+        bool heard = false;    // one whole message came in
+        bool waiting = false;  // the timer runs for the end of a message
         StreamFramer framer;
         std::string out;  // not yet written
         Timer timer;

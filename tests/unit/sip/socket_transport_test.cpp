@@ -180,5 +180,80 @@ TEST_F(SocketTransportTest, GarbageOnAStreamClosesItAndPerSourceLimitHolds) {
     EXPECT_EQ(transport.connections(), 0U);
 }
 
+TEST_F(SocketTransportTest, WhoPingsAndReadsNoPongIsClosed) {
+    SocketTransportOptions options;
+    options.max_queued_bytes = 1024;
+    SocketTransport transport(loop, sink, options, registry, "test");
+    const Endpoint server = free_endpoint(SOCK_STREAM, "127.0.0.1");
+    ASSERT_TRUE(transport.add_tcp_listener(server));
+    const UniqueFd fd(socket(AF_INET, SOCK_STREAM, 0));
+    const int small = 1;
+    ASSERT_EQ(setsockopt(fd.get(), SOL_SOCKET, SO_RCVBUF, &small, sizeof small), 0);
+    sockaddr_storage sa{};
+    const socklen_t length = server.to_sockaddr(sa);
+    ASSERT_EQ(connect(fd.get(), reinterpret_cast<sockaddr*>(&sa), length), 0);
+    std::string pings;
+    for (int i = 0; i < 16'384; ++i) pings += "\r\n\r\n";
+    // Sends on and on, and reads nothing; the transport must be the one to end it.
+    std::size_t sent = 0;
+    std::function<void()> flood = [&] {
+        if (!sink.closed.empty() || sent > 512UL * 1024 * 1024) return loop.stop();
+        const ssize_t n = send(fd.get(), pings.data(), pings.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (n > 0) sent += static_cast<std::size_t>(n);
+        loop.post(flood);
+    };
+    loop.post(flood);
+    ASSERT_TRUE(run_until([&] { return !sink.closed.empty(); }));
+    EXPECT_EQ(transport.connections(), 0U);
+    EXPECT_EQ(registry
+                  .counter("gmgate_sip_connection_overflows_total",
+                           "Connections closed because the peer does not read.",
+                           {{"side", "test"}, {"transport", "tcp"}})
+                  .value(),
+              1U);
+}
+
+TEST_F(SocketTransportTest, OctetByOctetGainsNoTime) {
+    SocketTransportOptions options;
+    options.first_message_timeout = 200ms;
+    SocketTransport transport(loop, sink, options, registry, "test");
+    const Endpoint server = free_endpoint(SOCK_STREAM, "127.0.0.1");
+    ASSERT_TRUE(transport.add_tcp_listener(server));
+    const UniqueFd fd(socket(AF_INET, SOCK_STREAM, 0));
+    sockaddr_storage sa{};
+    const socklen_t length = server.to_sockaddr(sa);
+    ASSERT_EQ(connect(fd.get(), reinterpret_cast<sockaddr*>(&sa), length), 0);
+    // An octet every 20 ms, never a whole message: ends at the time-out of the message, and not
+    // only when the octets end.
+    Timer drip;
+    struct Context {
+        int fd;
+        EventLoop* loop;
+        Timer* timer;
+    } context{fd.get(), &loop, &drip};
+    drip.bind(
+        [](void* p) {
+            auto* c = static_cast<Context*>(p);
+            (void)send(c->fd, "O", 1, MSG_NOSIGNAL);
+            c->loop->timers().start(*c->timer, 20ms);
+        },
+        &context);
+    loop.timers().start(drip, 20ms);
+    ASSERT_TRUE(run_until([&] { return !sink.closed.empty(); }));
+    EXPECT_EQ(transport.connections(), 0U);
+}
+
+TEST_F(SocketTransportTest, AConnectionFromAnyPortIsUsedAgain) {
+    SocketTransport transport(loop, sink, {}, registry, "test");
+    const Endpoint server = free_endpoint(SOCK_STREAM, "127.0.0.1");
+    ASSERT_TRUE(transport.add_tcp_listener(server));
+    const Flow out{Transport::tcp, *Endpoint::parse("127.0.0.1:0"), server, 0};
+    ASSERT_TRUE(transport.send(out, options_message));
+    ASSERT_TRUE(transport.send(out, options_message));
+    ASSERT_TRUE(run_until([&] { return sink.messages.size() == 2; }));
+    EXPECT_EQ(sink.messages[0].first.connection, sink.messages[1].first.connection);
+    EXPECT_EQ(transport.connections(), 2U);  // both ends of the one
+}
+
 }  // namespace
 }  // namespace gmgate::sip
