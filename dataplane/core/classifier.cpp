@@ -19,6 +19,7 @@ bool is_skipped(std::uint8_t next_header) {
     return next_header == 0 || next_header == 43 || next_header == 60;
 }
 constexpr std::uint8_t header_fragment = 44;
+constexpr std::uint8_t header_authentication = 51;
 
 void classify_transport(std::span<const std::uint8_t> frame, PacketView& view) {
     const std::uint32_t size = view.end - view.l4;
@@ -116,10 +117,12 @@ PacketView classify(std::span<const std::uint8_t> frame) {
     if (frame.size() < ethernet_size) return view;
     std::uint16_t ethertype = load_be16(frame.data() + 12);
     view.l3 = ethernet_size;
-    if (ethertype == ethertype_vlan || ethertype == ethertype_qinq) {
-        if (frame.size() < ethernet_size + vlan_size) return view;
-        ethertype = load_be16(frame.data() + 16);
-        view.l3 = ethernet_size + vlan_size;
+    // All of them: the host's stack takes off any number of tags with VLAN 0 and delivers what lies
+    // beneath (A6).
+    while (ethertype == ethertype_vlan || ethertype == ethertype_qinq) {
+        if (frame.size() < view.l3 + vlan_size) return view;
+        ethertype = load_be16(frame.data() + view.l3 + 2);
+        view.l3 = static_cast<std::uint16_t>(view.l3 + vlan_size);
     }
     if (ethertype == ethertype_ipv4) {
         classify_ipv4(frame, view);
@@ -129,31 +132,50 @@ PacketView classify(std::span<const std::uint8_t> frame) {
     return view;
 }
 
-QuotedDestination quoted_destination(std::span<const std::uint8_t> frame, const PacketView& view) {
+std::optional<QuotedFlow> quoted_flow(std::span<const std::uint8_t> frame, const PacketView& view) {
     const std::uint8_t type = frame[view.l4];
     const bool error = view.v6 ? (type >= 1 && type <= 4)
                                : (type == 3 || type == 4 || type == 5 || type == 11 || type == 12);
-    if (!error) return {};
+    if (!error) return std::nullopt;
     const std::uint32_t inner = view.l4 + 8U;
     const std::uint32_t size = view.end - inner;
     std::uint32_t transport = 0;
     std::uint8_t protocol = 0;
-    QuotedDestination quoted;
+    QuotedFlow quoted;
+    // Read as the host's stack reads it, which looks at the ports whatever fragment offset stands
+    // there, and behind any number of extension headers.
     if (!view.v6) {
-        if (size < 20 || (frame[inner] >> 4U) != 4) return {};
+        if (size < 20 || (frame[inner] >> 4U) != 4) return std::nullopt;
         transport = (frame[inner] & 0x0FU) * 4U;
-        if (transport < 20 || (load_be16(&frame[inner + 6]) & 0x1FFFU) != 0) return {};
+        if (transport < 20) return std::nullopt;
         protocol = frame[inner + 9];
-        quoted.address_at = inner + 16;
+        quoted.source_at = inner + 12;
+        quoted.destination_at = inner + 16;
     } else {
-        if (size < ipv6_size || (frame[inner] >> 4U) != 6) return {};
+        if (size < ipv6_size || (frame[inner] >> 4U) != 6) return std::nullopt;
         transport = ipv6_size;
         protocol = frame[inner + 6];
-        quoted.address_at = inner + 24;
+        while (is_skipped(protocol) || protocol == header_fragment ||
+               protocol == header_authentication) {
+            if (size < transport + 8) return std::nullopt;
+            const std::uint8_t* header = &frame[inner + transport];
+            if (protocol == header_fragment) {
+                transport += 8;
+            } else if (protocol == header_authentication) {
+                transport += (header[1] + 2U) * 4U;
+            } else {
+                transport += (header[1] + 1U) * 8U;
+            }
+            protocol = header[0];
+        }
+        quoted.source_at = inner + 8;
+        quoted.destination_at = inner + 24;
         quoted.v6 = true;
     }
-    if ((protocol != protocol_udp && protocol != protocol_tcp) || size < transport + 4) return {};
-    quoted.port = load_be16(&frame[inner + transport + 2]);
+    if ((protocol != protocol_udp && protocol != protocol_tcp) || size < transport + 4)
+        return std::nullopt;
+    quoted.source_port = load_be16(&frame[inner + transport]);
+    quoted.destination_port = load_be16(&frame[inner + transport + 2]);
     return quoted;
 }
 

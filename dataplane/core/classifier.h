@@ -1,8 +1,9 @@
 #pragma once
-// What a frame is, in one bounded pass: Ethernet, at most one VLAN tag, IPv4 with options, IPv6
-// with extension headers.
+// What a frame is, in one bounded pass: Ethernet, VLAN tags, IPv4 with options, IPv6 with extension
+// headers.
 
 #include <cstdint>
+#include <optional>
 #include <span>
 
 namespace gmgate::dataplane {
@@ -50,15 +51,16 @@ inline constexpr unsigned max_extension_headers = 8;
 
 [[nodiscard]] PacketView classify(std::span<const std::uint8_t> frame);
 
-// An ICMP error that quotes a UDP or TCP packet: the quoted destination (the address in the frame,
-// the port). `port` 0: none.
-struct QuotedDestination {
-    std::uint32_t address_at = 0;
-    std::uint16_t port = 0;
+// The UDP or TCP packet that an ICMP error quotes: where its addresses are in the frame, its ports.
+struct QuotedFlow {
+    std::uint32_t source_at = 0;
+    std::uint32_t destination_at = 0;
+    std::uint16_t source_port = 0;
+    std::uint16_t destination_port = 0;
     bool v6 = false;
 };
-// `view.kind` must be icmp.
-[[nodiscard]] QuotedDestination quoted_destination(std::span<const std::uint8_t> frame,
-                                                   const PacketView& view);
+// `view.kind` must be icmp. nullopt: not an error, or it quotes nothing that has ports.
+[[nodiscard]] std::optional<QuotedFlow> quoted_flow(std::span<const std::uint8_t> frame,
+                                                    const PacketView& view);
 
 }  // namespace gmgate::dataplane

@@ -59,9 +59,10 @@ class WideReplayWindow {
         }
         word(sequence) |= std::uint64_t{1} << (sequence & 63U);
     }
-    // As if every number up to `highest` had been seen: after a restart.
-    void fill() {
+    // As if every number up to `highest`, and none beyond, had been seen: after a restart.
+    void fill(std::uint32_t highest) {
         for (std::size_t i = 0; i < count_; ++i) words_[i] = ~std::uint64_t{0};
+        word(highest) >>= 63U - (highest & 63U);
     }
 
   private:

@@ -55,6 +55,9 @@ Result<void> check(const DpdkOptions& o) {
         if (r.first == 0 || r.first > r.last) return bad("a range of protected ports is empty");
     }
     if (o.mtu < 1280 || o.mtu > 9000) return bad("mtu must be 1280 to 9000");
+    // A packet socket's ring has frames of 8 KiB, header included: longer packets would be cut off.
+    if (o.gm_device.empty() && o.mtu > 8000)
+        return bad("mtu must be 1280 to 8000 on gm_interface; more needs a DPDK device");
     if (o.replay_window < 64 || o.replay_window > 1024 || o.replay_window % 64 != 0) {
         return bad("replay_window must be a multiple of 64, 64 to 1024");
     }
@@ -277,7 +280,8 @@ DpdkBackend::~DpdkBackend() = default;
 Result<void> DpdkBackend::install(const sa::SetParams& params) {
     if (impl_->sets.contains(params.id))
         return fail(ErrorKind::conflict, "SA set is installed already");
-    auto handle = impl_->table->publish(params);
+    auto handle = impl_->table->publish(
+        params, {.out_uc = params.out_sequence, .out_us = params.out_sequence});
     if (!handle) return std::unexpected(handle.error());
     impl_->sets.emplace(params.id, Impl::Installed{*handle});
     impl_->installed.store(impl_->sets.size(), std::memory_order_relaxed);

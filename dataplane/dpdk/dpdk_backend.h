@@ -64,8 +64,8 @@ struct DpdkOptions {
     std::vector<Route> routes;       // through the TAP
     PortRange port_ps;               // protected ports (A5)
     PortRange port_pc;
-    std::uint16_t mtu =
-        1500;  // of the wire, octets, 1280–9000; the TAP's is lower by what ESP adds
+    std::uint16_t mtu = 1500;  // of the wire, octets, 1280–9000 (8000 on gm_interface); the TAP's
+                               // is lower by what ESP adds
 
     unsigned workers = 1;               // 1–15
     std::vector<unsigned> worker_cpus;  // pin worker i to worker_cpus[i]; empty: not pinned

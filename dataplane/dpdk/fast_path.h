@@ -68,8 +68,7 @@ struct WorkerContext;
 class InboundPath;
 class OutboundPath;
 
-// Not thread-safe: one a worker. Packets are Ethernet frames, at most one VLAN tag, in direct mbufs
-// with refcnt 1.
+// Not thread-safe: one a worker. Packets are Ethernet frames in direct mbufs with refcnt 1.
 class FastPath {
   public:
     // Start-up: throws std::runtime_error (crypto library), std::bad_alloc.

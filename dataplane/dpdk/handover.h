@@ -71,7 +71,12 @@ class Doorbell {
     bool ring();
     // The sleeper: announce(), look at every source once more, poll(2) on fd() among others,
     // answer(whether fd() was readable).
-    void announce() { asleep_.store(true, std::memory_order_seq_cst); }
+    void announce() {
+        asleep_.store(true, std::memory_order_seq_cst);
+        // The sources are read with less than seq_cst: without the fence before the announcement is
+        // seen.
+        std::atomic_thread_fence(std::memory_order_seq_cst);
+    }
     void answer(bool readable);
 
   private:

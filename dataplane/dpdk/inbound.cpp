@@ -104,7 +104,17 @@ void InboundPath::classify_one(rte_mbuf* m, InboundResult& result) {
             drops_.add(m, view.protocol == protocol_esp ? DropReason::esp_runt
                                                         : DropReason::malformed_transport);
             return;
-        case PacketKind::icmp:
+        case PacketKind::icmp: {
+            // What leaves a protected port is in ESP: no router can quote it, but the host would
+            // believe who does, and end a connection or shrink a path's MTU.
+            const auto quoted = quoted_flow({frame, m->data_len}, view);
+            if (quoted && context_.config.protected_ports.contains(quoted->source_port) &&
+                context_.ours.contains(frame + quoted->source_at, quoted->v6)) {
+                drops_.add(m, DropReason::cleartext_protected_port);
+                return;
+            }
+            break;
+        }
         case PacketKind::other:
             break;
     }
@@ -150,17 +160,17 @@ void InboundPath::admit(Item& item, InboundResult& result) {
         }
         return;
     }
-    // After the lookup, so that forged SPIs cannot load another worker.
+    if (view.v6 != (sa.v6 != 0) || !address_equals(item.frame + view.source_at(), sa.ue, view.v6) ||
+        !address_equals(item.frame + view.destination_at(), sa.ours, view.v6)) {
+        drops_.add(item.m, DropReason::wrong_address);
+        return;
+    }
+    // After lookup and addresses, so that forged ones cannot load another worker.
     if (const std::uint32_t owner = sa::SpiLayout::owner(item.spi);
         owner != context_.config.worker) {
         context_.counters.in_handed_over.add();
         result.to_worker.workers[result.to_worker.packets.count] = static_cast<std::uint8_t>(owner);
         result.to_worker.packets.push(item.m);
-        return;
-    }
-    if (view.v6 != (sa.v6 != 0) || !address_equals(item.frame + view.source_at(), sa.ue, view.v6) ||
-        !address_equals(item.frame + view.destination_at(), sa.ours, view.v6)) {
-        drops_.add(item.m, DropReason::wrong_address);
         return;
     }
     const EspGeometry& geometry = context_.geometry[sa.suite];

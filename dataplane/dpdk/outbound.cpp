@@ -94,9 +94,9 @@ void OutboundPath::classify_one(rte_mbuf* m, OutboundResult& result) {
         case PacketKind::icmp: {
             // "Port unreachable" about a decapsulated packet carries its first octets: they came
             // under protection.
-            const QuotedDestination quoted = quoted_destination({frame, m->data_len}, view);
-            if (quoted.port != 0 && context_.config.protected_ports.contains(quoted.port) &&
-                context_.ours.contains(frame + quoted.address_at, quoted.v6)) {
+            const auto quoted = quoted_flow({frame, m->data_len}, view);
+            if (quoted && context_.config.protected_ports.contains(quoted->destination_port) &&
+                context_.ours.contains(frame + quoted->destination_at, quoted->v6)) {
                 drops_.add(m, DropReason::outbound_icmp_quote);
                 return;
             }

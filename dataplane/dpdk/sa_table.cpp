@@ -253,7 +253,7 @@ void SaTable::fill_inbound(sa::Spi spi, std::uint16_t ue_port, std::uint16_t our
     sa.window = highest == 0 ? 0 : ~std::uint64_t{0};
     if (replay_words_ != 0) {
         std::fill_n(wide_window(sa), replay_words_, std::uint64_t{0});
-        if (highest != 0) WideReplayWindow(wide_window(sa), replay_words_).fill();
+        if (highest != 0) WideReplayWindow(wide_window(sa), replay_words_).fill(highest);
     }
     std::copy(key.begin(), key.end(), sa.small_key.begin());
     sa.bytes.set(0);

@@ -47,8 +47,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
             check(v.protocol == protocol_tcp && v.end - v.l4 >= 20);
             break;
         case PacketKind::icmp: {
-            const QuotedDestination q = quoted_destination(frame, v);
-            check(q.port == 0 || q.address_at + (q.v6 ? 16U : 4U) <= v.end);
+            const auto q = quoted_flow(frame, v);
+            check(!q || q->destination_at + (q->v6 ? 16U : 4U) <= v.end);
             break;
         }
         default:

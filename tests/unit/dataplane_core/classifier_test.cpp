@@ -92,8 +92,13 @@ TEST(Classifier, OneVlanTagAndIpv4Options) {
         EXPECT_EQ(v.l3, 18);
         EXPECT_EQ(v.l4, 38 + options);
     }
-    EXPECT_EQ(classify(ethernet(0x0800, ipv4(17, udp(1, 2)), 2)).kind, PacketKind::other)
-        << "two tags are not ours to read";
+    // The host strips priority tags however many there are: what hides behind them is a packet too.
+    for (unsigned vlans = 2; vlans <= 5; ++vlans) {
+        const PacketView v = classify(ethernet(0x0800, ipv4(17, udp(1, 2)), vlans));
+        EXPECT_EQ(v.kind, PacketKind::udp) << vlans;
+        EXPECT_EQ(v.l3, 14 + 4 * vlans);
+        EXPECT_EQ(v.destination_port, 2);
+    }
 }
 
 TEST(Classifier, Ipv6AndItsExtensionHeaders) {
@@ -186,25 +191,40 @@ TEST(Classifier, LengthsThatLie) {
     EXPECT_EQ(classify(ethernet(0x0800, ipv4(50, Frame(7)))).kind, PacketKind::malformed_transport);
 }
 
-TEST(Classifier, QuotedDestinationOfAnIcmpError) {
+TEST(Classifier, QuotedFlowOfAnIcmpError) {
     const Frame quoted = ipv4(17, udp(5, 6));
     Frame icmp(8);
     icmp[0] = 3;
     Frame f = ethernet(0x0800, ipv4(1, join({icmp, quoted})));
     PacketView v = classify(f);
-    QuotedDestination q = quoted_destination(f, v);
-    EXPECT_EQ(q.port, 6);
-    EXPECT_EQ(f[q.address_at], 192);
+    auto q = quoted_flow(f, v);
+    ASSERT_TRUE(q);
+    EXPECT_EQ(q->source_port, 5);
+    EXPECT_EQ(q->destination_port, 6);
+    EXPECT_EQ(f[q->source_at], 10);
+    EXPECT_EQ(f[q->destination_at], 192);
+    // The host takes the ports from there whatever offset the quote names.
+    f = ethernet(0x0800, ipv4(1, join({icmp, ipv4(17, udp(5, 6), 0, 0x0003)})));
+    EXPECT_TRUE(quoted_flow(f, classify(f)));
     icmp[0] = 8;  // echo
     f = ethernet(0x0800, ipv4(1, join({icmp, quoted})));
-    EXPECT_EQ(quoted_destination(f, classify(f)).port, 0);
+    EXPECT_FALSE(quoted_flow(f, classify(f)));
 
     Frame icmp6(8);
     icmp6[0] = 1;
     f = ethernet(0x86DD, ipv6(58, join({icmp6, ipv6(6, udp(7, 9))})));
-    q = quoted_destination(f, classify(f));
-    EXPECT_EQ(q.port, 9);
-    EXPECT_TRUE(q.v6);
+    q = quoted_flow(f, classify(f));
+    ASSERT_TRUE(q);
+    EXPECT_EQ(q->source_port, 7);
+    EXPECT_EQ(q->destination_port, 9);
+    EXPECT_TRUE(q->v6);
+    // Extension headers before the ports, as many as fit.
+    Frame chain = join({extension(44), extension(17), udp(7, 9)});
+    for (unsigned i = 0; i < 12; ++i) chain = join({extension(i == 0 ? 44 : 60, i % 3), chain});
+    f = ethernet(0x86DD, ipv6(58, join({icmp6, ipv6(60, chain)})));
+    q = quoted_flow(f, classify(f));
+    ASSERT_TRUE(q);
+    EXPECT_EQ(q->destination_port, 9);
 }
 
 // Every prefix of every shape, and random damage, in a buffer that ends where the frame ends (ASan
@@ -220,7 +240,10 @@ TEST(Classifier, NeverReadsBeyondTheFrame) {
         ethernet(0x86DD,
                  ipv6(0, join({extension(43, 1), extension(60, 2), extension(50), Frame(16)}))),
         ethernet(0x0800, ipv4(1, join({icmp, ipv4(17, udp(5, 6))}))),
-        ethernet(0x86DD, ipv6(58, join({icmp, ipv6(17, udp(5, 6))})))};
+        ethernet(0x86DD, ipv6(58, join({icmp, ipv6(17, udp(5, 6))}))),
+        ethernet(0x86DD, ipv6(58, join({icmp, ipv6(60, join({extension(44), extension(51),
+                                                             extension(17, 2), udp(5, 6)}))}))),
+        ethernet(0x0800, ipv4(17, udp(1, 2)), 3)};
     std::mt19937 random(4);
     for (const Frame& shape : shapes) {
         for (std::size_t size = 0; size <= shape.size(); ++size) {
@@ -238,9 +261,9 @@ TEST(Classifier, NeverReadsBeyondTheFrame) {
                     }
                 }
                 if (v.kind == PacketKind::icmp) {
-                    const QuotedDestination q = quoted_destination(frame, v);
-                    if (q.port != 0) {
-                        ASSERT_LE(q.address_at + (q.v6 ? 16U : 4U), v.end);
+                    if (const auto q = quoted_flow(frame, v)) {
+                        ASSERT_LE(q->source_at + (q->v6 ? 16U : 4U), v.end);
+                        ASSERT_LE(q->destination_at + (q->v6 ? 16U : 4U), v.end);
                     }
                 }
             }

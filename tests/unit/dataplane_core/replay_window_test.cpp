@@ -140,13 +140,19 @@ INSTANTIATE_TEST_SUITE_P(Widths, ReplayWindow, testing::Values(64U, 128U, 192U, 
 TEST(WideReplayWindowFill, CountsEverythingAsSeen) {
     std::vector<std::uint64_t> words(WideReplayWindow::words_for(128));
     WideReplayWindow w(words.data(), words.size());
-    w.fill();
     std::uint32_t highest = 1000;
+    w.fill(highest);
     for (std::uint32_t s = 1000 - 127; s <= 1000; ++s)
         EXPECT_EQ(w.check(s, highest), ReplayVerdict::seen);
     EXPECT_EQ(w.check(1001, highest), ReplayVerdict::fresh);
-    w.advance(1001, highest);
-    EXPECT_EQ(w.check(1001, highest), ReplayVerdict::seen);
+    // What comes after it and out of order is not seen before it came.
+    w.advance(1020, highest);
+    EXPECT_EQ(w.check(1020, highest), ReplayVerdict::seen);
+    for (std::uint32_t s = 1001; s < 1020; ++s) {
+        EXPECT_EQ(w.check(s, highest), ReplayVerdict::fresh) << s;
+        w.advance(s, highest);
+        EXPECT_EQ(w.check(s, highest), ReplayVerdict::seen) << s;
+    }
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include <set>
 #include <thread>
 
+#include "base/bytes.h"
 #include "dataplane/dpdk/dpdk_backend.h"
 #include "dataplane/dpdk/eal.h"
 #include "dataplane/dpdk/interface.h"
@@ -134,6 +135,22 @@ TEST_P(Backend, ASetOnceRemovedIsUnknown) {
     EXPECT_EQ(taken_from(*host_, 1).size(), 1U);
 }
 
+// A set from a snapshot goes on where it stopped: the UE would take what comes again for replays.
+TEST_P(Backend, OutboundGoesOnAfterTheSequenceOfASnapshot) {
+    const Phone p = phone(1);
+    sa::SetParams params = p.params();
+    params.out_sequence = 4242;
+    ASSERT_TRUE(backend_->install(params));
+    for (const bool to_uc : {true, false}) {
+        host_->put(0, plain_frame(p.down(false, to_uc), 30));
+        const auto out = taken_from(*wire_, 1);
+        ASSERT_EQ(out.size(), 1U);
+        EXPECT_EQ(load_be32(&out[0][38]), 4243U);
+    }
+    EXPECT_EQ(stats(p.id).out_packets, 2U);
+    EXPECT_EQ(stats(p.id).highest_out_sequence, 4243U);
+}
+
 TEST_P(Backend, ReportsEventsThroughItsDescriptor) {
     const Phone p = phone(1);
     ASSERT_TRUE(backend_->install(p.params()));
@@ -244,6 +261,8 @@ TEST(BackendOptions, MistakesAreNamed) {
               std::string::npos);
     EXPECT_NE(said([](DpdkOptions& o) { o.port_pc = {2, 1}; }).find("ports"), std::string::npos);
     EXPECT_NE(said([](DpdkOptions& o) { o.mtu = 1200; }).find("mtu"), std::string::npos);
+    EXPECT_NE(said([](DpdkOptions& o) { o.mtu = 9000; }).find("mtu"), std::string::npos)
+        << "more than a frame of the packet socket's ring holds";
     EXPECT_NE(said([](DpdkOptions& o) { o.replay_window = 100; }).find("replay_window"),
               std::string::npos);
     EXPECT_NE(said([](DpdkOptions& o) { o.max_sets = 0; }).find("max_sets"), std::string::npos);

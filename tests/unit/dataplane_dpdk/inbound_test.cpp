@@ -426,6 +426,52 @@ TEST_F(Inbound, CleartextForProtectedPortsIsDroppedAndTheRestPasses) {
     EXPECT_EQ(dropped(DropReason::unknown_spi), 0U);
 }
 
+// The host's stack takes tags of VLAN 0 off one by one and delivers what it finds.
+TEST_F(Inbound, CleartextDoesNotHideBehindPriorityTags) {
+    for (const bool v6 : {false, true}) {
+        const Phone phone(v6 ? 1 : 0, sha1, v6, random_);
+        Octets frame = plain_frame(phone.up(false), 10);
+        for (unsigned tags = 1; tags <= 4; ++tags) {
+            frame.insert(frame.begin() + 12,
+                         {static_cast<std::uint8_t>(tags % 2 == 0 ? 0x88 : 0x81),
+                          static_cast<std::uint8_t>(tags % 2 == 0 ? 0xA8 : 0x00), 0, 0});
+            EXPECT_TRUE(inbound({frame}).to_host.empty()) << tags;
+            EXPECT_EQ(dropped(DropReason::cleartext_protected_port), 1U) << tags;
+        }
+    }
+}
+
+// No honest router can quote what never leaves in clear; the host would believe it (A6).
+TEST_F(Inbound, IcmpErrorsAboutProtectedPortsAreForged) {
+    for (const bool v6 : {false, true}) {
+        const Phone phone(v6 ? 1 : 0, sha1, v6, random_);
+        const std::size_t ip = v6 ? 40 : 20;
+        const auto icmp = [&](const Octets& about, std::uint8_t type) {
+            Octets f = plain_frame(phone.up(false), 0);
+            f.resize(14 + ip);
+            f[14 + (v6 ? 6U : 9U)] = v6 ? 58 : 1;
+            f.insert(f.end(), {type, 4, 0, 0, 0, 0, 5, 0});
+            f.insert(f.end(), about.begin() + 14, about.end());
+            store_be16(&f[v6 ? 18 : 16], static_cast<std::uint16_t>(f.size() - 14 - (v6 ? ip : 0)));
+            return f;
+        };
+        const auto error = static_cast<std::uint8_t>(v6 ? 2 : 3);
+        for (const bool tcp : {false, true}) {
+            EXPECT_TRUE(inbound({icmp(plain_frame(phone.down(tcp), 30), error)}).to_host.empty());
+            EXPECT_EQ(dropped(DropReason::cleartext_protected_port), 1U);
+        }
+        test::Flow flow = phone.down(false);
+        flow.source_port = 5060;
+        EXPECT_EQ(inbound({icmp(plain_frame(flow, 30), error)}).to_host.size(), 1U);
+        EXPECT_EQ(inbound({icmp(plain_frame(phone.down(false), 30),
+                                static_cast<std::uint8_t>(v6 ? 128 : 8))})
+                      .to_host.size(),
+                  1U)
+            << "an echo quotes nothing";
+    }
+    EXPECT_EQ(dropped(DropReason::cleartext_protected_port), 0U);
+}
+
 TEST_F(Inbound, FragmentsToUsAreHandedOut) {
     const Phone phone(0, sha1, false, random_);
     const Phone phone6(1, sha1, true, random_);
@@ -578,6 +624,12 @@ TEST_F(TwoWorkers, AnSaOfAnotherWorkerIsHandedOver) {
     r = inbound({forged});
     EXPECT_TRUE(r.to_worker.empty());
     EXPECT_EQ(dropped(DropReason::unknown_spi), 1U);
+    // Nor can who has seen an SPI, from another address: a full ring would cost others' packets.
+    forged = wire;
+    forged[29] ^= 1U;
+    r = inbound({forged});
+    EXPECT_TRUE(r.to_worker.empty());
+    EXPECT_EQ(dropped(DropReason::wrong_address), 1U);
 
     make_path(1);
     EXPECT_EQ(inbound({wire}).to_host.size(), 1U);
