@@ -130,6 +130,27 @@ struct OpensslEngine::Impl {
         return !encrypt ||
                EVP_CIPHER_CTX_ctrl(c, EVP_CTRL_AEAD_GET_TAG, aead_icv, job.esp + job.length) == 1;
     }
+
+    // OpenSSL's contexts lie on the heap and hold the last key: a key of zeros takes its place.
+    // Once a burst, so that no key outlives its set in them, nor reaches a core dump (S1).
+    void forget(sa::Suite suite) const {
+        static constexpr std::array<std::uint8_t, 24> zeros{};
+        if (suite.integrity == sa::Integrity::hmac_sha_1_96)
+            (void)EVP_MAC_init(sha1.get(), zeros.data(), integrity_size, nullptr);
+        if (suite.integrity == sa::Integrity::hmac_md5_96)
+            (void)EVP_MAC_init(md5.get(), zeros.data(), std::size_t{16}, nullptr);
+        const EVP_CIPHER* cipher = nullptr;
+        if (suite.encryption == sa::Encryption::aes_gcm ||
+            suite.integrity == sa::Integrity::aes_gmac) {
+            cipher = aes_gcm.get();
+        } else if (suite.encryption == sa::Encryption::aes_cbc) {
+            cipher = aes_cbc.get();
+        } else if (suite.encryption == sa::Encryption::des_ede3_cbc) {
+            cipher = des_cbc.get();
+        }
+        if (cipher != nullptr)
+            (void)EVP_CipherInit_ex2(context.get(), cipher, zeros.data(), zeros.data(), 1, nullptr);
+    }
 };
 
 OpensslEngine::OpensslEngine() : impl_(std::make_unique<Impl>()) {}
@@ -165,6 +186,7 @@ void OpensslEngine::open(sa::Suite suite, std::span<CryptoJob> jobs) {
                  equal_constant_time({tag.data(), hmac_icv}, {job.esp + job.length, hmac_icv}) &&
                  impl_->crypt(suite.encryption, job, false);
     }
+    impl_->forget(suite);
 }
 
 void OpensslEngine::seal(sa::Suite suite, std::span<CryptoJob> jobs) {
@@ -178,6 +200,7 @@ void OpensslEngine::seal(sa::Suite suite, std::span<CryptoJob> jobs) {
         job.ok = impl_->crypt(suite.encryption, job, true) && impl_->tag(suite.integrity, job, tag);
         std::memcpy(job.esp + job.length, tag.data(), hmac_icv);
     }
+    impl_->forget(suite);
 }
 
 }  // namespace gmgate::dataplane

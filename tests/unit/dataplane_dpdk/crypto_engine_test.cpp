@@ -239,6 +239,67 @@ TEST_P(Engine, EveryBitOfTheIcvAndEveryOctetCounts) {
     }
 }
 
+// How often the octets stand on the heap, which a core dump contains.
+std::size_t on_the_heap(std::span<const std::uint8_t> octets) {
+    std::ifstream maps("/proc/self/maps");
+    std::size_t found = 0;
+    for (std::string line; std::getline(maps, line);) {
+        if (!line.ends_with("[heap]")) continue;
+        const std::size_t dash = line.find('-');
+        const auto* at =
+            reinterpret_cast<const std::uint8_t*>(std::stoul(line.substr(0, dash), nullptr, 16));
+        const auto* end =
+            reinterpret_cast<const std::uint8_t*>(std::stoul(line.substr(dash + 1), nullptr, 16));
+        while ((at = std::search(at, end, octets.begin(), octets.end())) != end) {
+            ++found;
+            ++at;
+        }
+    }
+    return found;
+}
+
+// S1: when a burst is done no key of it stays in the engine: the set may go, its keys wiped, before
+// another packet comes.
+TEST_P(Engine, KeepsNoKeyAfterABurst) {
+#ifdef __SANITIZE_ADDRESS__
+    GTEST_SKIP() << "under the address sanitizer there is no heap to look through";
+#endif
+    SeededRandom random(9);
+    for (const sa::Suite suite : sa::all_suites) {
+        const EspGeometry g = esp_geometries()[sa::suite_index(suite)];
+        sa::AkaKey ck, ik;
+        random.fill(ck.writable());
+        random.fill(ik.writable());
+        const sa::EspKeys keys = sa::expand_keys(suite, ck, ik);
+        // All copies of the test's own are on the stack.
+        std::array<std::uint8_t, small_key_size> small{};
+        alignas(64) std::array<std::uint8_t, 8192> schedule{};
+        ASSERT_LE(engine_->schedule_size(suite), schedule.size());
+        engine_->expand(suite, keys, small, {schedule.data(), engine_->schedule_size(suite)});
+        std::array<std::uint8_t, 128> packet{};
+        CryptoJob job;
+        job.esp = packet.data();
+        job.length = g.head() + 2U * 16;
+        job.small_key = small.data();
+        job.schedule = schedule.data();
+        engine_->seal(suite, {&job, 1});
+        ASSERT_TRUE(job.ok);
+        for (const auto key : {keys.encryption(), keys.integrity()}) {
+            if (key.empty()) continue;
+            EXPECT_EQ(on_the_heap(key), 0U) << sa::to_string(suite) << " after seal";
+        }
+        engine_->open(suite, {&job, 1});
+        ASSERT_TRUE(job.ok);
+        for (const auto key : {keys.encryption(), keys.integrity()}) {
+            if (key.empty()) continue;
+            EXPECT_EQ(on_the_heap(key), 0U) << sa::to_string(suite) << " after open";
+        }
+    }
+    // The search finds what is there.
+    const std::vector<std::uint8_t> there{0x5E, 0xA2, 0xC4, 0x11, 0x9F, 0x03, 0x77, 0xD8, 0x21};
+    EXPECT_EQ(on_the_heap(there), 1U);
+}
+
 INSTANTIATE_TEST_SUITE_P(Kinds, Engine, testing::Values(EngineKind::ipsec_mb, EngineKind::openssl),
                          [](const auto& kind) {
                              return kind.param == EngineKind::ipsec_mb ? "ipsec_mb" : "openssl";
