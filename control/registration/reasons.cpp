@@ -38,6 +38,11 @@ constexpr std::array<ReasonInfo, reason_count> table{{
      "A flood, a slow core, or limits.pending is too low."},
     {"pending_source_limit", "S3", "One address has as many registrations under way as allowed.",
      "Raise limits.pending_per_source if many phones share an address."},
+    {"pending_user_limit", "S3",
+     "A user has as many registrations under way on its SAs as allowed, or somebody registers it "
+     "in "
+     "clear while it renews on them.",
+     "A phone that does not wait for answers, or a stranger that uses its name."},
     {"registration_limit", "S3", "As many users are registered as allowed.",
      "Raise limits.registrations."},
     {"no_spi_or_port", "C12", "No SPI or no protected port is free.",

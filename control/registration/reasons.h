@@ -32,6 +32,7 @@ enum class Reason : std::uint8_t {
     rate_total,
     pending_limit,
     pending_source_limit,
+    pending_user_limit,
     registration_limit,
     no_spi_or_port,
     install_failed,

@@ -237,13 +237,24 @@ void Registrar::on_first(const Arrival& arrival, const sip::Message& request,
         // transactions of the others.
         const auto under_way = pending_by_user_.find(carrier.user);
         if (under_way != pending_by_user_.end() &&
-            under_way->second >= ctx_.policy.limits.pending_per_user) {
-            return refuse(500, Reason::pending_source_limit, {{"Retry-After", "5"}});
+            under_way->second.count >= ctx_.policy.limits.pending_per_user) {
+            return refuse(500, Reason::pending_user_limit, {{"Retry-After", "5"}});
+        }
+    } else if (const sa::User* user = ctx_.sets.find_by_impi(facts.impi)) {
+        // A challenge for this one would void the one of a renewal on an SA (B3, C10), and who goes
+        // on like that lets the registration expire: a stranger must not (S3). A phone that lost
+        // its SAs in the middle of it waits for one transaction's time.
+        const auto under_way = pending_by_user_.find(user->id);
+        if (under_way != pending_by_user_.end() &&
+            ctx_.now() - under_way->second.since < ctx_.policy.t1 * 64) {
+            return refuse(503, Reason::pending_user_limit, {{"Retry-After", "32"}});
         }
     }
     RegistrationProcedure& procedure = procedures_.emplace(ctx_, *this);
     if (carrier.is_protected()) {
-        ++pending_by_user_[carrier.user];
+        UnderWay& under_way = pending_by_user_[carrier.user];
+        ++under_way.count;
+        under_way.since = ctx_.now();
         procedure.counted_user_ = carrier.user;
     } else {
         procedure.counted_source_ = true;
@@ -347,7 +358,7 @@ void Registrar::finish(SlotId id) {
     if (procedure == nullptr) return;
     if (procedure->counted_source_) pending_by_source_.remove(procedure->ue_.address);
     if (const auto counted = pending_by_user_.find(procedure->counted_user_);
-        counted != pending_by_user_.end() && --counted->second == 0) {
+        counted != pending_by_user_.end() && --counted->second.count == 0) {
         pending_by_user_.erase(counted);
     }
     procedures_.erase(id);

@@ -62,7 +62,11 @@ class Registrar final : public sip::TransactionUser, public sa::SetObserver {
     SourceBuckets per_source_;
     PendingBySource pending_by_source_;
     // The same for procedures begun on SAs: no more entries than there are procedures.
-    std::unordered_map<sa::UserId, std::size_t> pending_by_user_;
+    struct UnderWay {
+        std::size_t count = 0;
+        TimePoint since{};  // of the latest
+    };
+    std::unordered_map<sa::UserId, UnderWay> pending_by_user_;
     Registrations registrations_;
     SlotMap<RegistrationProcedure> procedures_;
 };

@@ -129,7 +129,7 @@ TEST(Attack, OnePhoneHasFewRegistrationsUnderWay) {
     for (int i = 0; i < 50; ++i) mallory.send_protected_sm1();
     w.run();
     EXPECT_EQ(w.gateway->pending(), w.options.policy.limits.pending_per_user);
-    EXPECT_EQ(w.drops(Reason::pending_source_limit), 50 - w.gateway->pending());
+    EXPECT_EQ(w.drops(Reason::pending_user_limit), 50 - w.gateway->pending());
     EXPECT_EQ(mallory.last_status(), 500);
     alice.send_protected_sm1();
     w.run();
@@ -211,6 +211,49 @@ TEST(Attack, AStrangersSm1HarmsNoRegistration) {
     alice.send_on(alice.current(), alice.request("MESSAGE", "sip:bob@home.example"));
     w.advance(300s);
     EXPECT_EQ(w.gateway->registered(), 1U);
+    w.expect_no_leak(1);
+}
+
+TEST(Attack, AStrangersSm1DoesNotVoidARenewal) {
+    for (const bool at_the_core : {false, true}) {
+        World w;
+        w.home.integrity_yes_is_enough = false;
+        Phone& alice = w.phone("alice", "10.2.0.1");
+        Phone& mallory = w.phone("mallory", "10.2.0.2");
+        ASSERT_TRUE(alice.register_once());
+        RegisterOptions o;
+        o.impi = alice.impi;
+        o.impu = alice.impu;
+        alice.send_protected_sm1();
+        if (!at_the_core) w.run();
+        mallory.send_sm1(o);
+        w.run();
+        EXPECT_EQ(mallory.last_status(), 503);
+        EXPECT_EQ(w.drops(Reason::pending_user_limit), 1U);
+        ASSERT_EQ(alice.last_status(), 401);
+        alice.take_challenge(alice.last().message);
+        mallory.send_sm1(o);
+        alice.send_sm7();
+        w.run();
+        EXPECT_EQ(alice.last_status(), 200);
+        alice.accept();
+        alice.send_on(alice.current(), alice.request("MESSAGE", "sip:bob@home.example"));
+        w.expect_no_leak(1);
+    }
+}
+
+// A phone that lost its SAs in the middle of a renewal is not shut out.
+TEST(Attack, WhoLostItsSetsRegistersInClearSoon) {
+    World w;
+    w.home.integrity_yes_is_enough = false;
+    Phone& alice = w.phone();
+    ASSERT_TRUE(alice.register_once());
+    alice.send_protected_sm1();
+    w.run();
+    ASSERT_EQ(alice.last_status(), 401);
+    w.advance(33s);
+    alice.next_ports();
+    EXPECT_TRUE(alice.register_once());
     w.expect_no_leak(1);
 }
 
