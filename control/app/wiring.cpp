@@ -11,6 +11,7 @@ dataplane::DpdkOptions dpdk_options(const config::Config& c) {
     o.tap_name = c.gm.tap;
     for (const auto& a : c.gm.addresses) o.addresses.push_back({a.address, a.length});
     for (const auto& r : c.gm.routes) o.routes.push_back({r.to.address, r.to.length, r.via});
+    for (const auto& endpoint : c.core.listen) o.other_addresses.push_back(endpoint.address);
     o.port_ps = {c.gm.port_ps.first, c.gm.port_ps.last};
     o.port_pc = {c.gm.port_pc.first, c.gm.port_pc.last};
     o.mtu = c.gm.mtu;
@@ -124,8 +125,9 @@ Result<void> open_gm(sip::SocketTransport& transport, const config::Config& c) {
 
 Result<void> open_core(sip::SocketTransport& transport, const config::Config& c) {
     for (const auto& endpoint : c.core.listen) {
-        if (auto r = transport.add_udp(endpoint); !r) return r;
-        if (auto r = transport.add_tcp_listener(endpoint); !r) return r;
+        auto r = transport.add_udp(endpoint);
+        if (r) r = transport.add_tcp_listener(endpoint);
+        if (!r) return fail(r.error().kind, "core.listen: " + r.error().text);
     }
     return {};
 }

@@ -18,6 +18,8 @@ namespace gmgate::dataplane {
     X(not_linear, "packet in several buffers that cannot be joined, or in a shared buffer")    \
     X(cleartext_protected_port,                                                                \
       "unprotected packet for a protected port, or an ICMP error about one (A6)")              \
+    X(not_for_gm,                                                                              \
+      "unprotected packet from the phones' side for an address of this host on another side")  \
     X(esp_runt, "ESP too short for header, IV, trailer and ICV of its SA")                     \
     X(esp_alignment, "ESP payload not a multiple of the cipher's block")                       \
     X(unknown_spi, "ESP with an SPI no SA of ours has, a removed one included")                \

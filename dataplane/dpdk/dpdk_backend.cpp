@@ -165,12 +165,18 @@ Result<void> DpdkBackend::Impl::assemble(Port& wire_port, Port& host_port,
         ports.add_range(options.port_pc.first, options.port_pc.last);
         std::vector<IpAddress> addresses;
         for (const DpdkOptions::Address& a : options.addresses) addresses.push_back(a.address);
+        std::vector<IpAddress> others;
+        for (const IpAddress& a : options.other_addresses) {
+            if (std::find(addresses.begin(), addresses.end(), a) == addresses.end())
+                others.push_back(a);
+        }
         const Worker::Shared shared{wire_port, host_port, *pools,         *handover,
                                     rcu.get(), clock,     event_fd.get(), &events_pending};
         for (unsigned i = 0; i < options.workers; ++i) {
             FastPathConfig fast;
             fast.worker = i;
             fast.our_addresses = addresses;
+            fast.other_addresses = others;
             fast.protected_ports = ports;
             worker_random.push_back(std::make_unique<SystemRandom>());
             auto path =

@@ -62,7 +62,10 @@ struct DpdkOptions {
     std::string tap_name = "gm0";
     std::vector<Address> addresses;  // set on the TAP; at least one
     std::vector<Route> routes;       // through the TAP
-    PortRange port_ps;               // protected ports (A5)
+    // This host's addresses on other sides (the core's): what comes for them from the phones' side
+    // is dropped. Those that are in `addresses` too count as Gm's.
+    std::vector<IpAddress> other_addresses;
+    PortRange port_ps;  // protected ports (A5)
     PortRange port_pc;
     std::uint16_t mtu = 1500;  // of the wire, octets, 1280–9000 (8000 on gm_interface); the TAP's
                                // is lower by what ESP adds

@@ -58,6 +58,9 @@ struct FastPathConfig {
     unsigned worker = 0;  // our number; < SaTable::workers()
     std::vector<IpAddress>
         our_addresses;  // the Gm addresses; the workers compare them in order, so few
+    // Addresses of this host on other interfaces, the core's side above all: Linux would accept
+    // packets for them from the TAP too, and a stranger's then pass for the core's.
+    std::vector<IpAddress> other_addresses;
     ProtectedPorts protected_ports;
     // The host leaves UDP/TCP checksums to its (virtual) NIC: compute them before encapsulation for
     // every packet. Packets flagged RTE_MBUF_F_TX_UDP_CKSUM / _TCP_CKSUM get theirs in any case.

@@ -118,6 +118,10 @@ void InboundPath::classify_one(rte_mbuf* m, InboundResult& result) {
         case PacketKind::other:
             break;
     }
+    if (view.ip && context_.elsewhere.contains(frame + view.destination_at(), view.v6)) {
+        drops_.add(m, DropReason::not_for_gm);
+        return;
+    }
     context_.counters.in_other.add();
     result.to_host.push(m);
 }

@@ -22,6 +22,7 @@ struct WorkerContext {
     WorkerContext(const FastPathConfig& c, SaTable& t, std::unique_ptr<CryptoEngine> e)
         : config(c),
           ours(c.our_addresses),
+          elsewhere(c.other_addresses),
           table(t),
           engine(std::move(e)),
           geometry(esp_geometries()) {}
@@ -35,6 +36,7 @@ struct WorkerContext {
 
     const FastPathConfig config;
     const OurAddresses ours;
+    const OurAddresses elsewhere;
     SaTable& table;
     const std::unique_ptr<CryptoEngine> engine;
     const EspGeometries geometry;

@@ -8,6 +8,10 @@ IpAddress our_address(bool v6) {
     return *IpAddress::parse(v6 ? "2001:db8::1" : "10.0.0.1");
 }
 
+IpAddress core_address(bool v6) {
+    return *IpAddress::parse(v6 ? "2001:db8:c::1" : "192.0.2.1");
+}
+
 namespace {
 
 sa::AkaKey random_key(Random& random) {
@@ -90,6 +94,7 @@ void FastPathTest::make_path(unsigned worker, bool fill_checksums) {
     FastPathConfig config;
     config.worker = worker;
     config.our_addresses = {our_address(false), our_address(true)};
+    config.other_addresses = {core_address(false), core_address(true)};
     config.protected_ports.add(port_ps);
     config.protected_ports.add_range(first_port_pc, first_port_pc + 999);
     config.fill_checksums = fill_checksums;

@@ -41,6 +41,8 @@ struct Phone {
 };
 
 IpAddress our_address(bool v6);
+// Of the same host, on the core's side.
+IpAddress core_address(bool v6);
 
 class FastPathTest : public testing::Test {
   protected:

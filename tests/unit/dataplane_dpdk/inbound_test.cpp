@@ -441,6 +441,33 @@ TEST_F(Inbound, CleartextDoesNotHideBehindPriorityTags) {
     }
 }
 
+// The host would take them: Linux accepts a packet for any of its addresses on any interface.
+TEST_F(Inbound, StrangersDoNotReachTheCoresSide) {
+    for (const bool v6 : {false, true}) {
+        const Phone phone(v6 ? 1 : 0, sha1, v6, random_);
+        test::Flow flow = phone.up(false);
+        const auto core = test::core_address(v6).octets();
+        flow.destination.assign(core.begin(), core.end());
+        flow.destination_port = 5060;
+        for (const bool tcp : {false, true}) {
+            flow.tcp = tcp;
+            EXPECT_TRUE(inbound({plain_frame(flow, 10)}).to_host.empty());
+            EXPECT_EQ(dropped(DropReason::not_for_gm), 1U);
+        }
+        // A fragment of it too, which the host would make whole.
+        Octets first = plain_frame(flow, 16);
+        if (v6) {
+            first[20] = 44;
+        } else {
+            first[20] |= 0x20;
+        }
+        EXPECT_TRUE(inbound({first}).to_host.empty());
+        EXPECT_EQ(dropped(DropReason::not_for_gm), 1U);
+        flow.destination.back() ^= 3U;
+        EXPECT_EQ(inbound({plain_frame(flow, 10)}).to_host.size(), 1U);
+    }
+}
+
 // No honest router can quote what never leaves in clear; the host would believe it (A6).
 TEST_F(Inbound, IcmpErrorsAboutProtectedPortsAreForged) {
     for (const bool v6 : {false, true}) {
