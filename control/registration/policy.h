@@ -36,6 +36,7 @@ struct Limits {
     std::size_t sources = 65'536;           // addresses whose rate is remembered
     std::size_t transactions = 200'000;     // of each kind on each side
     std::size_t proxied = 100'000;          // proxied requests under way
+    std::size_t proxied_per_user = 128;     // of those, from one user
     std::size_t trace_records = 65'536;
     std::size_t failure_records = 1024;
 };

@@ -62,6 +62,13 @@ Proxy::~Proxy() = default;
 
 Proxy::Exchange* Proxy::open(const Arrival& arrival, const sip::Message& request, bool from_ue) {
     if (exchanges_.size() >= ctx_.policy.limits.proxied) return nullptr;
+    if (from_ue) {
+        // One phone must not use up what all share (S2); an exchange may hold whole messages.
+        const auto count = from_user_.find(arrival.carrier.user);
+        if (count != from_user_.end() && count->second >= ctx_.policy.limits.proxied_per_user)
+            return nullptr;
+        ++from_user_[arrival.carrier.user];
+    }
     Exchange& e = exchanges_.emplace(*this);
     e.from_ue = from_ue;
     e.invite = request.is_method("INVITE");
@@ -83,6 +90,10 @@ void Proxy::close(SlotId id) {
     if (!e->key.empty()) invites_.erase(e->key);
     if (e->client != 0) outer(*e).transactions->abandon(e->client);
     if (e->server != 0) inner(*e).transactions->forget(e->server);
+    if (e->from_ue) {
+        const auto count = from_user_.find(e->user);
+        if (count != from_user_.end() && --count->second == 0) from_user_.erase(count);
+    }
     exchanges_.erase(id);
     ctx_.metrics.set_proxied(exchanges_.size());
 }

@@ -95,6 +95,8 @@ class Proxy final : public sip::TransactionUser {
     Context& ctx_;
     const Registrations& registrations_;
     SlotMap<Exchange> exchanges_;
+    // Exchanges from each UE; no more entries than there are exchanges.
+    std::unordered_map<sa::UserId, std::size_t> from_user_;
     std::unordered_map<std::string, SlotId, SeededStringHash, std::equal_to<>> invites_;
 };
 

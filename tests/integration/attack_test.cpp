@@ -144,6 +144,34 @@ TEST(Attack, OnePhoneHasFewRegistrationsUnderWay) {
     w.expect_no_leak(2);
 }
 
+TEST(Attack, OnePhoneHasFewRequestsUnderWay) {
+    World w;
+    Phone& alice = w.phone("alice", "10.2.0.1");
+    Phone& mallory = w.phone("mallory", "10.2.0.2");
+    ASSERT_TRUE(alice.register_once());
+    ASSERT_TRUE(mallory.register_once());
+    w.home.silent = true;
+    const std::size_t limit = w.options.policy.limits.proxied_per_user;
+    for (std::size_t i = 0; i < limit + 20; ++i) {
+        mallory.send_on(mallory.current(),
+                        mallory.request(i % 2 == 0 ? "MESSAGE" : "INVITE", "sip:bob@home.example"));
+    }
+    w.run();
+    EXPECT_EQ(w.gateway->proxied(), limit);
+    EXPECT_EQ(w.drops(Reason::transaction_limit), 20U);
+    EXPECT_EQ(mallory.last_status(), 503);
+    alice.send_on(alice.current(), alice.request("MESSAGE", "sip:bob@home.example"));
+    w.run();
+    EXPECT_EQ(w.gateway->proxied(), limit + 1);
+    w.advance(100s);
+    EXPECT_EQ(w.gateway->proxied(), 0U);
+    w.home.silent = false;
+    mallory.send_on(mallory.current(), mallory.request("MESSAGE", "sip:bob@home.example"));
+    w.run();
+    EXPECT_EQ(mallory.last_status(), 200) << "what was counted is given back";
+    w.expect_no_leak(2);
+}
+
 TEST(Attack, IntegrityProtectedOfTheUeGoesInEveryRequest) {
     World w;
     Phone& p = w.phone();
