@@ -131,6 +131,20 @@ void check_protected(Section& s, std::string_view key, const PortRange& ports) {
     }
 }
 
+// Whether `router` is a neighbour on one of our networks; link-local ones are on every link.
+bool on_link(const IpAddress& router, const std::vector<Prefix>& networks) {
+    const auto a = router.octets();
+    if (router.is_v6() && a[0] == 0xFE && (a[1] & 0xC0U) == 0x80) return true;
+    return std::any_of(networks.begin(), networks.end(), [&](const Prefix& network) {
+        if (network.address.is_v6() != router.is_v6()) return false;
+        const auto b = network.address.octets();
+        for (unsigned bit = 0; bit < network.length; ++bit) {
+            if (((a[bit / 8] ^ b[bit / 8]) & (0x80U >> (bit % 8))) != 0) return false;
+        }
+        return true;
+    });
+}
+
 void read_gm(Section s, Gm& c, bool has_device) {
     const auto interface = [&s](std::string_view key, std::string& out) {
         std::string text;
@@ -185,6 +199,10 @@ void read_gm(Section s, Gm& c, bool has_device) {
                                           printable(text)));
         } else if (std::find(c.routes.begin(), c.routes.end(), *r) != c.routes.end()) {
             s.wrong("routes", fmt::format("{} is there twice; write it once", r->to_string()));
+        } else if (!c.addresses.empty() && !on_link(r->via, c.addresses)) {
+            s.wrong("routes", fmt::format("the router {} is in no network of gm.addresses; name "
+                                          "one that is, or widen a prefix there",
+                                          r->via.to_string()));
         } else {
             c.routes.push_back(*r);
         }

@@ -138,6 +138,12 @@ INSTANTIATE_TEST_SUITE_P(
              "\"default via 10.21.0.2\""},
         Case{"RouteTwice", "gm", GM "  routes: [default via 10.20.0.1, 0.0.0.0/0 via 10.20.0.1]",
              "gmgated.yaml:4: gm.routes: 0.0.0.0/0 via 10.20.0.1 is there twice; write it once"},
+        Case{"RouterElsewhere", "gm", GM "  routes: [10.64.0.0/10 via 10.21.0.2]",
+             "gmgated.yaml:4: gm.routes: the router 10.21.0.2 is in no network of gm.addresses; "
+             "name one that is, or widen a prefix there"},
+        Case{"RouterOfTheOtherFamily", "gm", GM "  routes: ['::/0 via fd00::1']",
+             "gmgated.yaml:4: gm.routes: the router fd00::1 is in no network of gm.addresses; "
+             "name one that is, or widen a prefix there"},
         Case{"RangesOverlap", "gm", GM "  port_ps: 6100-6200\n  port_pc: 6200-6231",
              "gmgated.yaml:5: gm.port_pc: port_ps 6100-6200 and port_pc 6200-6231 overlap; a port "
              "has one of the two uses, keep them "
