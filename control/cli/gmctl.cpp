@@ -358,7 +358,13 @@ class Gmctl {
 
 int gmctl(const std::vector<std::string>& arguments, const std::string& default_socket,
           const std::string& version, Terminal terminal) {
-    return Gmctl(default_socket, version, terminal).run(arguments);
+    const int status = Gmctl(default_socket, version, terminal).run(arguments);
+    // A script must not take half a table, cut off by a full disk, for the whole one.
+    if (!terminal.out.flush()) {
+        terminal.err << "gmctl: the output could not be written; is the disk full?\n";
+        return status == exit_ok ? exit_gateway : status;
+    }
+    return status;
 }
 
 }  // namespace gmgate::cli

@@ -46,6 +46,14 @@ TEST_F(CliTest, SaListIsATable) {
     EXPECT_EQ(err.str(), "There is more: go on with --cursor 4\n");
 }
 
+// As on a full disk: half a table is not a success.
+TEST_F(CliTest, OutputThatCannotBeWrittenIsNoSuccess) {
+    start();
+    out.setstate(std::ios::badbit);
+    EXPECT_EQ(run({"sa", "list", "--limit", "3"}), 1);
+    EXPECT_THAT(err.str(), HasSubstr("could not be written"));
+}
+
 TEST_F(CliTest, NoLineIsWiderThanTheTerminal) {
     start();
     for (const std::size_t width : {64U, 72U, 80U, 100U, 132U, 200U}) {
