@@ -355,7 +355,12 @@ int main(int argc, char** argv) {
     ctl->add_option("--control", o.ctl_socket, "its control socket")->type_name("PATH")->required();
     ctl->add_option("command", o.ctl_words, "the command and its words")->required();
 
-    CLI11_PARSE(app, argc, argv);
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::ParseError& e) {
+        if (e.get_exit_code() == 0) return app.exit(e);  // --help, --version
+        return complain(std::string(e.what()) + " (see --help)");
+    }
     try {
         if (ctl->parsed()) return control_client(o);
         if (o.listen.empty())
