@@ -66,6 +66,9 @@ Misbehaviours: wrong-ik wrong-res mac-failure sync-failure silent-after-sm6 alte
   no-security-client bad-proposal replay forged-esp unknown-spi clear-on-protected; KIND:3 = three phones, KIND:1% = a share.
   Each has an outcome a right gateway gives; the summary says what was seen.
 
+Ctrl-C: phones that hold de-register (unless --stay). While they register, or a second time: ends at once, and the
+  gateway keeps their SAs until they expire.
+
 Exit code: 0 all phones saw what they should; 1 some did not; 2 wrong options, permissions or addresses.)";
 
 void describe(CLI::App& app, Options& o) {
