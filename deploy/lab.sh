@@ -28,6 +28,8 @@ lab_down() {
         ip netns del "$ns" 2>/dev/null || true
     done
     rm -rf "$lab_state"
+    # gmgated makes it for what a killed run would leave to put back; not empty: somebody else's gateway.
+    rmdir /run/gmgate 2>/dev/null || true
 }
 
 lab_exists() { [ -e "/run/netns/$lab_ue" ] || [ -e "/run/netns/$lab_gw" ] || [ -e "/run/netns/$lab_home" ] || [ -d "$lab_state" ]; }
