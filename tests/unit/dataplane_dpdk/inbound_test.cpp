@@ -446,8 +446,8 @@ TEST_F(Inbound, StrangersDoNotReachTheCoresSide) {
     for (const bool v6 : {false, true}) {
         const Phone phone(v6 ? 1 : 0, sha1, v6, random_);
         test::Flow flow = phone.up(false);
-        const auto core = test::core_address(v6).octets();
-        flow.destination.assign(core.begin(), core.end());
+        const IpAddress core = test::core_address(v6);
+        flow.destination.assign(core.octets().begin(), core.octets().end());
         flow.destination_port = 5060;
         for (const bool tcp : {false, true}) {
             flow.tcp = tcp;
