@@ -26,6 +26,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
+#include <filesystem>
 #include <fstream>
 #include <map>
 #include <memory>
@@ -634,6 +635,11 @@ void start_dpdk() {
         std::fprintf(stderr, "DPDK does not start: %s\n", rte_strerror(rte_errno));
         std::exit(1);
     }
+    // DPDK leaves its runtime folder behind.
+    std::atexit([] {
+        std::error_code ignored;
+        std::filesystem::remove_all(rte_eal_get_runtime_dir(), ignored);
+    });
     std::printf("buffers in %s, engine %s\n", huge_pages_free() ? "huge pages" : "ordinary pages",
                 best_engine() == EngineKind::ipsec_mb ? "ipsec-mb" : "openssl");
 }
