@@ -99,7 +99,7 @@ def main() -> int:
     challenged, late, odd = set(), [], []
     clear = 0
     for number, src4, src6, dst4, dst6, method, status in tshark(
-            args.capture, "sip and not esp", ["frame.number", "ip.src", "ipv6.src", "ip.dst", "ipv6.dst", "sip.Method", "sip.Status-Code"]):
+            args.capture, "sip and not esp and not icmp and not icmpv6", ["frame.number", "ip.src", "ipv6.src", "ip.dst", "ipv6.dst", "sip.Method", "sip.Status-Code"]):
         clear += 1
         source, destination = src4 or src6, dst4 or dst6
         if method:
