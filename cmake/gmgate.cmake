@@ -10,6 +10,7 @@ find_package(prometheus-cpp CONFIG REQUIRED)
 pkg_check_modules(UV REQUIRED IMPORTED_TARGET libuv)
 pkg_check_modules(YAML REQUIRED IMPORTED_TARGET yaml-cpp)
 pkg_check_modules(OSIP REQUIRED IMPORTED_TARGET libosip2)
+pkg_check_modules(MNL REQUIRED IMPORTED_TARGET libmnl)
 pkg_check_modules(DPDK REQUIRED libdpdk)
 
 set(CMAKE_CXX_STANDARD 23)
