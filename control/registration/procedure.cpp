@@ -206,6 +206,11 @@ void RegistrationProcedure::challenge(const sip::Message& response, std::span<ch
         return end(why);
     }
     if (!sm1_path_alive()) return end(Reason::no_sa);
+    // Asked again: the user may have shown its keys since SM1 came.
+    if (!sm1_.is_protected() && owner_.strangers_must_wait(impi())) {
+        fail_later(503, Reason::pending_user_limit);
+        return end(Reason::pending_user_limit);
+    }
 
     sa::ReserveRequest request;
     request.impi = impi();
@@ -498,6 +503,9 @@ bool RegistrationProcedure::fail_later(int status, Reason reason) {
     if (status == 421) {
         sent = ctx_.answer_later(ctx_.gm, server, texts_[text_head], source_, status,
                                  {{"Require", "sec-agree"}});
+    } else if (status == 503) {
+        sent = ctx_.answer_later(ctx_.gm, server, texts_[text_head], source_, status,
+                                 {{"Retry-After", "32"}});
     } else {
         sent = ctx_.answer_later(ctx_.gm, server, texts_[text_head], source_, status);
     }

@@ -124,6 +124,20 @@ void Registrar::on_register(const Arrival& arrival, const sip::Message& request)
     on_first(arrival, request, *facts);
 }
 
+bool Registrar::strangers_must_wait(std::string_view impi) const {
+    const sa::User* user = ctx_.sets.find_by_impi(impi);
+    if (user == nullptr) return false;
+    const auto under_way = pending_by_user_.find(user->id);
+    if (under_way != pending_by_user_.end() &&
+        ctx_.now() - under_way->second.since < ctx_.policy.t1 * 64) {
+        return true;
+    }
+    const sa::SaSet* set = ctx_.sets.registration_set(*user);
+    const auto* procedure = set == nullptr ? nullptr : procedures_.find(set->tag);
+    return procedure != nullptr && procedure->set() == set->id &&
+           procedure->state() == RegistrationProcedure::State::awaiting_answer;
+}
+
 bool Registrar::take_failure_report(const Arrival& arrival, const RegisterFacts& facts) {
     const auto& c = facts.credentials;
     const bool out_of_sync = c.auts && !c.auts->empty();
@@ -136,7 +150,9 @@ bool Registrar::take_failure_report(const Arrival& arrival, const RegisterFacts&
         procedure->state() != RegistrationProcedure::State::awaiting_authentication)
         return false;
     // Only who knows the challenge may void it: a stranger cannot, not even from the phone's
-    // address.
+    // address. What began on an SA is reported on one (C3): integrity alone does not hide the
+    // challenge from those who listen.
+    if (procedure->sm1_protected() && !arrival.carrier.is_protected()) return false;
     if (procedure->ue().address != arrival.flow.remote.address ||
         procedure->nonce_hash() != hash_nonce(*c.nonce)) {
         return false;
@@ -240,15 +256,8 @@ void Registrar::on_first(const Arrival& arrival, const sip::Message& request,
             under_way->second.count >= ctx_.policy.limits.pending_per_user) {
             return refuse(500, Reason::pending_user_limit, {{"Retry-After", "5"}});
         }
-    } else if (const sa::User* user = ctx_.sets.find_by_impi(facts.impi)) {
-        // A challenge for this one would void the one of a renewal on an SA (B3, C10), and who goes
-        // on like that lets the registration expire: a stranger must not (S3). A phone that lost
-        // its SAs in the middle of it waits for one transaction's time.
-        const auto under_way = pending_by_user_.find(user->id);
-        if (under_way != pending_by_user_.end() &&
-            ctx_.now() - under_way->second.since < ctx_.policy.t1 * 64) {
-            return refuse(503, Reason::pending_user_limit, {{"Retry-After", "32"}});
-        }
+    } else if (strangers_must_wait(facts.impi)) {
+        return refuse(503, Reason::pending_user_limit, {{"Retry-After", "32"}});
     }
     RegistrationProcedure& procedure = procedures_.emplace(ctx_, *this);
     if (carrier.is_protected()) {

@@ -33,6 +33,11 @@ class Registrar final : public sip::TransactionUser, public sa::SetObserver {
     Result<void> store(const RegistrationProcedure& procedure, sa::SetId set, bool fresh_set,
                        const sip::Message& response);
     void finish(SlotId id);
+    // A challenge for an SM1 in clear would void one under way (B3, C10). A stranger must not do
+    // that to a user who has shown its keys (S3): by starting on an SA, for one transaction's time
+    // (a phone that lost its SAs in the middle of it waits as long), or by an SM7 the core has not
+    // answered yet.
+    [[nodiscard]] bool strangers_must_wait(std::string_view impi) const;
 
     [[nodiscard]] Registrations& registrations() { return registrations_; }
     [[nodiscard]] const Registrations& registrations() const { return registrations_; }

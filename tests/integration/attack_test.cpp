@@ -270,6 +270,87 @@ TEST(Attack, AStrangersSm1DoesNotVoidARenewal) {
     }
 }
 
+// A stranger's SM1 was at the core before the phone's; its challenge comes after the phone's, or
+// when the phone's answer is on its way: it voids neither (S3). The same for a first registration
+// whose SM7 has come: the phone has shown its keys, the stranger has not.
+TEST(Attack, AStrangersLateChallengeDoesNotVoidWhoHasShownItsKeys) {
+    for (const bool renewal : {true, false}) {
+        World w;
+        w.home.integrity_yes_is_enough = false;
+        Phone& alice = w.phone("alice", "10.2.0.1");
+        Phone& mallory = w.phone("mallory", "10.2.0.2");
+        if (renewal) {
+            ASSERT_TRUE(alice.register_once());
+        }
+        RegisterOptions o;
+        o.impi = alice.impi;
+        o.impu = alice.impu;
+        w.home.silent = true;
+        mallory.send_sm1(o);
+        w.run();
+        const Wire strangers = w.home.inbox.back();
+        w.home.silent = false;
+        renewal ? alice.send_protected_sm1() : alice.send_sm1();
+        w.run();
+        ASSERT_EQ(alice.last_status(), 401);
+        alice.take_challenge(alice.last().message);
+        const std::string challenge =
+            "WWW-Authenticate: Digest realm=\"home.example\",nonce=\"b2xk\",ck=\"" +
+            Aka::ck("b2xk") + "\",ik=\"" + Aka::ik("b2xk") + "\"\r\n";
+        if (renewal) {
+            w.home.reply(strangers, 401, challenge);
+            w.run();
+            alice.send_sm7();
+            w.run();
+        } else {
+            w.home.silent = true;
+            alice.send_sm7();
+            w.run();
+            const Wire sm8 = w.home.inbox.back();
+            w.home.reply(strangers, 401, challenge);
+            w.run();
+            mallory.send_sm1(o);  // and another now
+            w.run();
+            EXPECT_EQ(w.home.inbox.back().message.text, sm8.message.text) << "it stops at us";
+            w.home.silent = false;
+            w.home.receive(sm8);
+            w.run();
+        }
+        EXPECT_EQ(mallory.last_status(), 503);
+        EXPECT_EQ(mallory.last().message.header("Retry-After"), "32");
+        EXPECT_EQ(alice.last_status(), 200);
+        alice.accept();
+        alice.send_on(alice.current(), alice.request("MESSAGE", "sip:bob@home.example"));
+        w.expect_no_leak(1);
+    }
+}
+
+// With integrity alone a challenge under an SA can be read: knowing its nonce is not enough to void
+// it from the phone's address in clear.
+TEST(Attack, AReportInClearDoesNotVoidARenewal) {
+    for (const char* auts : {"", ",auts=\"AAAAAAAAAAAAAAAAAAA=\""}) {
+        World w;
+        w.home.integrity_yes_is_enough = false;
+        Phone& alice = w.phone("alice", "10.2.0.1");
+        ASSERT_TRUE(alice.register_once());
+        alice.send_protected_sm1();
+        w.run();
+        ASSERT_EQ(alice.last_status(), 401);
+        alice.take_challenge(alice.last().message);
+        RegisterOptions o;
+        o.authorization = alice.answer_to(alice.pending->nonce, "", auts);
+        alice.send_clear(alice.register_text(o, nullptr));
+        w.run();
+        EXPECT_EQ(w.backend.installed(), 2U);
+        alice.send_sm7();
+        w.run();
+        EXPECT_EQ(alice.last_status(), 200);
+        alice.accept();
+        alice.send_on(alice.current(), alice.request("MESSAGE", "sip:bob@home.example"));
+        w.expect_no_leak(1);
+    }
+}
+
 // A phone that lost its SAs in the middle of a renewal is not shut out.
 TEST(Attack, WhoLostItsSetsRegistersInClearSoon) {
     World w;
