@@ -15,7 +15,7 @@ struct alignas(64) WorkerCounters {
 
     // Inbound, in packets: what came, and where it went (received = the others + drops).
     Relaxed<std::uint64_t> in_received;
-    Relaxed<std::uint64_t> in_authentic;        // decapsulated and given to the host
+    Relaxed<std::uint64_t> in_authentic;  // decapsulated, or by the screen as it came: to the host
     Relaxed<std::uint64_t> in_authentic_bytes;  // ESP octets of them
     Relaxed<std::uint64_t> in_other;            // given to the host untouched
     Relaxed<std::uint64_t> in_fragments;        // handed out for reassembly

@@ -48,6 +48,8 @@ class CryptoEngine {
     // then, the payload is decrypted in place. With AES-GCM the payload of a packet that is not ok
     // is undefined.
     virtual void open(sa::Suite suite, std::span<CryptoJob> jobs) = 0;
+    // verify: ok as open() has it; nothing in the packet is written.
+    virtual void verify(sa::Suite suite, std::span<CryptoJob> jobs) = 0;
     // seal: SPI, sequence and IV stand in the packet; encrypts the rest in place and writes the ICV
     // after `length` octets.
     virtual void seal(sa::Suite suite, std::span<CryptoJob> jobs) = 0;

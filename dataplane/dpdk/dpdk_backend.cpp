@@ -116,6 +116,7 @@ struct DpdkBackend::Impl {
     std::unique_ptr<HostPort> own_host;
 
     BufferPools* pools = nullptr;
+    ProtectedPorts ports;
     SystemRandom random;  // the control thread's
     std::vector<std::unique_ptr<SystemRandom>> worker_random;
     std::unique_ptr<SaTable> table;
@@ -146,6 +147,7 @@ Result<void> DpdkBackend::Impl::assemble(Port& wire_port, Port& host_port,
         table_config.capacity = options.max_sets;
         table_config.replay_bits = options.replay_window;
         table_config.workers = options.workers;
+        table_config.inbound_only = options.verify_only;
         auto expander = make_engine(kind);
         engine_name = expander->name();
         table = std::make_unique<SaTable>(table_config, std::move(expander), random);
@@ -160,7 +162,6 @@ Result<void> DpdkBackend::Impl::assemble(Port& wire_port, Port& host_port,
             return fail(ErrorKind::exhausted,
                         "no memory for the workers' grace periods; raise dpdk.memory_mb");
         }
-        ProtectedPorts ports;
         ports.add_range(options.port_ps.first, options.port_ps.last);
         ports.add_range(options.port_pc.first, options.port_pc.last);
         std::vector<IpAddress> addresses;
@@ -178,6 +179,8 @@ Result<void> DpdkBackend::Impl::assemble(Port& wire_port, Port& host_port,
             fast.our_addresses = addresses;
             fast.other_addresses = others;
             fast.protected_ports = ports;
+            fast.verify_only = options.verify_only;
+            if (own_wire) fast.host_mac = own_wire->mac();
             worker_random.push_back(std::make_unique<SystemRandom>());
             auto path =
                 std::make_unique<FastPath>(fast, *table, make_engine(kind), *worker_random.back());
@@ -263,7 +266,10 @@ Result<std::unique_ptr<DpdkBackend>> DpdkBackend::create(const DpdkOptions& opti
     }
     for (const DpdkOptions::Route& r : options.routes)
         host.routes.push_back({r.to, r.prefix, r.via});
-    host.mtu = std::max(options.mtu - esp_overhead, v6 ? smallest_ipv6_mtu : 0U);
+    // A host that seals itself counts ESP's octets itself.
+    host.mtu = options.verify_only
+                   ? options.mtu
+                   : std::max(options.mtu - esp_overhead, v6 ? smallest_ipv6_mtu : 0U);
     host.queues = options.workers;
     auto tap = HostPort::open(host, impl->own_pools->for_size(host.mtu + 128U));
     if (!tap) return std::unexpected(tap.error());
@@ -273,10 +279,11 @@ Result<std::unique_ptr<DpdkBackend>> DpdkBackend::create(const DpdkOptions& opti
         return std::unexpected(done.error());
     }
     log::info("dataplane",
-              "{} taken (guard: {}), host port {} with MTU {}, {} worker(s), crypto {}",
+              "{} taken (guard: {}), host port {} with MTU {}, {} worker(s), crypto {}{}",
               on_interface ? options.gm_interface : options.gm_device,
               impl->taken ? impl->taken->guard() : "not needed", host.name, host.mtu,
-              options.workers, impl->engine_name);
+              options.workers, impl->engine_name,
+              options.verify_only ? ", screen: ESP is verified and passed on" : "");
     return std::make_unique<DpdkBackend>(std::move(impl));
 }
 
@@ -286,6 +293,13 @@ DpdkBackend::~DpdkBackend() = default;
 Result<void> DpdkBackend::install(const sa::SetParams& params) {
     if (impl_->sets.contains(params.id))
         return fail(ErrorKind::conflict, "SA set is installed already");
+    // On another port cleartext would pass beside the SA (A6).
+    for (const sa::Port port : {params.numbers.port_ps, params.numbers.port_pc}) {
+        if (!impl_->ports.contains(port))
+            return fail(ErrorKind::invalid,
+                        "port " + std::to_string(port) +
+                            " of the SA set is not a protected one (gm.port_ps, gm.port_pc)");
+    }
     auto handle = impl_->table->publish(
         params, {.out_uc = params.out_sequence, .out_us = params.out_sequence});
     if (!handle) return std::unexpected(handle.error());

@@ -41,7 +41,7 @@ struct HandOverList {
 // Every packet of a burst is in exactly one list, or freed and counted under its drop reason. What
 // is listed is the caller's.
 struct InboundResult {
-    PacketList to_host;      // decapsulated, or untouched other traffic
+    PacketList to_host;      // decapsulated (verify_only: authentic ESP), or untouched other traffic
     HandOverList to_worker;  // ESP whose SA another worker owns: give it to that worker's inbound()
     PacketList fragments;    // to our addresses: reassemble, then inbound() again, in one buffer
                              // segment if it fits
@@ -62,6 +62,13 @@ struct FastPathConfig {
     // packets for them from the TAP too, and a stranger's then pass for the core's.
     std::vector<IpAddress> other_addresses;
     ProtectedPorts protected_ports;
+    // The screen in front of a host that does ESP itself. Inbound: authentic ESP is passed on as it
+    // came, bit for bit, everything else is as ever. Outbound: nothing is sealed; the host's ESP
+    // passes, cleartext from protected ports ends here (A6). The table may be inbound_only.
+    bool verify_only = false;
+    // With verify_only, the link address of the host's port: ESP sent to another one is not for the
+    // host, whatever its IP addresses. All zeros: not checked.
+    std::array<std::uint8_t, 6> host_mac{};
     // The host leaves UDP/TCP checksums to its (virtual) NIC: compute them before encapsulation for
     // every packet. Packets flagged RTE_MBUF_F_TX_UDP_CKSUM / _TCP_CKSUM get theirs in any case.
     bool fill_checksums = false;

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
+#include <span>
 
 #include "base/bytes.h"
 #include "dataplane/core/checksum.h"
@@ -17,6 +19,21 @@ constexpr std::uint16_t header_ahead = 32;
 // packets in turn, too many streams for the CPU to foresee. Into the second level: a burst of whole
 // packets is larger than the first.
 constexpr std::uint32_t payload_prefetch = 512;
+
+// What is wrong with an authentic payload, trailer included; at least one block of it.
+std::optional<DropReason> wrong_inside(const InboundSa& sa,
+                                       std::span<const std::uint8_t> cleartext) {
+    const std::uint8_t next_header = cleartext[cleartext.size() - 1];
+    const std::size_t trailer = cleartext[cleartext.size() - 2] + std::size_t{esp_trailer_size};
+    if (trailer > cleartext.size()) return DropReason::bad_padding;
+    if (next_header != protocol_udp && next_header != protocol_tcp)
+        return next_header == protocol_none ? DropReason::dummy : DropReason::next_header;
+    const std::size_t size = cleartext.size() - trailer;
+    if (size < (next_header == protocol_udp ? 8U : 20U) ||
+        load_be16(cleartext.data()) != sa.ue_port || load_be16(cleartext.data() + 2) != sa.our_port)
+        return DropReason::selector;
+    return std::nullopt;
+}
 
 void prefetch_sa(const InboundSa& sa) {
     __builtin_prefetch(&sa, 1);
@@ -52,7 +69,11 @@ void InboundPath::run(rte_mbuf* const* packets, std::uint16_t count, std::uint32
         const std::uint16_t jobs = job_counts_[suite];
         if (jobs == 0) continue;
         job_counts_[suite] = 0;
-        context_.engine->open(sa::all_suites[suite], {jobs_[suite].data(), jobs});
+        if (context_.config.verify_only) {
+            context_.engine->verify(sa::all_suites[suite], {jobs_[suite].data(), jobs});
+        } else {
+            context_.engine->open(sa::all_suites[suite], {jobs_[suite].data(), jobs});
+        }
         for (std::uint16_t i = 0; i < jobs; ++i)
             finish(jobs_[suite][i], context_.geometry[suite], now, result);
     }
@@ -192,6 +213,10 @@ void InboundPath::admit(Item& item, InboundResult& result) {
         drop_replay(item, verdict);
         return;
     }
+    if (context_.config.verify_only && !host_would_take(item)) {
+        drops_.add(item.m, DropReason::screen_header);
+        return;
+    }
     if (!make_linear(item.m)) {
         drops_.add(item.m, DropReason::not_linear);
         return;
@@ -204,6 +229,26 @@ void InboundPath::admit(Item& item, InboundResult& result) {
     job.tag = static_cast<std::uint32_t>(&item - items_.data());
     job.small_key = sa.small_key.data();
     job.schedule = context_.table.schedule(sa.suite, sa.schedule);
+}
+
+// What ESP does not authenticate must not decide whether the host takes the packet: who copies one
+// off the wire and sends it again first, its IP header damaged, would have it entered in our window,
+// refused by the host, and the phone's own dropped here as a replay.
+bool InboundPath::host_would_take(const Item& item) const {
+    const PacketView& view = item.view;
+    const std::uint8_t* frame = item.frame;
+    constexpr std::uint16_t ethernet = 14;
+    constexpr std::uint16_t vlan = 4;
+    // One tag without a VLAN's number is a priority only, which the host takes off.
+    const bool priority_tag =
+        view.l3 == ethernet + vlan && (load_be16(frame + ethernet) & 0x0FFFU) == 0;
+    if (view.l3 != ethernet && !priority_tag) return false;
+    static constexpr std::array<std::uint8_t, 6> any{};
+    const auto& mac = context_.config.host_mac;
+    if (mac != any && std::memcmp(frame, mac.data(), mac.size()) != 0) return false;
+    if (view.v6) return view.l4 == view.l3 + 40;
+    // The sum over a sound header, its checksum included, is all ones.
+    return view.l4 == view.l3 + 20 && ones_sum({frame + view.l3, 20}) == 0xFFFF;
 }
 
 void InboundPath::fail_integrity(const Item& item, std::uint32_t now) {
@@ -249,26 +294,20 @@ void InboundPath::finish(const CryptoJob& job, const EspGeometry& geometry, std:
         sa.flags |= InboundSa::sequence_reported;
     }
 
+    if (context_.config.verify_only) {
+        finish_screened(job, geometry, result);
+        return;
+    }
     const PacketView& view = item.view;
-    std::uint8_t* payload = job.esp + geometry.head();
+    const std::uint8_t* payload = job.esp + geometry.head();
     const std::uint32_t cleartext = job.length - geometry.head();
     const std::uint8_t next_header = payload[cleartext - 1];
     const std::uint32_t trailer = payload[cleartext - 2] + esp_trailer_size;
-    if (trailer > cleartext) {
-        drops_.add(item.m, DropReason::bad_padding);
-        return;
-    }
-    if (next_header != protocol_udp && next_header != protocol_tcp) {
-        drops_.add(item.m,
-                   next_header == protocol_none ? DropReason::dummy : DropReason::next_header);
+    if (const auto reason = wrong_inside(sa, {payload, cleartext})) {
+        drops_.add(item.m, *reason);
         return;
     }
     const std::uint32_t size = cleartext - trailer;
-    if (size < (next_header == protocol_udp ? 8U : 20U) || load_be16(payload) != sa.ue_port ||
-        load_be16(payload + 2) != sa.our_port) {
-        drops_.add(item.m, DropReason::selector);
-        return;
-    }
 
     // Decapsulation in place: the headers move up to the payload, the trailer is cut off.
     std::uint8_t* ip = item.frame + view.l3;
@@ -295,6 +334,24 @@ void InboundPath::finish(const CryptoJob& job, const EspGeometry& geometry, std:
     context_.counters.in_authentic.add();
     context_.counters.in_authentic_bytes.add(job.length + geometry.icv);
     result.to_host.push(m);
+}
+
+// Authentic and new: on to the host as it came. What its SA allows inside is looked at where it can
+// be seen; under a cipher the host's XFRM does it, after decryption (A3).
+void InboundPath::finish_screened(const CryptoJob& job, const EspGeometry& geometry,
+                                  InboundResult& result) {
+    const Item& item = items_[job.tag];
+    if (sa::all_suites[item.sa->suite].encryption == sa::Encryption::null) {
+        const std::span<const std::uint8_t> inside{job.esp + geometry.head(),
+                                                   job.length - geometry.head()};
+        if (const auto reason = wrong_inside(*item.sa, inside)) {
+            drops_.add(item.m, *reason);
+            return;
+        }
+    }
+    context_.counters.in_authentic.add();
+    context_.counters.in_authentic_bytes.add(job.length + geometry.icv);
+    result.to_host.push(item.m);
 }
 
 }  // namespace gmgate::dataplane

@@ -35,6 +35,8 @@ class InboundPath {
     void admit(Item& item, InboundResult& result);
     void finish(const CryptoJob& job, const EspGeometry& geometry, std::uint32_t now,
                 InboundResult& result);
+    [[nodiscard]] bool host_would_take(const Item& item) const;
+    void finish_screened(const CryptoJob& job, const EspGeometry& geometry, InboundResult& result);
     void fail_integrity(const Item& item, std::uint32_t now);
     [[nodiscard]] ReplayVerdict replay_check(InboundSa& sa, std::uint32_t sequence);
     void replay_advance(InboundSa& sa, std::uint32_t sequence);

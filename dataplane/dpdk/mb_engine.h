@@ -29,6 +29,7 @@ class MbEngine final : public CryptoEngine {
                 std::span<std::uint8_t, small_key_size> small_key,
                 std::span<std::uint8_t> schedule) override;
     void open(sa::Suite suite, std::span<CryptoJob> jobs) override;
+    void verify(sa::Suite suite, std::span<CryptoJob> jobs) override;
     void seal(sa::Suite suite, std::span<CryptoJob> jobs) override;
 
   private:
@@ -42,7 +43,9 @@ class MbEngine final : public CryptoEngine {
     void cbc(std::span<CryptoJob> jobs, bool encrypt);
     void des3(std::span<CryptoJob> jobs, bool encrypt);
     void gcm(std::span<CryptoJob> jobs, bool encrypt);
+    void gcm_verify(std::span<CryptoJob> jobs);
     void gmac(std::span<CryptoJob> jobs, bool write);
+    void compare_hmac(std::span<CryptoJob> jobs);
     void run_burst(std::uint32_t count);
 
     SecretPages pages_;  // the manager holds digests under way and pointers: nothing of it may

@@ -26,6 +26,7 @@ class OpensslEngine final : public CryptoEngine {
                 std::span<std::uint8_t, small_key_size> small_key,
                 std::span<std::uint8_t> schedule) override;
     void open(sa::Suite suite, std::span<CryptoJob> jobs) override;
+    void verify(sa::Suite suite, std::span<CryptoJob> jobs) override;
     void seal(sa::Suite suite, std::span<CryptoJob> jobs) override;
 
   private:

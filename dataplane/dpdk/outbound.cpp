@@ -74,6 +74,11 @@ void OutboundPath::classify_one(rte_mbuf* m, OutboundResult& result) {
         case PacketKind::udp:
         case PacketKind::tcp: {
             if (!context_.ours.contains(frame + view.source_at(), view.v6)) break;
+            if (context_.config.verify_only) {
+                if (!context_.config.protected_ports.contains(view.source_port)) break;
+                drops_.add(m, DropReason::outbound_no_sa);
+                return;
+            }
             Item& item = items_[item_count_++];
             item.m = m;
             item.view = view;

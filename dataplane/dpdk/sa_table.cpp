@@ -83,6 +83,7 @@ class SaTable::Slab {
 SaTable::SaTable(const SaTableConfig& config, std::unique_ptr<CryptoEngine> expander,
                  Random& random)
     : capacity_(checked_capacity(config)),
+      inbound_only_(config.inbound_only),
       workers_(config.workers),
       replay_words_(config.replay_bits == 64 ? 0 : WideReplayWindow::words_for(config.replay_bits)),
       expander_(std::move(expander)),
@@ -92,7 +93,7 @@ SaTable::SaTable(const SaTableConfig& config, std::unique_ptr<CryptoEngine> expa
       window_pages_(table_pages(slot_count(config) * replay_words_ * sizeof(std::uint64_t),
                                 config.huge_pages)),
       windows_(as_table<std::uint64_t>(window_pages_, slot_count(config) * replay_words_)),
-      outbound_(2 * capacity_, {random.u64(), random.u64()}, config.huge_pages),
+      outbound_(inbound_only_ ? 1 : 2 * capacity_, {random.u64(), random.u64()}, config.huge_pages),
       set_pages_(table_pages(capacity_ * sizeof(Set), false)),
       sets_(as_table<Set>(set_pages_, capacity_)),
       free_head_(no_index) {
@@ -199,8 +200,8 @@ Result<SetHandle> SaTable::publish(const sa::SetParams& params, const SequenceSt
     set = Set{params.id,
               n.spi_ps,
               n.spi_pc,
-              outbound_.allocate(),
-              outbound_.allocate(),
+              inbound_only_ ? OutboundTable::none : outbound_.allocate(),
+              inbound_only_ ? OutboundTable::none : outbound_.allocate(),
               slab != nullptr ? slab->allocate() : 0,
               suite,
               true};
@@ -209,6 +210,26 @@ Result<SetHandle> SaTable::publish(const sa::SetParams& params, const SequenceSt
     expander_->expand(params.suite, keys, key,
                       slab != nullptr ? slab->record(set.schedule) : std::span<std::uint8_t>());
 
+    if (!inbound_only_ && !prepare_outbound(set, index, params, state, key)) {
+        wipe(key);
+        outbound_.release(set.out_us);
+        outbound_.release(set.out_uc);
+        if (slab != nullptr) slab->release(set.schedule);
+        release_set(index);
+        return fail(ErrorKind::exhausted, "SA table: the outbound table has no place for this set");
+    }
+    fill_inbound(n.spi_ps, n.port_uc, n.port_ps, state.in_ps, set, index, params, key);
+    fill_inbound(n.spi_pc, n.port_us, n.port_pc, state.in_pc, set, index, params, key);
+    wipe(key);
+    ++installed_;
+    return SetHandle{index};
+}
+
+// Fills both outbound SAs in and makes them visible, or neither.
+bool SaTable::prepare_outbound(const Set& set, std::uint32_t index, const sa::SetParams& params,
+                               const SequenceState& state,
+                               std::span<const std::uint8_t, small_key_size> key) {
+    const sa::SaNumbers& n = params.numbers;
     const std::uint64_t iv = random_.u64();
     constexpr std::uint64_t one_bit = std::uint64_t{1} << 63U;
     fill_outbound(set.out_uc, n.spi_uc, n.port_uc, n.port_ps, state.out_uc, iv, set, index, params,
@@ -217,21 +238,10 @@ Result<SetHandle> SaTable::publish(const sa::SetParams& params, const SequenceSt
                   index, params, key);
     // Both must fit before either becomes visible: what a worker has seen cannot be taken back
     // without a grace period.
-    if (outbound_.room(set.out_uc) < 2 || outbound_.room(set.out_us) < 2) {
-        wipe(key);
-        outbound_.release(set.out_us);
-        outbound_.release(set.out_uc);
-        if (slab != nullptr) slab->release(set.schedule);
-        release_set(index);
-        return fail(ErrorKind::exhausted, "SA table: the outbound table has no place for this set");
-    }
+    if (outbound_.room(set.out_uc) < 2 || outbound_.room(set.out_us) < 2) return false;
     outbound_.link(set.out_uc);
     outbound_.link(set.out_us);
-    fill_inbound(n.spi_ps, n.port_uc, n.port_ps, state.in_ps, set, index, params, key);
-    fill_inbound(n.spi_pc, n.port_us, n.port_pc, state.in_pc, set, index, params, key);
-    wipe(key);
-    ++installed_;
-    return SetHandle{index};
+    return true;
 }
 
 void SaTable::fill_inbound(sa::Spi spi, std::uint16_t ue_port, std::uint16_t our_port,
@@ -294,8 +304,10 @@ void SaTable::unpublish(SetHandle handle) {
     for (const sa::Spi spi : {set.spi_ps, set.spi_pc}) {
         slots_[sa::SpiLayout::slot(spi)].spi.store(0, std::memory_order_release);
     }
-    outbound_.unlink(set.out_uc);
-    outbound_.unlink(set.out_us);
+    if (!inbound_only_) {
+        outbound_.unlink(set.out_uc);
+        outbound_.unlink(set.out_us);
+    }
     --installed_;
 }
 
@@ -307,8 +319,10 @@ void SaTable::reclaim(SetHandle handle) {
         wipe(sa.small_key);
         sa.set = 0;
     }
-    outbound_.release(set.out_uc);
-    outbound_.release(set.out_us);
+    if (!inbound_only_) {
+        outbound_.release(set.out_uc);
+        outbound_.release(set.out_us);
+    }
     if (Slab* slab = slab_owner_[set.suite]; slab != nullptr) slab->release(set.schedule);
     release_set(handle.index);
 }
@@ -325,6 +339,7 @@ SetCounters SaTable::counters(SetHandle handle) const {
         c.replays += sa.replays.get();
         c.last_use = std::max(c.last_use, sa.last_use.get());
     }
+    if (inbound_only_) return c;
     for (const std::uint32_t record : {set.out_uc, set.out_us}) {
         const OutboundSa& sa = outbound_.record(record);
         c.out_packets += sa.sequence.get() - sa.first_sequence;
@@ -337,10 +352,13 @@ SetCounters SaTable::counters(SetHandle handle) const {
 SequenceState SaTable::sequence_state(SetHandle handle) const {
     const Set& set = sets_[handle.index];
     if (set.id == 0) return {};
-    return {slots_[sa::SpiLayout::slot(set.spi_ps)].highest.get(),
-            slots_[sa::SpiLayout::slot(set.spi_pc)].highest.get(),
-            outbound_.record(set.out_uc).sequence.get(),
-            outbound_.record(set.out_us).sequence.get()};
+    SequenceState state;
+    state.in_ps = slots_[sa::SpiLayout::slot(set.spi_ps)].highest.get();
+    state.in_pc = slots_[sa::SpiLayout::slot(set.spi_pc)].highest.get();
+    if (inbound_only_) return state;
+    state.out_uc = outbound_.record(set.out_uc).sequence.get();
+    state.out_us = outbound_.record(set.out_us).sequence.get();
+    return state;
 }
 
 std::optional<sa::SetId> SaTable::resolve(const FastPathEvent& event) const {
@@ -348,6 +366,7 @@ std::optional<sa::SetId> SaTable::resolve(const FastPathEvent& event) const {
     const Set& set = sets_[event.set];
     if (set.id == 0 || !set.published) return std::nullopt;
     if (event.outbound) {
+        if (inbound_only_) return std::nullopt;
         if (outbound_.record(set.out_uc).spi != event.spi &&
             outbound_.record(set.out_us).spi != event.spi)
             return std::nullopt;

@@ -32,6 +32,8 @@ struct SaTableConfig {
     unsigned replay_bits = 64;  // 64 to 4096, a multiple of 64 (A1)
     unsigned workers = 1;       // 1 to SpiLayout::max_owners
     bool huge_pages = true;     // ask for transparent huge pages
+    // Nothing of the outbound SAs is kept, their keys neither: somebody else seals (screen).
+    bool inbound_only = false;
 };
 
 // Names a published set until it is reclaimed. Cheap to copy.
@@ -116,6 +118,9 @@ class SaTable {
     [[nodiscard]] Result<void> check(const sa::SetParams& params) const;
     [[nodiscard]] std::uint32_t allocate_set();
     void release_set(std::uint32_t index);
+    [[nodiscard]] bool prepare_outbound(const Set& set, std::uint32_t index,
+                                        const sa::SetParams& params, const SequenceState& state,
+                                        std::span<const std::uint8_t, small_key_size> key);
     void fill_inbound(sa::Spi spi, std::uint16_t ue_port, std::uint16_t our_port,
                       std::uint32_t highest, const Set& set, std::uint32_t index,
                       const sa::SetParams& params,
@@ -126,6 +131,7 @@ class SaTable {
                        std::span<const std::uint8_t, small_key_size> key);
 
     std::size_t capacity_;
+    bool inbound_only_;
     unsigned workers_;
     std::size_t replay_words_;
     std::unique_ptr<CryptoEngine> expander_;

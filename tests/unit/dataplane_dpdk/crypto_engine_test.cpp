@@ -93,6 +93,9 @@ TEST_P(Engine, KnownAnswersOfAnnexI) {
 
             Octets packet = expected;
             CryptoJob job = keys.job(packet, g.icv);
+            engine_->verify(*suite, {&job, 1});
+            ASSERT_TRUE(job.ok) << what;
+            ASSERT_EQ(packet, expected) << what;
             engine_->open(*suite, {&job, 1});
             ASSERT_TRUE(job.ok) << what;
             const std::uint32_t padding = g.padding(static_cast<std::uint32_t>(udp.size()));
@@ -197,6 +200,15 @@ TEST_P(Engine, BurstsOfManyKeysAgreeWithTheReference) {
                 open[i] = keys[i]->job(opened[i], g.icv);
             }
             engine_->seal(suite, seal);
+            // verify() says what open() says, and leaves every octet as it was.
+            const std::vector<Octets> arrived = opened;
+            engine_->verify(suite, open);
+            ASSERT_EQ(opened, arrived) << sa::to_string(suite);
+            for (std::size_t i = 0; i < count; ++i) {
+                ASSERT_EQ(open[i].ok, good[i])
+                    << sa::to_string(suite) << " verify " << i << " of " << count;
+                open[i].ok = false;
+            }
             engine_->open(suite, open);
             for (std::size_t i = 0; i < count; ++i) {
                 ASSERT_TRUE(seal[i].ok);
@@ -227,7 +239,10 @@ TEST_P(Engine, EveryBitOfTheIcvAndEveryOctetCounts) {
         const Keys keys(*engine_, suite, ck, ik);
         const auto verifies = [&](Octets packet) {
             CryptoJob job = keys.job(packet, g.icv);
+            engine_->verify(suite, {&job, 1});
+            const bool verified = job.ok;
             engine_->open(suite, {&job, 1});
+            EXPECT_EQ(verified, job.ok) << "verify() and open() disagree";
             return job.ok;
         };
         ASSERT_TRUE(verifies(good));
@@ -287,6 +302,13 @@ TEST_P(Engine, KeepsNoKeyAfterABurst) {
         for (const auto key : {keys.encryption(), keys.integrity()}) {
             if (key.empty()) continue;
             EXPECT_EQ(on_the_heap(key), 0U) << sa::to_string(suite) << " after seal";
+        }
+        job.ok = false;
+        engine_->verify(suite, {&job, 1});
+        ASSERT_TRUE(job.ok);
+        for (const auto key : {keys.encryption(), keys.integrity()}) {
+            if (key.empty()) continue;
+            EXPECT_EQ(on_the_heap(key), 0U) << sa::to_string(suite) << " after verify";
         }
         engine_->open(suite, {&job, 1});
         ASSERT_TRUE(job.ok);

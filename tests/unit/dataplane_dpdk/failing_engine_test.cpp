@@ -20,6 +20,7 @@ class RefusingEngine final : public CryptoEngine {
     void open(sa::Suite, std::span<CryptoJob> jobs) override {
         for (CryptoJob& j : jobs) j.ok = false;
     }
+    void verify(sa::Suite suite, std::span<CryptoJob> jobs) override { open(suite, jobs); }
     void seal(sa::Suite, std::span<CryptoJob> jobs) override {
         for (CryptoJob& j : jobs) j.ok = j.tag % 2 == 1;
     }
