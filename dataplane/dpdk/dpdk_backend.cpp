@@ -278,12 +278,11 @@ Result<std::unique_ptr<DpdkBackend>> DpdkBackend::create(const DpdkOptions& opti
     if (auto done = impl->assemble(*impl->own_wire, *impl->own_host, *impl->own_pools); !done) {
         return std::unexpected(done.error());
     }
-    log::info("dataplane",
-              "{} taken (guard: {}), host port {} with MTU {}, {} worker(s), crypto {}{}",
-              on_interface ? options.gm_interface : options.gm_device,
-              impl->taken ? impl->taken->guard() : "not needed", host.name, host.mtu,
-              options.workers, impl->engine_name,
-              options.verify_only ? ", screen: ESP is verified and passed on" : "");
+    log::info(
+        "dataplane", "{} taken (guard: {}), host port {} with MTU {}, {} worker(s), crypto {}{}",
+        on_interface ? options.gm_interface : options.gm_device,
+        impl->taken ? impl->taken->guard() : "not needed", host.name, host.mtu, options.workers,
+        impl->engine_name, options.verify_only ? ", screen: ESP is verified and passed on" : "");
     return std::make_unique<DpdkBackend>(std::move(impl));
 }
 

@@ -78,8 +78,9 @@ struct DpdkOptions {
     bool hugepages = false;             // false: ordinary memory
     IdlePolicy idle = IdlePolicy::adaptive;
     CryptoChoice crypto = CryptoChoice::automatic;
-    // The screen: ESP is verified and passed on as it came, to a host that decapsulates it and seals
-    // what goes out (XFRM). install() then opens the way in only; out_* of the statistics stay 0.
+    // The screen: ESP is verified and passed on as it came, to a host that decapsulates it and
+    // seals what goes out (XFRM). install() then opens the way in only; out_* of the statistics
+    // stay 0.
     bool verify_only = false;
 };
 

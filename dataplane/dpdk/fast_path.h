@@ -41,7 +41,7 @@ struct HandOverList {
 // Every packet of a burst is in exactly one list, or freed and counted under its drop reason. What
 // is listed is the caller's.
 struct InboundResult {
-    PacketList to_host;      // decapsulated (verify_only: authentic ESP), or untouched other traffic
+    PacketList to_host;  // decapsulated (verify_only: authentic ESP), or untouched other traffic
     HandOverList to_worker;  // ESP whose SA another worker owns: give it to that worker's inbound()
     PacketList fragments;    // to our addresses: reassemble, then inbound() again, in one buffer
                              // segment if it fits

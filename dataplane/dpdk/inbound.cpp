@@ -232,8 +232,8 @@ void InboundPath::admit(Item& item, InboundResult& result) {
 }
 
 // What ESP does not authenticate must not decide whether the host takes the packet: who copies one
-// off the wire and sends it again first, its IP header damaged, would have it entered in our window,
-// refused by the host, and the phone's own dropped here as a replay.
+// off the wire and sends it again first, its IP header damaged, would have it entered in our
+// window, refused by the host, and the phone's own dropped here as a replay.
 bool InboundPath::host_would_take(const Item& item) const {
     const PacketView& view = item.view;
     const std::uint8_t* frame = item.frame;

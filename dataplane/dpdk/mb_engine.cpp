@@ -366,8 +366,8 @@ void MbEngine::gcm(std::span<CryptoJob> jobs, bool encrypt) {
     wipe(std::span<std::uint8_t>(reinterpret_cast<std::uint8_t*>(&context), sizeof(context)));
 }
 
-// GCM's tag is GMAC's but for the last block of GHASH, the lengths: with H the hash key, the tag over
-// (additional data, padded ‖ ciphertext) taken as additional data alone differs from GCM's by
+// GCM's tag is GMAC's but for the last block of GHASH, the lengths: with H the hash key, the tag
+// over (additional data, padded ‖ ciphertext) taken as additional data alone differs from GCM's by
 // (the two length blocks XORed)·H. So the tag comes from GHASH of the ciphertext as it stands, and
 // the packet is neither decrypted nor written (NIST SP 800-38D 7.1, 6.4).
 void MbEngine::gcm_verify(std::span<CryptoJob> jobs) {

@@ -41,8 +41,9 @@ class Backend : public testing::TestWithParam<unsigned> {
         pools_ = std::move(*made);
         wire_ = std::make_unique<MemoryPort>(GetParam(), pools_->large());
         host_ = std::make_unique<MemoryPort>(GetParam(), pools_->large());
-        auto backend =
-            DpdkBackend::create_on(good_options(GetParam()), clock_, *wire_, *host_, *pools_);
+        DpdkOptions options = good_options(GetParam());
+        options.verify_only = verify_only_;
+        auto backend = DpdkBackend::create_on(options, clock_, *wire_, *host_, *pools_);
         ASSERT_TRUE(backend) << backend.error().text;
         backend_ = std::move(*backend);
     }
@@ -85,6 +86,9 @@ class Backend : public testing::TestWithParam<unsigned> {
         return s;
     }
 
+    void install_and_remove_under_traffic();
+
+    bool verify_only_ = false;
     SeededRandom random_{11};
     SystemClock clock_;
     std::unique_ptr<BufferPools> pools_;
@@ -186,7 +190,7 @@ TEST_P(Backend, ReportsEventsThroughItsDescriptor) {
     EXPECT_EQ(stats(p.id).integrity_failures, 100U);
 }
 
-TEST_P(Backend, InstallsAndRemovesUnderTraffic) {
+void Backend::install_and_remove_under_traffic() {
     std::vector<Phone> phones;
     for (std::uint32_t n = 1; n <= 16; ++n) phones.push_back(phone(n, n % 2 == 0));
     std::atomic<bool> stop{false};
@@ -218,6 +222,10 @@ TEST_P(Backend, InstallsAndRemovesUnderTraffic) {
     traffic.join();
 }
 
+TEST_P(Backend, InstallsAndRemovesUnderTraffic) {
+    install_and_remove_under_traffic();
+}
+
 TEST_P(Backend, MetricsHaveOneNameEachAndHealthIsGood) {
     metrics::Registry registry;
     backend_->register_metrics(registry);
@@ -244,6 +252,59 @@ TEST_P(Backend, MetricsHaveOneNameEachAndHealthIsGood) {
 
 INSTANTIATE_TEST_SUITE_P(Workers, Backend, testing::Values(1U, 2U, 3U),
                          [](const auto& i) { return std::to_string(i.param); });
+
+// The screen: the same threads, installation, removal and events; nothing is sealed.
+class Screening : public Backend {
+  protected:
+    Screening() { verify_only_ = true; }
+};
+
+TEST_P(Screening, VerifiesPassesOnAndCounts) {
+    const Phone p = phone(1);
+    ASSERT_TRUE(backend_->install(p.params()));
+    Octets forged = p.esp_up(7, 60);
+    forged.back() ^= 1U;
+    wire_->put(0, forged);
+    const Octets good = p.esp_up(1, 200);
+    wire_->put(0, good);
+    const auto in = taken_from(*host_, 1);
+    ASSERT_EQ(in.size(), 1U);
+    EXPECT_EQ(in[0], good);
+    EXPECT_EQ(drops("integrity"), 1U);
+    host_->put(0, plain_frame(p.down(false), 30));
+    const Octets sealed = p.esp.protect(plain_frame(p.down(false), 30), p.numbers.spi_uc, 1);
+    host_->put(0, sealed);
+    const auto out = taken_from(*wire_, 1);
+    ASSERT_EQ(out.size(), 1U);
+    EXPECT_EQ(out[0], sealed);
+    EXPECT_EQ(drops("outbound_no_sa"), 1U);
+    const sa::SetStats s = stats(p.id);
+    EXPECT_EQ(s.in_packets, 1U);
+    EXPECT_EQ(s.integrity_failures, 1U);
+    EXPECT_EQ(s.out_packets, 0U);
+    std::vector<sa::BackendEventKind> kinds;
+    backend_->drain_events([&](const sa::BackendEvent& e) { kinds.push_back(e.kind); });
+    EXPECT_EQ(kinds.size(), 2U);
+}
+
+TEST_P(Screening, InstallsAndRemovesUnderTraffic) {
+    install_and_remove_under_traffic();
+}
+
+INSTANTIATE_TEST_SUITE_P(Workers, Screening, testing::Values(1U, 3U),
+                         [](const auto& i) { return std::to_string(i.param); });
+
+TEST_P(Backend, ASetOnUnprotectedPortsIsRefused) {
+    for (const bool ps : {true, false}) {
+        Phone p = phone(1);
+        (ps ? p.numbers.port_ps : p.numbers.port_pc) = 5060;
+        const auto done = backend_->install(p.params());
+        ASSERT_FALSE(done);
+        EXPECT_EQ(done.error().kind, ErrorKind::invalid);
+        EXPECT_NE(done.error().text.find("5060"), std::string::npos);
+        EXPECT_EQ(backend_->installed(), 0U);
+    }
+}
 
 TEST(BackendOptions, MistakesAreNamed) {
     start_eal();

@@ -81,8 +81,8 @@ Octets Phone::esp_up(std::uint32_t sequence, std::size_t data, bool tcp, bool to
                        sequence);
 }
 
-FastPathTest::FastPathTest(const SaTableConfig& config)
-    : table_(config, make_engine(best_engine()), random_) {}
+FastPathTest::FastPathTest(const SaTableConfig& config, EngineKind engine)
+    : engine_(engine), table_(config, make_engine(engine), random_) {}
 
 void FastPathTest::SetUp() {
     start_eal();
@@ -90,7 +90,7 @@ void FastPathTest::SetUp() {
     make_path();
 }
 
-void FastPathTest::make_path(unsigned worker, bool fill_checksums) {
+void FastPathTest::make_path(unsigned worker, bool fill_checksums, bool verify_only) {
     FastPathConfig config;
     config.worker = worker;
     config.our_addresses = {our_address(false), our_address(true)};
@@ -98,7 +98,8 @@ void FastPathTest::make_path(unsigned worker, bool fill_checksums) {
     config.protected_ports.add(port_ps);
     config.protected_ports.add_range(first_port_pc, first_port_pc + 999);
     config.fill_checksums = fill_checksums;
-    path_ = std::make_unique<FastPath>(config, table_, make_engine(best_engine()), random_);
+    config.verify_only = verify_only;
+    path_ = std::make_unique<FastPath>(config, table_, make_engine(engine_), random_);
     last_drops_ = {};
 }
 

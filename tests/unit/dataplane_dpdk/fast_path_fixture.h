@@ -46,7 +46,8 @@ IpAddress core_address(bool v6);
 
 class FastPathTest : public testing::Test {
   protected:
-    explicit FastPathTest(const SaTableConfig& config = {.capacity = 64, .huge_pages = false});
+    explicit FastPathTest(const SaTableConfig& config = {.capacity = 64, .huge_pages = false},
+                          EngineKind engine = best_engine());
     void SetUp() override;
     // Every buffer given to the fast path is back.
     void TearDown() override;
@@ -71,9 +72,10 @@ class FastPathTest : public testing::Test {
     [[nodiscard]] std::uint64_t dropped(DropReason reason);
     [[nodiscard]] std::vector<FastPathEvent> events();
 
-    void make_path(unsigned worker = 0, bool fill_checksums = false);
+    void make_path(unsigned worker = 0, bool fill_checksums = false, bool verify_only = false);
 
     SeededRandom random_{42};
+    EngineKind engine_;
     SaTable table_;
     std::unique_ptr<FastPath> path_;
     unsigned before_ = 0;

@@ -5,6 +5,7 @@
 #include <rte_malloc.h>
 
 #include "base/bytes.h"
+#include "dataplane/core/replay_window.h"
 #include "dataplane/dpdk/worker.h"
 #include "tests/unit/dataplane_dpdk/fast_path_fixture.h"
 #include "tests/unit/dataplane_dpdk/memory_port.h"
@@ -84,7 +85,8 @@ class WorkerPair : public testing::Test {
         wire_ = std::make_unique<MemoryPort>(2, pools_->small());
         host_ = std::make_unique<MemoryPort>(2, pools_->small());
         table_ = std::make_unique<SaTable>(
-            SaTableConfig{.capacity = 64, .workers = 2, .huge_pages = false},
+            SaTableConfig{
+                .capacity = 64, .workers = 2, .huge_pages = false, .inbound_only = verify_only_},
             make_engine(EngineKind::openssl), random_);
         handover_ = std::make_unique<HandOver>(2);
         rcu_ = static_cast<rte_rcu_qsbr*>(rte_zmalloc(nullptr, rte_rcu_qsbr_get_memsize(2), 64));
@@ -96,6 +98,7 @@ class WorkerPair : public testing::Test {
             fast.our_addresses = {our_address(false), our_address(true)};
             fast.protected_ports.add(port_ps);
             fast.protected_ports.add_range(first_port_pc, first_port_pc + 100);
+            fast.verify_only = verify_only_;
             Worker::Config config;
             config.number = i;
             config.incomplete_datagrams = 8;
@@ -144,6 +147,7 @@ class WorkerPair : public testing::Test {
         return all;
     }
 
+    bool verify_only_ = false;
     SeededRandom random_{5};
     ManualClock clock_;
     std::unique_ptr<BufferPools> pools_;
@@ -270,6 +274,90 @@ TEST_F(WorkerPair, IncompleteDatagramsGoWithTime) {
     clock_.advance(std::chrono::seconds(3));
     rounds();
     EXPECT_EQ(workers_[0]->counters().dropped(PortDropReason::fragment_timeout), 1U);
+}
+
+class ScreenPair : public WorkerPair {
+  protected:
+    ScreenPair() { verify_only_ = true; }
+};
+
+// What was verified is what the host gets: one whole packet, its ESP bit for bit.
+TEST_F(ScreenPair, FragmentsReachTheHostAsTheOnePacketThatWasVerified) {
+    for (const bool v6 : {false, true}) {
+        for (const unsigned owner : {0U, 1U}) {
+            const Phone p = phone(owner, v6);
+            const Octets whole = p.esp_up(1, 4000);
+            const auto pieces = cut(whole, 1500);
+            ASSERT_EQ(pieces.size(), 3U);
+            wire_->put(0, pieces[2]);
+            wire_->put(1, pieces[0]);
+            wire_->put(0, pieces[1]);
+            rounds();
+            EXPECT_TRUE(host_->take(1 - owner).empty());
+            const auto out = host_->take(owner);
+            ASSERT_EQ(out.size(), 1U) << v6 << owner;
+            const std::ptrdiff_t l4 = v6 ? 54 : 34;
+            ASSERT_EQ(out[0].size(), whole.size());
+            EXPECT_TRUE(std::equal(out[0].begin() + l4, out[0].end(), whole.begin() + l4));
+        }
+    }
+}
+
+TEST_F(ScreenPair, OverlappingFragmentsAreNoPacket) {
+    const Phone p = phone(0, false);
+    const auto pieces = cut(p.esp_up(1, 4000), 1500);
+    Octets evil = pieces[1];
+    evil[100] ^= 1U;
+    for (const Octets& f : {pieces[0], evil, pieces[1], pieces[2]}) wire_->put(0, f);
+    rounds();
+    EXPECT_TRUE(host_->take(0).empty());
+    wire_->put(0, p.esp_up(1, 10));
+    rounds();
+    EXPECT_EQ(host_->take(0).size(), 1U) << "its number was not used up";
+}
+
+TEST_F(ScreenPair, FragmentedEspOfTheHostIsCutToTheWireAndFragmentedCleartextIsDropped) {
+    for (const bool v6 : {false, true}) {
+        const Phone p = phone(v6 ? 0 : 1, v6);
+        const Octets sealed = p.esp.protect(plain_frame(p.down(false), 4000), p.numbers.spi_uc, 1);
+        for (const Octets& piece : cut(sealed, 1444)) host_->put(0, piece);
+        rounds();
+        std::size_t data = 0;
+        for (const unsigned queue : {0U, 1U}) {
+            for (const Octets& frame : wire_->take(queue)) {
+                EXPECT_LE(frame.size(), 1514U);
+                data += frame.size() - 14 - (v6 ? 48 : 20);
+            }
+        }
+        EXPECT_EQ(data, sealed.size() - (v6 ? 54U : 34U));
+        for (const Octets& piece : cut(plain_frame(p.down(false), 4000), 1444))
+            host_->put(1, piece);
+        rounds();
+        EXPECT_TRUE(wire_->take(0).empty());
+        EXPECT_TRUE(wire_->take(1).empty());
+    }
+    EXPECT_EQ(workers_[0]->fast_path().counters().dropped(DropReason::outbound_no_sa) +
+                  workers_[1]->fast_path().counters().dropped(DropReason::outbound_no_sa),
+              2U);
+}
+
+// Whichever worker the packets of one SA come to, the host gets them on one queue, in the order in
+// which they were entered in the window (docs/decisions: the two windows).
+TEST_F(ScreenPair, OneSaKeepsOneQueueAndItsOrder) {
+    const Phone p = phone(1, false);
+    for (std::uint32_t s = 1; s <= 200; ++s) wire_->put(s % 3 == 0 ? 1 : 0, p.esp_up(s, 10));
+    for (int i = 0; i < 10; ++i) rounds();
+    EXPECT_TRUE(host_->take(0).empty());
+    const auto out = host_->take(1);
+    std::uint32_t highest = 0;
+    std::uint64_t window = 0;
+    for (const Octets& f : out) {
+        const std::uint32_t s = load_be32(&f[38]);
+        ASSERT_EQ(ReplayWindow64::check(s, highest, window), ReplayVerdict::fresh) << s;
+        ReplayWindow64::advance(s, highest, window);
+    }
+    EXPECT_EQ(out.size() + workers_[1]->fast_path().counters().dropped(DropReason::replay_too_old),
+              200U);
 }
 
 }  // namespace
