@@ -1,0 +1,150 @@
+#pragma once
+// The inside of KernelBackend, shared by its source files.
+
+#include <array>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/metrics.h"
+#include "base/secret.h"
+#include "base/unique_fd.h"
+#include "sa/kernel/channel.h"
+#include "sa/kernel/kernel_backend.h"
+#include "sa/kernel/message.h"
+#include "sa/kernel/requests.h"
+#include "sa/kernel/set_states.h"
+
+namespace gmgate::kernel {
+
+struct HashStateId {
+    std::size_t operator()(const StateId& id) const noexcept {
+        return hash_value(id.destination, 0x9E3779B97F4A7C15ULL ^ (std::uint64_t{id.spi} << 16U));
+    }
+};
+
+// An outbound flow: two sets must not claim one.
+struct Flow {
+    IpAddress ours;
+    IpAddress ue;
+    sa::Port our_port = 0;
+    sa::Port ue_port = 0;
+    bool operator==(const Flow&) const = default;
+};
+struct HashFlow {
+    std::size_t operator()(const Flow& f) const noexcept {
+        const std::uint64_t ports = (std::uint64_t{f.our_port} << 16U) | f.ue_port;
+        return hash_value(f.ue, ports * 0x9E3779B97F4A7C15ULL + f.ours.raw()[3]);
+    }
+};
+
+struct Counters {
+    metrics::Counter installed;
+    metrics::Counter install_failed;
+    metrics::Counter removed;
+    metrics::Counter adopted;       // states of an earlier run taken over, in sets
+    metrics::Counter reconciled;    // states of an earlier run removed
+    metrics::Counter acquires;      // packets of ours without a state
+    metrics::Counter expired;       // states near the end of their sequence numbers
+    metrics::Counter overruns;      // events lost, tables read anew
+    metrics::Counter missing;       // states that somebody else removed
+    metrics::Counter policies_put;  // policies that somebody else removed, put back
+    metrics::Counter offload_fallbacks;
+};
+
+struct KernelBackend::Impl {
+    Impl(const KernelOptions& o, const Clock& c, std::unique_ptr<Channel> request_channel,
+         std::unique_ptr<Channel> event_channel);
+    ~Impl();
+    Impl(const Impl&) = delete;
+    Impl& operator=(const Impl&) = delete;
+
+    struct Entry {
+        IpAddress ue;
+        IpAddress ours;
+        sa::SaNumbers numbers;
+        std::uint32_t place = 0;  // in order
+        bool seen = false;        // its first authentic packet was told
+        bool near_end = false;    // that was told
+        bool missing = false;     // a state of it was removed behind our back
+        std::uint64_t in_packets = 0;
+        std::uint64_t failures = 0;
+        TimePoint last_use{};
+        TimePoint last_failure{};
+    };
+
+    // --- start (startup.cpp)
+    Result<void> start();
+    Result<void> check_options() const;
+    Result<std::vector<Policy>> read_policies() const;
+    Result<void> read_leftovers();
+    Result<void> probe_suites();
+    Result<void> probe_offload();
+    Result<void> put_policies(std::span<const Policy> which) const;
+    void delete_policies(std::span<const Policy> which) const;
+    Result<void> open_poll();
+
+    // --- states (kernel_backend.cpp)
+    void dress(State& state, std::size_t position, bool offloaded) const;
+    Result<void> add(std::span<State> states, sa::Suite suite, std::string_view what);
+    // Outcomes of adding; what was added is taken out again if one failed.
+    std::optional<Outcome> try_add(std::span<const State> states);
+    void delete_states(std::span<const StateId> ids, const char* why);
+    bool adopt(std::span<const State> states);
+    void keep(const sa::SetParams& params);
+    void forget(sa::SetId id);
+
+    // --- reading (polling.cpp)
+    // Calls with each state found; `absent` with those the kernel does not have.
+    void query(std::span<const StateId> ids,
+               const std::function<void(std::size_t, const State&)>& found,
+               const std::function<void(std::size_t)>& absent) const;
+    void read_all(std::span<const sa::SetId> ids, std::span<sa::SetStats> stats) const;
+    void read_some(std::span<const sa::SetId> ids, std::span<sa::SetStats> stats) const;
+    void note_use(Entry& entry, const State& inbound, std::uint64_t in_packets) const;
+    void read_events(std::vector<sa::BackendEvent>& out);
+    void on_message(const MessageView& message, std::vector<sa::BackendEvent>& out,
+                    bool& policies_changed);
+    void poll_sets(std::vector<sa::BackendEvent>& out);
+    void poll(std::span<const sa::SetId> ids, std::vector<sa::BackendEvent>& out);
+    void resync(std::vector<sa::BackendEvent>& out);
+    void guard_policies();
+    void lost(Entry& entry) const;
+
+    KernelOptions options;
+    const Clock& clock;
+    mutable Requests requests;
+    std::unique_ptr<Channel> events;
+    SecretPages event_buffer;
+    UniqueFd epoll;
+    UniqueFd timer;
+
+    Offload offload = Offload::none;
+    std::int32_t device = 0;
+    std::array<bool, sa::all_suites.size()> offloaded{};  // by suite_index
+    bool offload_warned = false;
+
+    std::vector<Policy> policies;  // in the kernel, ours
+    mutable std::unordered_map<sa::SetId, Entry> sets;
+    std::unordered_map<StateId, sa::SetId, HashStateId> states;
+    std::unordered_set<Flow, HashFlow> flows;
+    std::unordered_map<StateId, Fingerprint, HashStateId> leftovers;
+
+    std::vector<sa::SetId> order;  // all sets, to be asked in turn
+    std::size_t next = 0;
+    std::deque<sa::SetId> fresh;  // no packet seen yet; may name sets that are gone
+    TimePoint next_poll{};
+    TimePoint acquire_told{};
+    std::uint64_t acquires_untold = 0;
+    mutable TimePoint missing_told{};
+    mutable Counters counters;
+};
+
+}  // namespace gmgate::kernel
