@@ -315,6 +315,10 @@ void Gateway::attach(sip::TransportLayer& gm, sip::TransportLayer& core) {
     ctx.core.transactions.emplace(core, ctx.timers, ctx.random, times, limits);
 }
 
+bool Gateway::deregister(std::string_view impi) {
+    return impl_->registrar.deregister(impi);
+}
+
 std::uint64_t Gateway::scan(std::uint64_t cursor, std::size_t budget,
                             const std::function<void(const RegistrationView&)>& visit) const {
     const auto& registrations = impl_->registrar.registrations().slots();

@@ -63,6 +63,11 @@ class Gateway {
     [[nodiscard]] sip::MessageSink& core();
     void attach(sip::TransportLayer& gm, sip::TransportLayer& core);
 
+    // The network, or the operator in its place, ends a registration: all identities of the IMPI
+    // are deregistered at once, its SAs go after the drain time, so that what tells the phone still
+    // leaves under them (D4). False: not registered.
+    bool deregister(std::string_view impi);
+
     // Read-only views for the operator's API. Looks at no more than `budget` users from `cursor` on
     // (0: begin) and visits each; returns where to go on, 0: the end.
     std::uint64_t scan(std::uint64_t cursor, std::size_t budget,

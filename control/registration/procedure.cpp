@@ -121,8 +121,11 @@ void RegistrationProcedure::forward(const Arrival& arrival, const sip::Message& 
 void RegistrationProcedure::forwarding_failed(const Arrival& arrival, const sip::Message& request,
                                               Step step, int status, Reason reason) {
     server_ = 0;
-    ctx_.answer(ctx_.gm, arrival, request, status, reason, impi());
-    if (step == Step::sm2) return end(reason);
+    if (step == Step::sm2) {
+        ctx_.answer(ctx_.gm, arrival, request, status, reason, impi());
+        return end(reason);
+    }
+    refuse_second(arrival, request, status, reason);
     state_ = State::awaiting_authentication;  // C11: the SAs stay until C5
 }
 
@@ -155,13 +158,14 @@ void RegistrationProcedure::on_response(const sip::Message& response, std::span<
     if (is_challenge) {
         // The set's numbers are in use, so a second challenge cannot be carried out on them: the
         // phone begins again.
-        fail_later(504, Reason::challenged_again);
+        const bool on_old = fail_later(504, Reason::challenged_again);
         record_end(Reason::challenged_again);
-        return linger(sa::Event::aborted);
+        return conclude(sa::Event::aborted, on_old);
     }
     if (is_core_trouble(status)) {
-        ctx_.refuse(reason_of_status(status), status, source_, impi());
-        if (edit_response(response, {})) send_answer(status, Step::sm12, reason_of_status(status));
+        const Reason reason = reason_of_status(status);
+        ctx_.refuse(reason, status, source_, impi());
+        if (edit_response(response, {})) send_failure(status, reason);
         (void)ctx_.sets.apply(set_, sa::Event::core_failure);
         state_ = State::awaiting_authentication;
         return;
@@ -297,9 +301,9 @@ void RegistrationProcedure::complete(const sip::Message& response) {
     if (const auto stored = owner_.store(*this, set_, true, response); !stored) {
         log::warn("registration", "{}: the registration could not be stored: {}", impi(),
                   stored.error().text);
-        fail_later(500, Reason::registration_limit);
+        const bool on_old = fail_later(500, Reason::registration_limit);
         record_end(Reason::registration_limit);
-        return linger(sa::Event::aborted);
+        return conclude(sa::Event::aborted, on_old);
     }
     set_ = 0;  // the database's from now on
     ctx_.note_event(trace_user_, Step::set_established, traced_set_, numbers_.spi_ps, Reason::ok);
@@ -318,13 +322,7 @@ void RegistrationProcedure::refused_by_core(const sip::Message& response, Reason
         return end(reason);
     }
     record_end(reason);
-    if (sm1_.is_protected() && sm1_path_alive() && answerable &&
-        send_answer(status, Step::sm12, reason, &sm1_reply_)) {
-        drop_set(sa::Event::auth_rejected);
-        return owner_.finish(id_);
-    }
-    if (answerable) send_answer(status, Step::sm12, reason);
-    linger(sa::Event::auth_rejected);
+    conclude(sa::Event::auth_rejected, answerable && send_failure(status, reason));
 }
 
 // ---- SM7 ----
@@ -379,8 +377,8 @@ void RegistrationProcedure::on_second_register(const Arrival& sm7, const sip::Me
     if (state_ == State::lingering) return ctx_.discard(ctx_.gm, sm7, Reason::no_sa, impi());
     if (state_ == State::awaiting_answer) {
         // One answer is on its way to the core; a second would void it.
-        return ctx_.answer(ctx_.gm, sm7, request, 500, Reason::superseded, impi(),
-                           {{"Retry-After", "5"}});
+        refuse_second(sm7, request, 500, Reason::superseded, {{"Retry-After", "5"}});
+        return;
     }
     answered_from_ = ctx_.now();
     reply_ = sm7.reply;
@@ -402,21 +400,25 @@ void RegistrationProcedure::on_second_register(const Arrival& sm7, const sip::Me
             drop_set(event);
             return owner_.finish(id_);
         }
-        ctx_.answer(ctx_.gm, sm7, request, fault == Reason::malformed ? 400 : 403, fault, impi(),
-                    {{"Warning", "399 gmgate \"security agreement or address does not match\""}});
-        return linger(event);
+        return conclude(
+            event,
+            refuse_second(
+                sm7, request, fault == Reason::malformed ? 400 : 403, fault,
+                {{"Warning", "399 gmgate \"security agreement or address does not match\""}}));
     }
     const auto& credentials = facts.credentials;
     if (!credentials.response || credentials.response->empty()) {
         // Who holds the keys accepted the challenge, so there must be an answer to it; the set
         // waits on (C5).
         server_ = 0;
-        return ctx_.answer(ctx_.gm, sm7, request, 400, Reason::malformed, impi());
+        refuse_second(sm7, request, 400, Reason::malformed);
+        return;
     }
     const std::string offer(texts_[text_offer]);
     if (!keep_texts(facts, offer, request)) {
         server_ = 0;
-        return ctx_.answer(ctx_.gm, sm7, request, 400, Reason::malformed, impi());
+        refuse_second(sm7, request, 400, Reason::malformed);
+        return;
     }
     expires_ = facts.expires;
     (void)ctx_.sets.apply(set_, sa::Event::sm7_ok);
@@ -489,37 +491,74 @@ bool RegistrationProcedure::send_answer(int status, Step step, Reason reason,
     return sent;
 }
 
+const sip::Flow* RegistrationProcedure::failure_path() const {
+    return sm1_.is_protected() && sm1_path_alive() ? &sm1_reply_ : nullptr;
+}
+
+bool RegistrationProcedure::send_failure(int status, Reason reason) {
+    const sip::Flow* old = failure_path();
+    if (old != nullptr && send_answer(status, Step::sm12, reason, old)) return true;
+    send_answer(status, Step::sm12, reason);
+    return false;
+}
+
+bool RegistrationProcedure::refuse_second(const Arrival& sm7, const sip::Message& request,
+                                          int status, Reason reason,
+                                          std::initializer_list<sip::HeaderField> headers) {
+    return fail_request(sm7.transaction, head_of(request), sm7.flow.remote, true, status, reason,
+                        headers);
+}
+
 bool RegistrationProcedure::fail_later(int status, Reason reason) {
-    ctx_.refuse(reason, status, source_, impi());
-    if (server_ == 0) return false;
     const auto server = server_;
     server_ = 0;
     const bool second = state_ == State::awaiting_answer;
+    if (status == 421) {
+        return fail_request(server, texts_[text_head], source_, second, status, reason,
+                            {{"Require", "sec-agree"}});
+    }
+    if (status == 503) {
+        return fail_request(server, texts_[text_head], source_, second, status, reason,
+                            {{"Retry-After", "32"}});
+    }
+    return fail_request(server, texts_[text_head], source_, second, status, reason);
+}
+
+bool RegistrationProcedure::fail_request(sip::ServerTransactionId server, std::string_view head,
+                                         const Endpoint& source, bool second, int status,
+                                         Reason reason,
+                                         std::initializer_list<sip::HeaderField> headers) {
+    ctx_.refuse(reason, status, source, impi());
+    if (server == 0) return false;
     if (!second && !sm1_path_alive()) {
         ctx_.gm.transactions->forget(server);
         return false;
     }
-    bool sent = false;
-    if (status == 421) {
-        sent = ctx_.answer_later(ctx_.gm, server, texts_[text_head], source_, status,
-                                 {{"Require", "sec-agree"}});
-    } else if (status == 503) {
-        sent = ctx_.answer_later(ctx_.gm, server, texts_[text_head], source_, status,
-                                 {{"Retry-After", "32"}});
-    } else {
-        sent = ctx_.answer_later(ctx_.gm, server, texts_[text_head], source_, status);
+    const sip::Flow* old = second ? failure_path() : nullptr;
+    const bool on_old =
+        old != nullptr && ctx_.answer_later(ctx_.gm, server, head, source, status, headers, old);
+    if (!on_old && !ctx_.answer_later(ctx_.gm, server, head, source, status, headers)) {
+        ctx_.gm.transactions->forget(server);
+        return false;
     }
+    const bool on_new = second && !on_old;
     ctx_.note(trace_user_, method_register, status,
               {Entity::pcscf, Entity::ue, second ? Step::sm12 : Step::sm6,
-               second ? traced_set_ : sm1_.set,
-               outbound_spi(reply_, second ? numbers_ : sm1_.numbers), reason});
-    return sent;
+               on_new ? traced_set_ : sm1_.set,
+               outbound_spi(on_old ? *old : reply_, on_new ? numbers_ : sm1_.numbers), reason});
+    return on_old;
 }
 
 void RegistrationProcedure::drop_set(sa::Event event) {
     const sa::SetId set = set_;
     set_ = 0;  // the observer need not tell us
     if (set != 0) (void)ctx_.sets.apply(set, event);
+}
+
+void RegistrationProcedure::conclude(sa::Event event, bool on_old) {
+    if (!on_old) return linger(event);
+    drop_set(event);
+    owner_.finish(id_);
 }
 
 void RegistrationProcedure::linger(sa::Event event) {

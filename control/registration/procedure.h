@@ -12,6 +12,7 @@
 // until it has (C2, C8).
 
 #include <cstdint>
+#include <initializer_list>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -96,11 +97,23 @@ class RegistrationProcedure {
     bool edit_response(const sip::Message& response, std::string_view security_server);
     // Sends what is in the context's scratch; `path`: another way than asked for (D6).
     bool send_answer(int status, Step step, Reason reason, const sip::Flow* path = nullptr);
-    bool fail_later(int status, Reason reason);  // an error of our own for the request we hold
+    // Where a failure of SM7 goes when SM1 was protected: SM1's old set (D6). nullptr: the new one.
+    [[nodiscard]] const sip::Flow* failure_path() const;
+    // The three ways to tell a failure. True: it went on SM1's old set, so the new one need not
+    // live on for it.
+    bool send_failure(int status, Reason reason);  // the core's, in the context's scratch
+    bool fail_later(int status, Reason reason);    // our own, for the request we hold
+    bool refuse_second(const Arrival& sm7, const sip::Message& request, int status, Reason reason,
+                       std::initializer_list<sip::HeaderField> headers = {});
+    bool fail_request(sip::ServerTransactionId server, std::string_view head,
+                      const Endpoint& source, bool second, int status, Reason reason,
+                      std::initializer_list<sip::HeaderField> headers = {});
     // The set SM1 came on is still there, or SM1 came in clear.
     [[nodiscard]] bool sm1_path_alive() const;
     void drop_set(sa::Event event);
-    // Ends now, or when the answer has left on the new SAs.
+    // Ends now (on_old: the answer left on SM1's old set), or when the answer has left on the new
+    // SAs.
+    void conclude(sa::Event event, bool on_old);
     void linger(sa::Event event);
     void on_linger_over();
     void record_end(Reason reason);

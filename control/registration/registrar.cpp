@@ -114,6 +114,10 @@ void Registrar::on_register(const Arrival& arrival, const sip::Message& request)
     } else {
         return ctx_.answer(ctx_.gm, arrival, request, 400, Reason::malformed, facts->impi);
     }
+    if (arrival.carrier.is_protected() && !from_is_the_users(arrival.carrier, request, *facts)) {
+        (void)ctx_.sets.apply(arrival.carrier.set, sa::Event::wrong_user);
+        return ctx_.discard(ctx_.gm, arrival, Reason::wrong_sa, facts->impi);
+    }
     if (arrival.carrier.state == sa::State::registration) {
         if (auto* procedure = procedures_.find(arrival.carrier.tag);
             procedure != nullptr && procedure->set() == arrival.carrier.set) {
@@ -136,6 +140,17 @@ bool Registrar::strangers_must_wait(std::string_view impi) const {
     const auto* procedure = set == nullptr ? nullptr : procedures_.find(set->tag);
     return procedure != nullptr && procedure->set() == set->id &&
            procedure->state() == RegistrationProcedure::State::awaiting_answer;
+}
+
+// B7: who registers on an SA is its user: the From is the identity being registered, or one this
+// user has. (The To may be a new one; whether it is this IMPI's is for the HSS to say.)
+bool Registrar::from_is_the_users(const Carrier& carrier, const sip::Message& request,
+                                  const RegisterFacts& facts) const {
+    const auto from = identity_of(request, HeaderId::from);
+    if (!from) return false;
+    if (*from == facts.impu) return true;
+    const sa::User* user = ctx_.sets.find_user(carrier.user);
+    return user != nullptr && user->has_impu(*from);
 }
 
 bool Registrar::take_failure_report(const Arrival& arrival, const RegisterFacts& facts) {
@@ -360,6 +375,19 @@ Result<void> Registrar::store(const RegistrationProcedure& procedure, sa::SetId 
     }
     ctx_.metrics.set_registered(registrations_.size());
     return {};
+}
+
+bool Registrar::deregister(std::string_view impi) {
+    const sa::User* user = ctx_.sets.find_by_impi(impi);
+    Registration* registration = user == nullptr ? nullptr : registrations_.find(user->id);
+    if (registration == nullptr || registration->bindings.empty()) return false;
+    registration->bindings.clear();
+    const sa::SaSet* set = ctx_.sets.outbound(*user);
+    ctx_.note_event(registration->trace_user, Step::registration_ended,
+                    set == nullptr ? 0 : set->id, 0, Reason::deregistered_by_network);
+    (void)ctx_.sets.deregister(user->id, true);
+    ctx_.metrics.set_registered(registrations_.size());
+    return true;
 }
 
 void Registrar::finish(SlotId id) {

@@ -39,6 +39,11 @@ class Registrar final : public sip::TransactionUser, public sa::SetObserver {
     // answered yet.
     [[nodiscard]] bool strangers_must_wait(std::string_view impi) const;
 
+    // The network ended the registration of all identities of this IMPI (D4, F4): nothing of the
+    // user is taken any more, and its SAs live on for the drain time, so that the NOTIFY that says
+    // so still leaves under them. False: not registered.
+    bool deregister(std::string_view impi);
+
     [[nodiscard]] Registrations& registrations() { return registrations_; }
     [[nodiscard]] const Registrations& registrations() const { return registrations_; }
     [[nodiscard]] const SlotMap<RegistrationProcedure>& procedures() const { return procedures_; }
@@ -57,6 +62,8 @@ class Registrar final : public sip::TransactionUser, public sa::SetObserver {
   private:
     // SM1 or a REGISTER of a registered user.
     void on_first(const Arrival& arrival, const sip::Message& request, const RegisterFacts& facts);
+    [[nodiscard]] bool from_is_the_users(const Carrier& carrier, const sip::Message& request,
+                                         const RegisterFacts& facts) const;
     // The UE says it refused the challenge of a procedure under way (C3, C4). True: this REGISTER
     // is that report.
     bool take_failure_report(const Arrival& arrival, const RegisterFacts& facts);

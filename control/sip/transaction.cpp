@@ -264,8 +264,13 @@ bool TransactionLayer::respond_via(ServerTransactionId id, const Flow& reply, in
     Impl& i = *impl_;
     Impl::Server* s = i.servers.find(id);
     if (s == nullptr) return false;
-    s->reply = reply;
-    i.transport.send(reply, response);
+    const Flow own = std::exchange(s->reply, reply);
+    const bool elsewhere = own.local != reply.local || own.remote != reply.remote ||
+                           own.connection != reply.connection;
+    if (!i.transport.send(reply, response) && elsewhere) {
+        s->reply = own;  // its own way is still open
+        return false;
+    }
     if (s->state != Impl::ServerState::proceeding) return true;  // a further 2xx to an INVITE
     const Duration t64 = i.times.t1 * 64;
     if (status < 200) {

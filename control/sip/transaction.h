@@ -83,6 +83,7 @@ class TransactionLayer {
     // transaction. False: the id is stale, nothing was sent.
     bool respond(ServerTransactionId id, int status, std::span<const char> response);
     // As respond(), on another path than the request asked for (C2, D6: the SA that must carry it).
+    // False also if that path takes nothing (its connection is closed); then respond() still works.
     bool respond_via(ServerTransactionId id, const Flow& reply, int status,
                      std::span<const char> response);
     // Forgets a transaction without an answer: a discarded message is never answered (B7).

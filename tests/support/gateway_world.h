@@ -1,7 +1,7 @@
 #pragma once
 // A registration::Gateway in virtual time: the real SA database over a FakeBackend, a network that
 // carries ESP the way a packet layer does (a set must be installed, and with the phone's keys),
-// scripted phones and a scripted S-CSCF.
+// scripted phones, and either a scripted S-CSCF or gmhome's own (home_network.h).
 
 #include <gtest/gtest.h>
 
@@ -12,6 +12,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -27,6 +28,8 @@
 #include "control/sip/values.h"
 #include "sa/database.h"
 #include "tests/support/fake_backend.h"
+#include "tests/support/home_network.h"
+#include "ue/digest.h"
 
 namespace gmgate::test {
 
@@ -126,6 +129,10 @@ class Phone {
         std::array<std::uint8_t, 16> ik{};
         std::string server;  // Security-Server as received
         std::string nonce;
+        // What the card said: exactly one of these is set. Without a card always `res`.
+        std::optional<std::string> res;  // octets
+        std::string auts;                // base64 (C4)
+        bool mac_failure = false;        // C3
     };
     std::string register_text(const RegisterOptions& o, const Security* on);
     void send_clear(const std::string& text);
@@ -143,11 +150,16 @@ class Phone {
         send_on(current(), last_sm1);
     }
     void send_sm7(RegisterOptions o = {}) {
-        if (!o.authorization) o.authorization = answer_to(pending->nonce, Aka::res(pending->nonce));
+        if (!o.authorization) o.authorization = right_answer();
         if (!o.verify) o.verify = pending->server;
         last_sm7 = register_text(o, &*pending);
         send_on(*pending, last_sm7);
     }
+    // SM1 to SM6; true: challenged, and the challenge taken. `on_the_set`: SM1 is protected (D2).
+    bool challenged(bool on_the_set = false, RegisterOptions o = {});
+    // C3, C4: the challenge is refused, on the current set or in clear. Without `auts` the response
+    // is empty and there is none.
+    void refuse_challenge(bool on_the_set, std::string_view auts = {}, RegisterOptions o = {});
     // The whole procedure from SM1 to SM12; true: 200.
     bool register_once();
     bool reregister();
@@ -159,6 +171,9 @@ class Phone {
 
     [[nodiscard]] std::string answer_to(std::string_view nonce, std::string_view response,
                                         std::string_view extra = {}) const;
+    // The answer to the pending challenge, and one that is wrong.
+    [[nodiscard]] std::string right_answer() const;
+    [[nodiscard]] std::string wrong_answer() const;
     [[nodiscard]] std::string security_client() const;
     void next_ports() {
         ++port_uc;
@@ -187,7 +202,8 @@ class Phone {
     sa::Port port_us = 7777;
     sa::Spi spi_uc = 5001;
     sa::Spi spi_us = 5002;
-    std::string offer;  // other mechanisms; empty: hmac-sha-1-96 with null and aes-cbc
+    std::string offer;             // other mechanisms; empty: hmac-sha-1-96 with null and aes-cbc
+    std::optional<ue::Usim> card;  // with gmhome's home network
     std::optional<Security> pending;
     std::vector<Security> sets;
     std::vector<Wire> inbox;
@@ -227,12 +243,33 @@ class Home {
     unsigned counter = 0;
 };
 
+// What the gateway holds, everywhere it can hold something.
+struct Books {
+    std::size_t installed = 0;  // SA sets in the packet layer
+    std::size_t sets = 0;
+    std::size_t users = 0;
+    std::size_t spis = 0;
+    std::size_t timers = 0;
+    std::size_t registered = 0;
+    std::size_t pending = 0;
+    std::size_t proxied = 0;
+    std::size_t transactions = 0;
+    bool operator==(const Books&) const = default;
+    friend void PrintTo(const Books& b, std::ostream* out) {
+        *out << "installed " << b.installed << ", sets " << b.sets << ", users " << b.users
+             << ", SPIs " << b.spis << ", timers " << b.timers << ", registered " << b.registered
+             << ", pending " << b.pending << ", proxied " << b.proxied << ", transactions "
+             << b.transactions;
+    }
+};
+
 class World {
   public:
     struct Options {
         registration::Policy policy;
         sa::DatabaseConfig database;
         std::size_t capacity = 256;
+        std::optional<home::RegistrarConfig> gmhome;  // its home network instead of the script
         Options() {
             policy.name = "pcscf.visited.example";
             policy.visited_network = "visited.example";
@@ -258,11 +295,25 @@ class World {
         gateway =
             std::make_unique<registration::Gateway>(o.policy, *sets, timers, random, registry);
         gateway->attach(gm_net, core_net);
+        if (!o.gmhome) return;
+        home.service_route = "<" + std::string(HomeNetwork::service_route) + ">";
+        network = std::make_unique<HomeNetwork>(
+            clock, random,
+            [this](const sip::Flow& flow, std::string text) {
+                Wire w;
+                w.to = Wire::To::gateway_core;
+                w.flow = {flow.transport, flow.remote, flow.local, flow.connection};
+                w.message.text = std::move(text);
+                queue.push_back(std::move(w));
+            },
+            *o.gmhome);
     }
 
-    Phone& phone(std::string user = "alice", std::string_view address = "10.2.0.1",
+    // With gmhome's home network every user is enrolled with a card of its own.
+    Phone& phone(const std::string& user = "alice", std::string_view address = "10.2.0.1",
                  sip::Transport transport = sip::Transport::udp) {
-        phones.push_back(std::make_unique<Phone>(*this, std::move(user), ip(address), transport));
+        phones.push_back(std::make_unique<Phone>(*this, user, ip(address), transport));
+        if (network) phones.back()->card.emplace(network->enroll(user, random));
         return *phones.back();
     }
     static IpAddress gm_address(const IpAddress& ue) {
@@ -282,11 +333,43 @@ class World {
         const TimePoint end = clock.now() + by;
         run();
         while (clock.now() < end) {
-            const Duration next = timers.until_next();
+            Duration next = timers.until_next();
+            if (network) next = std::min(next, network->timers.until_next());
             clock.advance(std::min<Duration>(std::max<Duration>(next, 1ms), end - clock.now()));
             timers.advance();
+            if (network) network->timers.advance();
             run();
         }
+    }
+
+    [[nodiscard]] Books books() const {
+        return {backend.installed(), sets->set_count(),  sets->user_count(),
+                sets->spis().held(), timers.size(),      gateway->registered(),
+                gateway->pending(),  gateway->proxied(), gateway->transactions()};
+    }
+    // The same once every transaction has run out, which takes 64·T1 and a little; shorter than
+    // reg-await-auth.
+    Books settled() {
+        advance(40s);
+        return books();
+    }
+    // Nothing at all is held (C5, S3).
+    void nothing_left() { EXPECT_EQ(settled(), Books{}); }
+    // A registered phone is served on the set it uses, both ways.
+    void expect_served(Phone& p, std::size_t registered = 1) {
+        EXPECT_EQ(gateway->registered(), registered);
+        p.pending.reset();
+        p.send_on(p.current(), p.request("MESSAGE", "sip:echo@home.example"));
+        run();
+        EXPECT_EQ(p.last_status(), 200);
+        EXPECT_TRUE(p.last().esp);
+    }
+    // The set between these numbers; 0: it is not installed.
+    [[nodiscard]] sa::SetId set_of(const Phone::Security& s) const {
+        for (const auto& [id, set] : backend.sets()) {
+            if (set.numbers == s.numbers) return id;
+        }
+        return 0;
     }
 
     // Messages that crossed the wire, lost ones too.
@@ -320,7 +403,7 @@ class World {
       public:
         Net(World& w, bool gm) : world(w), is_gm(gm) {}
         bool send(const sip::Flow& flow, std::span<const char> bytes) override {
-            if (refuse) return false;
+            if (refuse || closed.contains(flow.connection)) return false;
             Wire wire;
             wire.to = is_gm ? Wire::To::ue : Wire::To::home;
             wire.flow = flow;
@@ -337,6 +420,7 @@ class World {
         World& world;
         bool is_gm;
         bool refuse = false;
+        std::set<sip::ConnectionId> closed;  // connections that take nothing any more
         std::map<std::pair<Endpoint, Endpoint>, sip::ConnectionId> opened;
     };
 
@@ -348,9 +432,11 @@ class World {
     std::unique_ptr<sa::SaDatabase> sets;
     std::unique_ptr<registration::Gateway> gateway;
     Options options;
-    Home home;
+    Home home;  // with `network` it only listens
     Net gm_net;
     Net core_net;
+    std::unique_ptr<HomeNetwork> network;
+    std::vector<std::string> keys;  // every ck and ik the core sent, as hex
     std::vector<std::unique_ptr<Phone>> phones;
     std::deque<Wire> queue;
     std::vector<Wire> log;
@@ -408,28 +494,34 @@ class World {
                 gateway->gm().on_message(wire.flow, bytes);
                 break;
             case Wire::To::gateway_core: {
+                for (const std::string_view name : {",ck=\"", ",ik=\""}) {
+                    const auto at = bytes.find(name);
+                    if (at != std::string::npos) keys.push_back(bytes.substr(at + 5, 32));
+                }
                 gateway->core().on_message(wire.flow, bytes);
                 // What the gateway leaves in the buffer must hold no key (B2).
-                for (const auto& [impi, nonce] : home.nonces) {
-                    EXPECT_EQ(bytes.find(Aka::ck(nonce)), std::string::npos)
-                        << "ck left in the receive buffer";
-                    EXPECT_EQ(bytes.find(Aka::ik(nonce)), std::string::npos)
-                        << "ik left in the receive buffer";
-                }
+                for (const std::string& key : keys)
+                    EXPECT_EQ(bytes.find(key), std::string::npos)
+                        << "a key left in the receive buffer";
                 break;
             }
             case Wire::To::ue: {
-                for (const auto& [impi, nonce] : home.nonces) {
-                    EXPECT_FALSE(wire.message.contains(Aka::ck(nonce))) << "ck reached a phone";
-                    EXPECT_FALSE(wire.message.contains(Aka::ik(nonce))) << "ik reached a phone";
-                }
+                for (const std::string& key : keys)
+                    EXPECT_FALSE(wire.message.contains(key)) << "a key reached a phone";
                 for (auto& p : phones) {
                     if (p->address == wire.flow.remote.address) p->receive(wire);
                 }
                 break;
             }
             case Wire::To::home:
-                home.receive(wire);
+                if (network) {
+                    home.inbox.push_back(wire);
+                    network->receive({wire.flow.transport, wire.flow.remote, wire.flow.local,
+                                      wire.flow.connection},
+                                     std::move(bytes));
+                } else {
+                    home.receive(wire);
+                }
                 break;
         }
     }
@@ -532,8 +624,25 @@ inline void Phone::take_challenge(const Sip& m) {
     const auto challenge = sip::parse_digest_challenge(value);
     ASSERT_TRUE(challenge && challenge->nonce) << m.text;
     s.nonce = *challenge->nonce;
-    s.ck = Aka::key(s.nonce, 1);
-    s.ik = Aka::key(s.nonce, 2);
+    if (card) {
+        const auto aka = ue::parse_aka_nonce(s.nonce);
+        ASSERT_TRUE(aka) << m.text;
+        const auto outcome = card->authenticate(aka->rand, aka->autn);
+        if (const auto* ok = std::get_if<ue::AkaSuccess>(&outcome)) {
+            std::ranges::copy(ok->ck.reveal(), s.ck.begin());
+            std::ranges::copy(ok->ik.reveal(), s.ik.begin());
+            const auto res = ok->res.reveal();
+            s.res = std::string(res.begin(), res.end());
+        } else if (const auto* stale = std::get_if<ue::AkaSyncFailure>(&outcome)) {
+            s.auts = to_base64(stale->auts);
+        } else {
+            s.mac_failure = true;
+        }
+    } else {
+        s.ck = Aka::key(s.nonce, 1);
+        s.ik = Aka::key(s.nonce, 2);
+        s.res = Aka::res(s.nonce);
+    }
     secagree::MechanismList list;
     list.add(s.server);
     ASSERT_FALSE(list.mechanisms().empty()) << m.text;
@@ -547,11 +656,46 @@ inline void Phone::receive(const Wire& wire) {
     inbox.push_back(wire);
 }
 
-inline bool Phone::register_once() {
-    send_sm1();
+inline std::string Phone::right_answer() const {
+    if (!card) return answer_to(pending->nonce, *pending->res);
+    const std::string& res = *pending->res;
+    return answer_to(
+        pending->nonce,
+        ue::aka_digest({.user = impi,
+                        .realm = HomeNetwork::realm,
+                        .nonce = pending->nonce,
+                        .method = "REGISTER",
+                        .uri = "sip:home.example",
+                        .qop = "auth",
+                        .nc = "00000001",
+                        .cnonce = "0a4f113b",
+                        .body = {}},
+                       {reinterpret_cast<const std::uint8_t*>(res.data()), res.size()}),
+        ",qop=auth,nc=00000001,cnonce=\"0a4f113b\"");
+}
+
+inline std::string Phone::wrong_answer() const {
+    return answer_to(pending->nonce, "00000000000000000000000000000000",
+                     card ? ",qop=auth,nc=00000001,cnonce=\"0a4f113b\"" : "");
+}
+
+inline bool Phone::challenged(bool on_the_set, RegisterOptions o) {
+    on_the_set ? send_protected_sm1(std::move(o)) : send_sm1(std::move(o));
     world.run();
     if (last_status() != 401) return false;
     take_challenge(last().message);
+    return true;
+}
+
+inline void Phone::refuse_challenge(bool on_the_set, std::string_view auts, RegisterOptions o) {
+    o.authorization =
+        answer_to(pending->nonce, "", auts.empty() ? "" : ",auts=\"" + std::string(auts) + "\"");
+    const std::string report = register_text(o, on_the_set ? &current() : nullptr);
+    on_the_set ? send_on(current(), report) : send_clear(report);
+}
+
+inline bool Phone::register_once() {
+    if (!challenged()) return false;
     send_sm7();
     world.run();
     if (last_status() != 200) return false;
@@ -560,10 +704,7 @@ inline bool Phone::register_once() {
 }
 
 inline bool Phone::reregister() {
-    send_protected_sm1();
-    world.run();
-    if (last_status() != 401) return false;
-    take_challenge(last().message);
+    if (!challenged(true)) return false;
     send_sm7();
     world.run();
     if (last_status() != 200) return false;
