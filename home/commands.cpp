@@ -35,9 +35,10 @@ void Commands::execute(std::string_view line, CommandReply reply) {
     const auto command = take_word(line);
     if (command == "stats") return reply(stats_json(registrar_, cx_.counters(), server_).dump(2));
     const auto to = take_word(line);
-    constexpr std::string_view known = "message TO TEXT, options TO, deregister TO, show TO, stats";
+    constexpr std::string_view known =
+        "message TO TEXT, options TO, deregister TO, rechallenge TO always|never, show TO, stats";
     if (command != "message" && command != "options" && command != "deregister" &&
-        command != "show") {
+        command != "rechallenge" && command != "show") {
         return reply(fmt::format("error: unknown command '{}'; known are {}", command, known));
     }
     if (to.empty())
@@ -49,6 +50,12 @@ void Commands::execute(std::string_view line, CommandReply reply) {
     if (command == "options") return originate("OPTIONS", to, {}, std::move(reply));
     const auto* binding = registrar_.find(to);
     if (binding == nullptr) return reply(fmt::format("error: '{}' is not registered", to));
+    if (command == "rechallenge") {
+        if (line != "always" && line != "never")
+            return reply("error: 'rechallenge' needs always or never");
+        registrar_.rechallenge(to, line == "always");
+        return reply("ok");
+    }
     if (command == "deregister") {
         registrar_.deregister(to);
         return reply("ok");

@@ -4,6 +4,7 @@
 //   message TO TEXT…      a MESSAGE to a registered phone        200 OK
 //   options TO            an OPTIONS                             200 OK
 //   deregister TO         administrative deregistration          ok
+//   rechallenge TO always|never   its protected re-REGISTERs are challenged, or not   ok
 //   show TO               the binding of a registered phone
 //   stats                 counters as JSON
 //

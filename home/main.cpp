@@ -349,9 +349,9 @@ int main(int argc, char** argv) {
         ->type_name("PATH")
         ->group(seen);
 
-    auto* ctl = app.add_subcommand(
-        "ctl",
-        "talk to a running gmhome: message TO TEXT, options TO, deregister TO, show TO, stats");
+    auto* ctl = app.add_subcommand("ctl",
+                                   "talk to a running gmhome: message TO TEXT, options TO, "
+                                   "deregister TO, rechallenge TO always|never, show TO, stats");
     ctl->add_option("--control", o.ctl_socket, "its control socket")->type_name("PATH")->required();
     ctl->add_option("command", o.ctl_words, "the command and its words")->required();
 

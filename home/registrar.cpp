@@ -74,6 +74,7 @@ struct Registrar::Impl {
         std::string call_id;
         std::uint32_t cseq = 0;
         Timer expiry;
+        std::optional<bool> rechallenge;  // by the operator; nothing: by the configured share
 
         void on_expiry() { owner->expired(*this); }
         void on_await_auth() { owner->authentication_timeout(*this); }
@@ -442,7 +443,9 @@ void Registrar::Impl::network_failure(Procedure& p, User& user) {
 void Registrar::Impl::reregister(Procedure& p, User& user) {
     auto& r = p.request;
     const bool leaving = r.has_contact && r.expires == 0;
-    if (r.has_contact && !leaving && config.rechallenge > 0) {
+    if (r.has_contact && !leaving && user.rechallenge) {
+        if (*user.rechallenge) return begin_challenge(p, nullptr);
+    } else if (r.has_contact && !leaving && config.rechallenge > 0) {
         constexpr std::uint64_t parts = 1'000'000;
         if (static_cast<double>(random.below(parts)) <
             config.rechallenge * static_cast<double>(parts)) {
@@ -690,6 +693,14 @@ bool Registrar::deregister(std::string_view impu) {
     impl_->unbind(user);
     impl_->forget_if_idle(user);
     impl_->put_and_forget(impi, *canonical, ServerAssignment::administrative_deregistration);
+    return true;
+}
+
+bool Registrar::rechallenge(std::string_view impu, bool always) {
+    const auto canonical = canonical_impu(impu);
+    const auto it = canonical ? impl_->by_impu.find(*canonical) : impl_->by_impu.end();
+    if (it == impl_->by_impu.end()) return false;
+    it->second->rechallenge = always;
     return true;
 }
 

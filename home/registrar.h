@@ -102,6 +102,9 @@ class Registrar {
     [[nodiscard]] const Binding* find(std::string_view impu);
     // Administrative deregistration: the binding goes, Cx-Put tells the HSS. False: not registered.
     bool deregister(std::string_view impu);
+    // From now on each protected re-REGISTER of this user is challenged, or none, whatever the
+    // configured share; forgotten with the registration. False: not registered.
+    bool rechallenge(std::string_view impu, bool always);
 
     [[nodiscard]] std::size_t registered() const;  // IMPIs with a binding
     [[nodiscard]] std::size_t challenges_outstanding() const;

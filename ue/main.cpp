@@ -5,11 +5,14 @@
 #include <spawn.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <array>
+#include <cerrno>
 #include <cstdio>
 #include <fstream>
 #include <optional>
@@ -18,6 +21,7 @@
 
 #include "base/bytes.h"
 #include "base/event_loop.h"
+#include "ue/console.h"
 #include "ue/key_log.h"
 #include "ue/load.h"
 #include "ue/report.h"
@@ -44,7 +48,7 @@ struct Options {
     std::uint16_t clear_port = 5060;
     std::size_t mtu = 0;
     bool only_register = false, show_messages = false, verbose = false, quiet = false,
-         setup_net = false, strict = false;
+         setup_net = false, strict = false, console = false;
 };
 
 int usage_error(const std::string& text) {
@@ -62,10 +66,6 @@ Examples
   a phone with a wrong key; succeeds if nobody answers its SM7:
     gmue … --misbehave wrong-ik
 
-Misbehaviours: wrong-ik wrong-res mac-failure sync-failure silent-after-sm6 altered-verify altered-client
-  no-security-client bad-proposal replay forged-esp unknown-spi clear-on-protected; KIND:3 = three phones, KIND:1% = a share.
-  Each has an outcome a right gateway gives; the summary says what was seen.
-
 Ctrl-C: phones that hold de-register (unless --stay). While they register, or a second time: ends at once, and the
   gateway keeps their SAs until they expire.
 
@@ -76,7 +76,13 @@ void describe(CLI::App& app, Options& o) {
         "gmue: IMS phones for a P-CSCF. Registers one phone and shows each step, or many as a load "
         "generator.\n"
         "IMS AKA, security agreement and ESP are its own, independent of the gateway's.");
-    app.footer(footer);
+    app.footer([] {
+        return "\nMisbehaviours (--misbehave KIND:3 = three phones, KIND:1% = a share): name, "
+               "rule, what a right "
+               "gateway does\n" +
+               misbehaviour_list() + "\nConsole (--console), a line each\n" +
+               std::string(console_help()) + footer;
+    });
     app.set_version_flag("--version", GMGATE_VERSION);
     app.add_option("--pcscf", o.pcscf, "the P-CSCF's IPv4 address, with :port if not 5060")
         ->group("Network");
@@ -189,6 +195,17 @@ void describe(CLI::App& app, Options& o) {
         ->capture_default_str()
         ->check(CLI::PositiveNumber);
 
+    app.add_flag_callback(
+           "--list-misbehaviours",
+           [] {
+               fmt::print("{}", misbehaviour_list());
+               throw CLI::Success();
+           },
+           "name, rule, and what a right gateway does; nothing else")
+        ->group("Misbehaviour");
+    app.add_flag("--console", o.console,
+                 "one phone, driven by lines on standard input; answers are JSON, a line each")
+        ->group("Misbehaviour");
     app.add_flag("--verbose", o.verbose, "show each step also of several phones")->group("Output");
     app.add_flag("--quiet", o.quiet, "no steps, no progress, no summary")->group("Output");
     app.add_flag("--show-messages", o.show_messages, "show the SIP as well")->group("Output");
@@ -314,6 +331,42 @@ class Progress {
     bool tty_;
     Timer timer_;
 };
+
+// Standard input to the console, until either ends.
+int run_console(EventLoop& loop, SocketNetwork& network, Console& console) {
+    struct stat input{};
+    const bool pollable =
+        fstat(STDIN_FILENO, &input) == 0 &&
+        (S_ISFIFO(input.st_mode) || S_ISSOCK(input.st_mode) || isatty(STDIN_FILENO));
+    const auto read_some = [&] {
+        std::array<char, 4096> text{};
+        const ssize_t n = ::read(STDIN_FILENO, text.data(), text.size());
+        if (n > 0) {
+            console.input({text.data(), static_cast<std::size_t>(n)});
+            return true;
+        }
+        if (n < 0 && (errno == EINTR || errno == EAGAIN)) return true;
+        if (pollable) loop.unwatch(STDIN_FILENO);
+        console.end_of_input();
+        return false;
+    };
+    for (const int s : {SIGINT, SIGTERM}) loop.on_signal(s, [&] { loop.stop(); });
+    loop.on_idle([&] {
+        console.collect();
+        network.flush();
+    });
+    if (pollable) {
+        loop.watch(STDIN_FILENO, EventLoop::readable, [&](unsigned) { read_some(); });
+    } else {
+        loop.post([&] {
+            while (read_some()) {
+            }
+        });
+    }
+    loop.run();
+    network.flush();
+    return console.good() ? 0 : exit_failed;
+}
 
 int run(Options& o) {
     // Options to plan.
@@ -443,13 +496,13 @@ int run(Options& o) {
     // Sockets are opened before the phones exist; what arrives until then has nobody to go to.
     class Relay final : public NetworkReceiver {
       public:
-        Load* load = nullptr;
-        void on_udp(const Endpoint& from, const IpAddress& to, std::string_view payload) override {
-            if (load != nullptr) load->on_udp(from, to, payload);
+        NetworkReceiver* to = nullptr;
+        void on_udp(const Endpoint& from, const IpAddress& at, std::string_view payload) override {
+            if (to != nullptr) to->on_udp(from, at, payload);
         }
-        void on_esp(const IpAddress& from, const IpAddress& to,
+        void on_esp(const IpAddress& from, const IpAddress& at,
                     std::span<const std::uint8_t> esp) override {
-            if (load != nullptr) load->on_esp(from, to, esp);
+            if (to != nullptr) to->on_esp(from, at, esp);
         }
     } relay;
     SocketNetwork::Options n;
@@ -460,7 +513,7 @@ int run(Options& o) {
     auto network = SocketNetwork::open(loop, relay, n);
     if (!network) return usage_error(network.error().text);
 
-    const bool to_stdout = o.json == "-";
+    const bool to_stdout = o.json == "-" || o.console;
     std::FILE* people = to_stdout ? stderr : stdout;
     std::optional<Narrator> narrator;
     if (!o.quiet && (!several || o.verbose || o.show_messages)) {
@@ -490,9 +543,15 @@ int run(Options& o) {
     context.times.silence = seconds(o.silence);
     context.times.transaction = seconds(o.timeout);
 
+    if (o.console) {
+        auto console = Console::make(context, l, stdout, [&] { loop.stop(); });
+        if (!console) return usage_error(console.error().text);
+        relay.to = console->get();
+        return run_console(loop, **network, **console);
+    }
     auto load = Load::make(context, l);
     if (!load) return usage_error(load.error().text);
-    relay.load = load->get();
+    relay.to = load->get();
     loop.on_idle([&] {
         (*load)->collect();
         (*network)->flush();
@@ -510,7 +569,7 @@ int run(Options& o) {
     }
     (*network)->flush();
     const double took = std::chrono::duration<double>(clock.now() - begin).count();
-    relay.load = nullptr;
+    relay.to = nullptr;
 
     if (!o.quiet) {
         fmt::print(people, "{}", text_summary(**load, took, (*network)->send_errors()));
@@ -545,6 +604,8 @@ int main(int argc, char** argv) {
         return app.exit(e);
     } catch (const CLI::CallForVersion& e) {
         return app.exit(e);
+    } catch (const CLI::Success&) {
+        return 0;
     } catch (const CLI::ParseError& e) {
         fmt::print(stderr, "gmue: {} (try --help)\n", e.what());
         return exit_usage;

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <string_view>
 
 namespace gmgate::ue {
@@ -24,16 +25,26 @@ enum class Misbehaviour : std::uint8_t {
     forged_esp,          // bad ICVs under a live SPI; no answer, good ones pass
     unknown_spi,         // ESP nobody has an SA for; no answer, good ones pass
     clear_on_protected,  // A6: clear SIP to port_ps; no answer, good ones pass
+    malformed_client,    // C6: a Security-Client nobody can read; 400
+    refuse_proposal,     // C7: abandons the registration at SM6; no answer
+    stale_answer,        // C10: answers an earlier challenge on the SAs of the latest; refused
+    claim_integrity,     // A11: writes integrity-protected="yes" itself; challenged as ever
+    same_port_uc,        // A5, B6: renews with the client port it has; refused on the SA in use
+    wrong_via,           // B6: names another address in Via under its SA; refused
+    near_sequence_end,   // D7: its ESP starts near 2^32; registered, the set is then retired
 };
-inline constexpr std::size_t misbehaviour_count = 14;
+inline constexpr std::size_t misbehaviour_count = 21;
 
 struct MisbehaviourInfo {
     Misbehaviour kind;
     std::string_view name;      // as on the command line
+    std::string_view rule;      // the rule's id
     std::string_view expected;  // what a right gateway does, for people
 };
 [[nodiscard]] const std::array<MisbehaviourInfo, misbehaviour_count>& misbehaviours();
 [[nodiscard]] const MisbehaviourInfo& info(Misbehaviour kind);
 [[nodiscard]] std::optional<Misbehaviour> parse_misbehaviour(std::string_view text);
+// The catalogue, a line each: name, rule, what a right gateway does.
+[[nodiscard]] std::string misbehaviour_list();
 
 }  // namespace gmgate::ue

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "base/bytes.h"
 #include "control/sip/build.h"
@@ -19,8 +20,19 @@ constexpr std::size_t branch_octets = 8;
 
 bool is_attack(Misbehaviour m) {
     return m == Misbehaviour::replay || m == Misbehaviour::forged_esp ||
-           m == Misbehaviour::unknown_spi || m == Misbehaviour::clear_on_protected;
+           m == Misbehaviour::unknown_spi || m == Misbehaviour::clear_on_protected ||
+           m == Misbehaviour::same_port_uc;
 }
+
+// After these SM7 a right gateway is silent, or need not answer.
+bool expects_silence(Misbehaviour m) {
+    return m == Misbehaviour::wrong_ik || m == Misbehaviour::altered_verify ||
+           m == Misbehaviour::altered_client;
+}
+
+// Some packets below the gateways' mark of 2^32 - 2^20, so that the registration itself is not what
+// passes it.
+constexpr std::uint32_t near_sequence_end = 0xFFFFFFFFU - (1U << 20U) - 8;
 
 std::string status_text(const sip::Message& m) {
     std::string out = fmt::format("{} {}", m.status_code(), m.reason());
@@ -35,7 +47,7 @@ std::string status_text(const sip::Message& m) {
 void TcpLink::tcp_output(TcpConnection& c, const TcpSegment& segment) {
     const bool at_client_port = c.local_port() == set_.numbers.port_uc;
     Bytes bytes;
-    build_tcp(phone_.plan().address, phone_.pcscf().address, segment, bytes);
+    build_tcp(set_.local, phone_.pcscf().address, segment, bytes);
     phone_.send_protected(set_, at_client_port, protocol_tcp, bytes);
 }
 void TcpLink::tcp_established(TcpConnection&) {}
@@ -65,6 +77,7 @@ void Phone::stop() {
     discard(pending_);
     discard(old_);
     discard(current_);
+    earlier_.reset();
     phase_ = Phase::over;
 }
 
@@ -84,6 +97,7 @@ void Phone::start() {
 }
 
 void Phone::reregister() {
+    restarts_ = 0;
     if (phase_ == Phase::registered) begin(Purpose::reregister);
 }
 
@@ -92,7 +106,20 @@ void Phone::deregister() {
         finish();
         return;
     }
+    restarts_ = 0;
     begin(Purpose::deregister);
+}
+
+// TS 33.203 7.3.1.4: nobody answered SM7, so the SAs of this attempt go and it starts again, under
+// those of an earlier success if there are any.
+void Phone::start_again() {
+    ++restarts_;
+    ++context_.statistics.restarts;
+    say("      no answer to SM7: begins again");
+    deaf_ = false;
+    if (scripted_) scripted_->now.in_clear = false;
+    discard(pending_);
+    begin(purpose_);
 }
 
 void Phone::begin(Purpose purpose) {
@@ -102,6 +129,10 @@ void Phone::begin(Purpose purpose) {
     phase_ = Phase::sm1;
     challenges_ = 0;
     carrier_ = current_.get();
+    earlier_.reset();
+    // The SAs are bound to the address they were made for (D5).
+    if (carrier_ != nullptr && carrier_->local != plan_.address) carrier_ = nullptr;
+    if (scripted_ && scripted_->now.in_clear) carrier_ = nullptr;
     sm1_sent_ = context_.timers.now();
     send_sm1(nullptr, "SM1");
 }
@@ -131,6 +162,8 @@ void Phone::choose_numbers() {
     do proposed_.port_uc = port();
     while (proposed_.port_uc == last_uc || proposed_.port_uc == proposed_.port_us ||
            (current_ && proposed_.port_uc == current_->numbers.port_uc));
+    if (misbehaves(Misbehaviour::same_port_uc) && current_ && !attacked_)
+        proposed_.port_uc = current_->numbers.port_uc;
     proposed_.spi_uc = spi();
     proposed_.spi_us = spi();
 }
@@ -185,7 +218,7 @@ void Phone::send_protected(SaSet& set, bool from_client_port, std::uint8_t proto
     Bytes esp;
     context_.crypto.seal(set.suite, set.secret->keys, p, context_.random, esp);
     ++context_.statistics.esp_sent;
-    context_.network.send_esp(plan_.address, pcscf().address, esp);
+    context_.network.send_esp(set.local, pcscf().address, esp);
     if (misbehaves(Misbehaviour::replay) && phase_ == Phase::registered) {
         recorded_ = std::make_unique<Bytes>(std::move(esp));
     }
@@ -194,7 +227,7 @@ void Phone::send_protected(SaSet& set, bool from_client_port, std::uint8_t proto
 void Phone::send_udp_protected(SaSet& set, bool from_client_port, std::string_view payload) {
     const auto& n = set.numbers;
     Bytes inner;
-    build_udp({plan_.address, from_client_port ? n.port_uc : n.port_us},
+    build_udp({set.local, from_client_port ? n.port_uc : n.port_us},
               {pcscf().address, from_client_port ? n.port_ps : n.port_pc}, as_bytes(payload),
               inner);
     send_protected(set, from_client_port, protocol_udp, inner);
@@ -237,7 +270,13 @@ void Phone::send_transaction(RequestFrame frame,
     frame.from_tag = tag;
     frame.cseq = t->cseq;
     frame.via = {plan_.address, protected_port ? proposed_.port_us : context_.clear_port};
-    if (set != nullptr) frame.via.port = set->numbers.port_us;
+    if (set != nullptr) frame.via = {set->local, set->numbers.port_us};
+    if (misbehaves(Misbehaviour::wrong_via) && phase_ == Phase::sm7) {
+        // An address of the same network that is somebody else's.
+        const auto other = Endpoint::parse(
+            plan_.address.is_v6() ? "[fd00:20::fffe]" : "10.20.255.254", frame.via.port);
+        if (other) frame.via = *other;
+    }
     t->bytes = build(frame);
     t->sent = context_.timers.now();
     t->interval = context_.times.t1;
@@ -248,9 +287,9 @@ void Phone::send_transaction(RequestFrame frame,
         a.set = set;
         a.tcp = tcp;
         a.from = set != nullptr ? Endpoint{pcscf().address, set->numbers.port_ps} : pcscf();
-        a.to = {plan_.address, set != nullptr ? set->numbers.port_uc
-                               : tcp          ? std::uint16_t{0}
-                                              : context_.clear_port};
+        a.to = {set != nullptr ? set->local : plan_.address, set != nullptr ? set->numbers.port_uc
+                                                             : tcp          ? std::uint16_t{0}
+                                                                            : context_.clear_port};
         const std::string where = route_text(a, true);
         say(fmt::format("{:<4} → {:<24} {}", step, transaction_->method, where));
         context_.observer->message(*this, true, where, transaction_->bytes);
@@ -300,6 +339,16 @@ void Phone::discard(std::unique_ptr<SaSet>& set) {
     if (carrier_ == set.get()) carrier_ = nullptr;
     if (set->client) set->client->connection.forget();
     if (set->server) set->server->connection.forget();
+    if (scripted_) {
+        auto& s = *scripted_;
+        if (s.held && s.held->set == set.get()) s.held.reset();
+        if (s.parked && s.parked->set == set.get()) s.parked.reset();
+        constexpr std::size_t remembered = 32;
+        if (s.gone.size() >= remembered) s.gone.erase(s.gone.begin());
+        s.gone.push_back(std::move(set));
+        set.reset();
+        return;
+    }
     context_.retired_sets.push_back(std::move(set));
     set.reset();
 }
@@ -320,12 +369,15 @@ void Phone::send_sm1(const Credentials* credentials, const char* step) {
             "Security-Client: ipsec-3gpp; alg=hmac-tiger-96; ealg=null; spi-c={}; spi-s={}; "
             "port-c={}; port-s={}\r\n",
             proposed_.spi_uc, proposed_.spi_us, proposed_.port_uc, proposed_.port_us);
+    } else if (misbehaves(Misbehaviour::malformed_client)) {
+        client = "Security-Client: ipsec-3gpp; alg=hmac-sha-1-96; spi-c=4294967296; spi-s=none\r\n";
     } else if (!misbehaves(Misbehaviour::no_security_client)) {
         client = security_client(plan_.style, *plan_.suites, proposed_.spi_uc, proposed_.spi_us,
                                  proposed_.port_uc, proposed_.port_us);
     }
     RegisterContent c;
-    c.expires = purpose_ == Purpose::deregister ? 0 : context_.expires;
+    c.expires = purpose_ == Purpose::deregister ? 0 : expires();
+    c.claims_integrity = misbehaves(Misbehaviour::claim_integrity);
     c.contact = {plan_.address, carrier_ != nullptr || plan_.style == Style::qualcomm
                                     ? proposed_.port_us
                                     : context_.clear_port};
@@ -375,6 +427,11 @@ void Phone::on_challenge(const sip::Message& m) {
     auto offered = parse_security_server(texts);
     if (!offered) return fail(offered.error().text);
     const Mechanism* chosen = choose(*offered, *plan_.suites);
+    if (misbehaves(Misbehaviour::refuse_proposal)) {
+        say("      the phone does not accept the proposal and gives the registration up");
+        if (end_step("abandoned", "the proposal is not acceptable to the phone")) return;
+        return watch();
+    }
     if (chosen == nullptr) return fail("SM6 offers no security mechanism the phone supports (C7)");
 
     Credentials credentials;
@@ -440,11 +497,8 @@ void Phone::on_challenge(const sip::Message& m) {
     install(*chosen, std::get<AkaSuccess>(outcome));
     if (misbehaves(Misbehaviour::silent_after_sm6)) {
         say("      the phone falls silent");
-        close_clear_stream();
-        phase_ = Phase::watching;
-        answers_seen_ = 0;
-        context_.timers.start(deadline_, context_.times.silence);
-        return;
+        if (end_step("abandoned", "the phone falls silent")) return;
+        return watch();
     }
     // Which protections of the answer the phone prefers is a matter of its make.
     const std::string_view qops = challenge->qop.value_or("");
@@ -457,12 +511,40 @@ void Phone::on_challenge(const sip::Message& m) {
     } else if (has_auth) {
         credentials.qop = "auth";
     }
-    send_sm7(std::get<AkaSuccess>(outcome), std::move(credentials));
+    auto taken = std::make_unique<Taken>(
+        Taken{std::move(std::get<AkaSuccess>(outcome)), std::move(credentials)});
+    if (misbehaves(Misbehaviour::stale_answer)) {
+        if (!earlier_) {
+            say("      the phone registers once more before it answers");
+            earlier_ = std::move(taken);
+            return send_sm1(nullptr, "SM1");
+        }
+        say("      the phone answers the earlier challenge");
+        taken = std::move(earlier_);
+    }
+    if (scripted_ && scripted_->now.hold) {
+        scripted_->taken = std::move(taken);
+        phase_ = Phase::held;
+        end_step("challenged", "");
+        return;
+    }
+    send_sm7(taken->aka, std::move(taken->credentials));
+}
+
+void Phone::watch() {
+    close_clear_stream();
+    phase_ = Phase::watching;
+    answers_seen_ = 0;
+    context_.timers.start(deadline_, context_.times.silence);
 }
 
 void Phone::install(const Mechanism& mechanism, const AkaSuccess& aka) {
     discard(pending_);
     auto set = std::make_unique<SaSet>();
+    set->serial = ++sets_made_;
+    set->local = plan_.address;
+    if (misbehaves(Misbehaviour::near_sequence_end))
+        set->secret->sent_ps = set->secret->sent_pc = near_sequence_end;
     set->suite = *mechanism.suite;
     set->numbers = proposed_;
     set->numbers.spi_pc = mechanism.spi_c;
@@ -529,7 +611,7 @@ void Phone::send_sm7(const AkaSuccess& aka, Credentials credentials) {
                         p.spi_us, p.port_uc, p.port_us);
     const std::string verify = verify_lines(misbehaves(Misbehaviour::altered_verify));
     RegisterContent c;
-    c.expires = purpose_ == Purpose::deregister ? 0 : context_.expires;
+    c.expires = purpose_ == Purpose::deregister ? 0 : expires();
     c.contact = {plan_.address, p.port_us};
     c.credentials = &credentials;
     c.security_client = client;
@@ -544,10 +626,8 @@ void Phone::send_sm7(const AkaSuccess& aka, Credentials credentials) {
     send_transaction(
         f, [&](const RequestFrame& full) { return build_register(id, full, c); }, pending_.get(),
         plan_.tcp, "SM7");
-    const bool silence_expected = misbehaves(Misbehaviour::wrong_ik) ||
-                                  misbehaves(Misbehaviour::altered_verify) ||
-                                  misbehaves(Misbehaviour::altered_client);
-    if (silence_expected) context_.timers.start(deadline_, context_.times.silence);
+    if (expects_silence(plan_.misbehaviour))
+        context_.timers.start(deadline_, context_.times.silence);
 }
 
 void Phone::on_register_answer(const sip::Message& m, const Arrival& arrival) {
@@ -583,10 +663,19 @@ void Phone::on_success(const sip::Message& m) {
         ++stats.deregistered;
         registered_ = false;
         say("      deregistered");
+        if (script_ != nullptr) {
+            phase_ = Phase::idle;
+            const std::string text = status_text(m);
+            discard(pending_);
+            discard(old_);
+            discard(current_);
+            end_step("deregistered", text);
+            return;
+        }
         finish();
         return;
     }
-    granted_ = context_.expires;
+    granted_ = expires();
     if (const auto e = sip::expires(m)) granted_ = *e;
     const std::string host = plan_.address.to_uri_host();
     for (const auto& v : m.values(sip::HeaderId::contact)) {
@@ -608,7 +697,7 @@ void Phone::on_success(const sip::Message& m) {
         old_ = std::move(current_);
         current_ = std::move(pending_);
         verify_ = std::move(pending_verify_);
-        if (carrier_ == nullptr) discard(old_);  // D1
+        if (carrier_ == nullptr) discard(old_);  // D1, D5
     }
     if (context_.observer != nullptr) {
         say(fmt::format("      registered for {} s; Service-Route: {}", granted_,
@@ -635,6 +724,7 @@ void Phone::become_registered() {
     } else if (purpose_ == Purpose::reregister) {
         ++stats.reregistrations;
     }
+    if (end_step("registered", fmt::format("for {} s", granted_))) return;
     switch (first ? plan_.misbehaviour : Misbehaviour::none) {
         case Misbehaviour::none:
             break;
@@ -646,6 +736,13 @@ void Phone::become_registered() {
         case Misbehaviour::unknown_spi:
         case Misbehaviour::clear_on_protected:
             attack();
+            return;
+        case Misbehaviour::claim_integrity:
+        case Misbehaviour::near_sequence_end:
+            conclude(challenges_ == 1, fmt::format("registered after {} challenges", challenges_));
+            break;
+        case Misbehaviour::same_port_uc:
+            begin(Purpose::reregister);
             return;
         default:
             conclude(false, "registered");
@@ -665,6 +762,7 @@ void Phone::on_refused(const sip::Message& m, const Arrival& arrival) {
                                          : challenges_ > 0 ? "the refused challenge"
                                                            : "SM1");
     const bool client_error = code >= 400 && code < 500;
+    if (end_step("refused", seen)) return;
     end_transaction();
     switch (plan_.misbehaviour) {
         case Misbehaviour::wrong_res:
@@ -675,8 +773,15 @@ void Phone::on_refused(const sip::Message& m, const Arrival& arrival) {
         case Misbehaviour::altered_verify:
         case Misbehaviour::altered_client:
             return conclude(at_sm7 && client_error, seen);
+        case Misbehaviour::wrong_via:
+            return conclude(at_sm7 && code == 403, seen);
+        case Misbehaviour::stale_answer:
+            return conclude(at_sm7 && code >= 400, seen);
+        case Misbehaviour::same_port_uc:
+            return conclude(registered_ && client_error && arrival.set == carrier_, seen);
         case Misbehaviour::no_security_client:
         case Misbehaviour::bad_proposal:
+        case Misbehaviour::malformed_client:
             return conclude(!at_sm7 && challenges_ == 0 && client_error, seen);
         default:
             break;
@@ -685,9 +790,11 @@ void Phone::on_refused(const sip::Message& m, const Arrival& arrival) {
 }
 
 void Phone::fail(std::string why) {
+    say(fmt::format("      failed: {}", why));
+    if (end_step("failed", why)) return;
     end_transaction();
     discard(pending_);
-    say(fmt::format("      failed: {}", why));
+    if (is_attack(plan_.misbehaviour) && outcome_.empty()) return conclude(false, std::move(why));
     if (plan_.misbehaviour != Misbehaviour::none && !registered_)
         return conclude(false, std::move(why));
     if (registered_ && purpose_ == Purpose::reregister) {
@@ -722,6 +829,7 @@ void Phone::conclude(bool as_expected, std::string seen) {
     outcome_ = std::move(seen);
     attacked_ = true;
     if (registered_) {
+        discard(pending_);
         phase_ = Phase::registered;
         if (is_attack(plan_.misbehaviour)) {
             messages_left_ = 0;
@@ -743,10 +851,16 @@ void Phone::finish() {
 
 void Phone::send_request(std::string_view method) {
     if (!current_ || transaction_) return;
+    send_request_on(*current_, method, {});
+}
+
+void Phone::send_request_on(SaSet& set, std::string_view method, std::string_view to) {
     const Identity id = identity();
     const std::string impu = id.impu();
-    const std::string uri = method == "MESSAGE" ? impu : "sip:" + context_.realm;
-    const std::string verify = expand_verify(plan_.style, *verify_, current_->numbers);
+    const std::string uri = !to.empty()           ? std::string(to)
+                            : method == "MESSAGE" ? impu
+                                                  : "sip:" + context_.realm;
+    const std::string verify = expand_verify(plan_.style, *verify_, set.numbers);
     RequestContent c;
     c.route = *service_route_;
     c.security_verify = verify;
@@ -763,8 +877,7 @@ void Phone::send_request(std::string_view method) {
     // Attacks are told apart by datagrams; TCP would answer for the packet layer.
     const bool tcp = plan_.tcp && !is_attack(plan_.misbehaviour);
     send_transaction(
-        f, [&](const RequestFrame& full) { return build_request(id, full, c); }, current_.get(),
-        tcp, "REQ");
+        f, [&](const RequestFrame& full) { return build_request(id, full, c); }, &set, tcp, "REQ");
 }
 
 void Phone::on_request_answer(const sip::Message& m) {
@@ -776,6 +889,7 @@ void Phone::on_request_answer(const sip::Message& m) {
     } else {
         stats.failures.add(fmt::format("{} to {}", status_text(m), transaction_->method));
     }
+    if (end_step("answered", status_text(m))) return;
     end_transaction();
     if (is_attack(plan_.misbehaviour) && outcome_.empty()) {
         if (!good) return conclude(false, fmt::format("{} to OPTIONS", status_text(m)));
@@ -871,6 +985,7 @@ void Phone::after_attack() {
 // ---- receiving ----
 
 void Phone::receive_udp(const Endpoint& from, std::string_view payload) {
+    if (deaf_) return;
     Arrival a;
     a.from = from;
     a.to = {plan_.address, context_.clear_port};
@@ -883,10 +998,17 @@ void Phone::receive_esp(const IpAddress& from, std::span<const std::uint8_t> pac
         ++stats.esp_bad;
         return;
     }
+    if (deaf_) return;
     const Spi spi = load_be32(packet.data());
     SaSet* set = nullptr;
     for (SaSet* s : {current_.get(), pending_.get(), old_.get()}) {
         if (s != nullptr && (s->numbers.spi_uc == spi || s->numbers.spi_us == spi)) set = s;
+    }
+    // A phone under a script still hears what comes on SAs that are gone: nothing should.
+    if (set == nullptr && scripted_) {
+        for (const auto& s : scripted_->gone) {
+            if (s->numbers.spi_uc == spi || s->numbers.spi_us == spi) set = s.get();
+        }
     }
     if (set == nullptr) {
         ++stats.esp_unknown_spi;
@@ -914,7 +1036,7 @@ void Phone::receive_esp(const IpAddress& from, std::span<const std::uint8_t> pac
     const Port expected_from = at_client_port ? n.port_ps : n.port_pc;
     const Port expected_to = at_client_port ? n.port_uc : n.port_us;
     if (opened->next_header == protocol_udp) {
-        const auto udp = read_udp(from, plan_.address, opened->payload);
+        const auto udp = read_udp(from, set->local, opened->payload);
         if (!udp) {
             ++stats.esp_bad;
             return;
@@ -926,10 +1048,10 @@ void Phone::receive_esp(const IpAddress& from, std::span<const std::uint8_t> pac
         Arrival a;
         a.set = set;
         a.from = {from, udp->from_port};
-        a.to = {plan_.address, udp->to_port};
+        a.to = {set->local, udp->to_port};
         on_message(as_text(udp->payload), a);
     } else if (opened->next_header == protocol_tcp) {
-        const auto tcp = read_tcp(from, plan_.address, opened->payload);
+        const auto tcp = read_tcp(from, set->local, opened->payload);
         if (!tcp) {
             ++stats.esp_bad;
             return;
@@ -982,7 +1104,7 @@ void Phone::receive_tcp(SaSet& set, bool at_client_port, const TcpSegment& s) {
             s.sequence + static_cast<std::uint32_t>(s.payload.size()) + (syn ? 1U : 0U);
     }
     Bytes bytes;
-    build_tcp(plan_.address, pcscf().address, reset, bytes);
+    build_tcp(set.local, pcscf().address, reset, bytes);
     send_protected(set, at_client_port, protocol_tcp, bytes);
 }
 
@@ -993,7 +1115,7 @@ void Phone::link_data(TcpLink& link, SaSet& set, std::string_view data) {
     a.link = &link;
     a.tcp = true;
     a.from = {pcscf().address, link.connection.remote_port()};
-    a.to = {plan_.address, link.connection.local_port()};
+    a.to = {set.local, link.connection.local_port()};
     drain(link.framer, a);
 }
 
@@ -1060,6 +1182,13 @@ void Phone::on_message(std::string_view bytes, const Arrival& arrival) {
 void Phone::on_response(const sip::Message& m, const Arrival& arrival) {
     const auto via = sip::top_via(m);
     const auto cseq = sip::cseq(m);
+    if (scripted_ && scripted_->parked && via && via->branch == scripted_->parked->branch) {
+        if (m.status_code() < 200) return;
+        say(fmt::format("     ← {:<24} {}", status_text(m), route_text(arrival, false)));
+        scripted_->parked.reset();
+        script_->parked_answer(m.status_code(), arrival.set == nullptr ? 0 : arrival.set->serial);
+        return;
+    }
     if (!transaction_ || !via || !cseq || via->branch != transaction_->branch ||
         cseq->number != transaction_->cseq || cseq->method != transaction_->method) {
         ++context_.statistics.stray;
@@ -1091,6 +1220,11 @@ void Phone::on_response(const sip::Message& m, const Arrival& arrival) {
         }
         violation(fmt::format("{} to {} came on another set of SAs", m.status_code(),
                               transaction_->step));
+    }
+    if (scripted_) {
+        scripted_->result.status = m.status_code();
+        scripted_->result.set = arrival.set == nullptr ? 0 : arrival.set->serial;
+        scripted_->result.step = transaction_->step;
     }
     if (transaction_->method == "REGISTER") {
         on_register_answer(m, arrival);
@@ -1128,6 +1262,13 @@ void Phone::on_request(const sip::Message& m, const Arrival& arrival) {
         return;
     }
     ++context_.statistics.network_requests;
+    if (script_ != nullptr) {
+        script_->request_came(m.method(), arrival.set->serial, hold_answers_);
+        if (hold_answers_) {
+            scripted().held = HeldRequest{out, arrival.set, arrival.link, !via->rport_present};
+            return;
+        }
+    }
     if (context_.observer != nullptr) {
         say(fmt::format("     → {:<24} {}", fmt::format("{} {}", code, sip::reason_phrase(code)),
                         route_text(arrival, true)));
@@ -1154,7 +1295,8 @@ void Phone::on_retransmit() {
 
 void Phone::on_deadline() {
     if (phase_ == Phase::watching) {
-        if (misbehaves(Misbehaviour::silent_after_sm6)) {
+        if (misbehaves(Misbehaviour::silent_after_sm6) ||
+            misbehaves(Misbehaviour::refuse_proposal)) {
             discard(pending_);
             return conclude(answers_seen_ == 0,
                             answers_seen_ == 0 ? "no answer" : "something came");
@@ -1167,7 +1309,12 @@ void Phone::on_deadline() {
                                                                 : transaction_->method);
     const bool register_request = transaction_->method == "REGISTER";
     const bool sm7 = phase_ == Phase::sm7;
+    if (scripted_) scripted_->result.step = transaction_->step;
     end_transaction();
+    if (sm7 && !expects_silence(plan_.misbehaviour) && restarts_ < context_.restarts) {
+        return start_again();
+    }
+    if (end_step("no answer", seen)) return;
     if (!register_request) {
         context_.statistics.failures.add(seen);
         if (is_attack(plan_.misbehaviour) && outcome_.empty()) {
@@ -1176,8 +1323,7 @@ void Phone::on_deadline() {
         next_errand();
         return;
     }
-    if (sm7 && (misbehaves(Misbehaviour::wrong_ik) || misbehaves(Misbehaviour::altered_verify) ||
-                misbehaves(Misbehaviour::altered_client))) {
+    if (sm7 && expects_silence(plan_.misbehaviour)) {
         discard(pending_);
         return conclude(true, seen);
     }
@@ -1185,6 +1331,7 @@ void Phone::on_deadline() {
 }
 
 void Phone::on_periodic() {
+    if (scripted_) return;
     if (phase_ != Phase::registered) return;
     if (messages_left_ > 0) {
         --messages_left_;
@@ -1192,6 +1339,129 @@ void Phone::on_periodic() {
         return;
     }
     reregister();
+}
+
+// ---- under a script ----
+
+Phone::Scripted& Phone::scripted() {
+    if (!scripted_) scripted_ = std::make_unique<Scripted>();
+    return *scripted_;
+}
+
+std::uint32_t Phone::expires() const {
+    return scripted_ && scripted_->now.expires != 0 ? scripted_->now.expires : context_.expires;
+}
+
+// Ends a step under a script: the SAs of an attempt that did not succeed go, those of the last
+// success stay. False: there is no script.
+bool Phone::end_step(std::string outcome, std::string text) {
+    if (script_ == nullptr) return false;
+    StepResult& r = scripted().result;
+    r.outcome = std::move(outcome);
+    r.text = std::move(text);
+    r.challenges = challenges_;
+    r.restarts = restarts_;
+    end_transaction();
+    if (phase_ != Phase::held && phase_ != Phase::idle) {
+        close_clear_stream();
+        discard(pending_);
+        phase_ = registered_ ? Phase::registered : Phase::idle;
+    }
+    script_->step_done(r);
+    return true;
+}
+
+void Phone::scripted_register(const ScriptedRegister& what) {
+    Scripted& s = scripted();
+    s.now = what;
+    s.result = {};
+    s.taken.reset();
+    restarts_ = 0;
+    plan_.misbehaviour = what.misbehaviour;
+    if (!registered_) {
+        call_token_ = context_.random.u64();
+        cseq_ = static_cast<std::uint32_t>(context_.random.below(1000));
+    }
+    begin(registered_ ? Purpose::reregister : Purpose::initial);
+}
+
+void Phone::scripted_deregister() {
+    Scripted& s = scripted();
+    s.now = {};
+    s.result = {};
+    plan_.misbehaviour = Misbehaviour::none;
+    deregister();
+}
+
+bool Phone::answer_challenge() {
+    Scripted& s = scripted();
+    if (phase_ != Phase::held || !s.taken) return false;
+    s.result = {};
+    const auto taken = std::move(s.taken);
+    s.now.hold = false;
+    send_sm7(taken->aka, std::move(taken->credentials));
+    return true;
+}
+
+SaSet* Phone::set_of(std::uint32_t serial, bool gone_too) {
+    if (serial == 0) return current_.get();
+    for (SaSet* s : {current_.get(), old_.get(), pending_.get()}) {
+        if (s != nullptr && s->serial == serial) return s;
+    }
+    if (gone_too && scripted_) {
+        for (const auto& s : scripted_->gone) {
+            if (s->serial == serial) return s.get();
+        }
+    }
+    return nullptr;
+}
+
+void Phone::each_set(const std::function<void(const SaSet&, std::string_view state)>& visit) const {
+    if (scripted_) {
+        for (const auto& s : scripted_->gone) visit(*s, "gone");
+    }
+    if (old_) visit(*old_, "old");
+    if (current_) visit(*current_, "current");
+    if (pending_) visit(*pending_, "pending");
+}
+
+bool Phone::scripted_request(std::uint32_t serial, std::string_view method, std::string_view to,
+                             bool parked) {
+    SaSet* set = set_of(serial, false);
+    if (set == nullptr || transaction_ || phase_ != Phase::registered) return false;
+    scripted().result = {};
+    plan_.misbehaviour = Misbehaviour::none;
+    send_request_on(*set, method, to);
+    if (parked) {
+        // TCP keeps it; over UDP the network's answer is waited for without sending again.
+        scripted().parked = std::move(transaction_);
+        end_transaction();
+    }
+    return true;
+}
+
+bool Phone::probe(std::uint32_t serial, unsigned packets) {
+    SaSet* set = set_of(serial, true);
+    if (set == nullptr) return false;
+    const std::string body = fmt::format(
+        "OPTIONS sip:{0} SIP/2.0\r\nVia: SIP/2.0/UDP {1}:{2};branch=z9hG4bKprobe{3:x}\r\n"
+        "Max-Forwards: 70\r\nFrom: <{4}>;tag=probe\r\nTo: <sip:{0}>\r\nCall-ID: probe{3:x}\r\n"
+        "CSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n",
+        context_.realm, set->local.to_uri_host(), set->numbers.port_us, context_.random.u64(),
+        identity().impu());
+    for (unsigned i = 0; i < packets; ++i) send_udp_protected(*set, true, body);
+    return true;
+}
+
+bool Phone::answer_held() {
+    auto held = std::exchange(scripted().held, std::nullopt);
+    if (!held) return false;
+    if (held->link != nullptr) {
+        held->link->connection.send(held->answer);
+    } else {
+        send_udp_protected(*held->set, held->from_client_port, held->answer);
+    }
+    return true;
 }
 
 }  // namespace gmgate::ue

@@ -7,6 +7,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -23,6 +24,7 @@
 #include "ue/network.h"
 #include "ue/requests.h"
 #include "ue/sa_set.h"
+#include "ue/script.h"
 #include "ue/security_agreement.h"
 #include "ue/statistics.h"
 #include "ue/text_pool.h"
@@ -84,6 +86,8 @@ struct PhoneContext {
     Duration reregister{0};  // 0: never
     unsigned messages = 0;   // OPTIONS/MESSAGE each chatty phone sends after registration
     Duration message_interval = std::chrono::seconds(1);
+    // How often a phone begins anew when nobody answers its SM7 (TS 33.203 7.3.1.4).
+    unsigned restarts = 2;
     PhoneTimes times{};
 
     TextPool texts{};
@@ -126,6 +130,26 @@ class Phone final : private ClearStreamHandler {
     // Stops timers, closes streams without a word.
     void stop();
 
+    // Under a script: one step at a time, and nothing of its own accord. Sets are named by their
+    // serial; those out of use stay at hand for probes. The observer must outlive the phone.
+    void follow_script(ScriptObserver& observer) { script_ = &observer; }
+    void scripted_register(const ScriptedRegister& what);
+    bool answer_challenge();  // after a hold: SM7. False: nothing is held
+    void scripted_deregister();
+    // OPTIONS or MESSAGE on the set `serial` (0: the current one) to `to` (empty: its own realm).
+    // Parked: the answer comes while other steps run. False: no such set, or something is under
+    // way.
+    bool scripted_request(std::uint32_t serial, std::string_view method, std::string_view to,
+                          bool parked);
+    // Authentic packets on any set this phone ever had, with an OPTIONS inside. False: no such set.
+    bool probe(std::uint32_t serial, unsigned packets);
+    void move(const IpAddress& address) { plan_.address = address; }
+    void set_deaf(bool deaf) { deaf_ = deaf; }  // what is sent to it is lost on the way
+    void hold_answers(bool hold) { hold_answers_ = hold; }
+    bool answer_held();  // false: there is none
+    // Newest last; `state`: current, old, pending or gone.
+    void each_set(const std::function<void(const SaSet&, std::string_view state)>& visit) const;
+
     // From the network; addresses are already matched.
     void receive_udp(const Endpoint& from, std::string_view payload);
     void receive_esp(const IpAddress& from, std::span<const std::uint8_t> packet);
@@ -141,7 +165,7 @@ class Phone final : private ClearStreamHandler {
 
   private:
     friend class TcpLink;
-    enum class Phase : std::uint8_t { idle, sm1, sm7, registered, watching, over };
+    enum class Phase : std::uint8_t { idle, sm1, held, sm7, registered, watching, over };
     enum class Purpose : std::uint8_t { initial, reregister, deregister };
     // How a message came.
     struct Arrival {
@@ -163,6 +187,26 @@ class Phone final : private ClearStreamHandler {
         TimePoint sent{};
         const char* step = "";  // SM1, SM7, …
     };
+    // A challenge that was taken and not answered yet.
+    struct Taken {
+        AkaSuccess aka;
+        Credentials credentials;
+    };
+    struct HeldRequest {
+        std::string answer;
+        SaSet* set = nullptr;
+        TcpLink* link = nullptr;
+        bool from_client_port = true;
+    };
+    // What only a phone under a script needs.
+    struct Scripted {
+        ScriptedRegister now;
+        StepResult result;
+        std::unique_ptr<Taken> taken;
+        std::vector<std::unique_ptr<SaSet>> gone;
+        std::unique_ptr<Transaction> parked;
+        std::optional<HeldRequest> held;
+    };
 
     // registration
     void begin(Purpose purpose);
@@ -174,6 +218,13 @@ class Phone final : private ClearStreamHandler {
     void on_refused(const sip::Message& message, const Arrival& arrival);
     void install(const Mechanism& mechanism, const AkaSuccess& aka);
     void choose_numbers();
+    void start_again();
+    void watch();
+    void send_request_on(SaSet& set, std::string_view method, std::string_view to);
+    [[nodiscard]] std::uint32_t expires() const;
+    [[nodiscard]] SaSet* set_of(std::uint32_t serial, bool gone_too);
+    Scripted& scripted();
+    bool end_step(std::string outcome, std::string text);
     void check_challenge(const sip::Message& message);
 
     // requests and answers
@@ -236,8 +287,12 @@ class Phone final : private ClearStreamHandler {
     bool registered_ = false;
     std::uint8_t challenges_ = 0;  // in this procedure
     std::uint8_t messages_left_ = 0;
+    std::uint8_t restarts_ = 0;  // of this procedure
     bool attacked_ = false;
     bool talking_ = false;
+    bool deaf_ = false;
+    bool hold_answers_ = false;
+    std::uint32_t sets_made_ = 0;
     std::uint32_t cseq_ = 0;
     std::uint64_t call_token_ = 0;
     Sqn sqn_ = 0;
@@ -262,6 +317,9 @@ class Phone final : private ClearStreamHandler {
     TimePoint sm1_sent_{};
     std::uint32_t answers_seen_ = 0;   // while watching for silence
     std::unique_ptr<Bytes> recorded_;  // replay: an ESP packet that was good
+    std::unique_ptr<Taken> earlier_;   // stale-answer: the challenge that was voided
+    ScriptObserver* script_ = nullptr;
+    std::unique_ptr<Scripted> scripted_;
     std::string outcome_;
 };
 

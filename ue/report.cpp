@@ -75,6 +75,7 @@ std::string json_summary(const Load& load, double seconds, std::uint64_t send_er
     j["messages_answered"] = s.messages_answered;
     j["network_requests"] = s.network_requests;
     j["retransmissions"] = s.retransmissions;
+    j["restarts"] = s.restarts;
     j["stray_messages"] = s.stray;
     j["registered_by"] = {{"udp", s.udp}, {"tcp", s.tcp}, {"ipv4", s.ipv4}, {"ipv6", s.ipv6}};
     auto suites = nlohmann::ordered_json::object();
@@ -94,6 +95,7 @@ std::string json_summary(const Load& load, double seconds, std::uint64_t send_er
         if (r.phones == 0) continue;
         misbehaved[std::string(m.name)] = {{"phones", r.phones},
                                            {"as_expected", r.as_expected},
+                                           {"rule", m.rule},
                                            {"expected", m.expected},
                                            {"seen", tally(r.seen)}};
     }
@@ -141,6 +143,8 @@ std::string text_summary(const Load& load, double seconds, std::uint64_t send_er
     if (s.network_requests > 0)
         fmt::format_to(to, "  requests from the network, answered: {}\n", s.network_requests);
     if (s.retransmissions > 0) fmt::format_to(to, "  retransmissions {}\n", s.retransmissions);
+    if (s.restarts > 0)
+        fmt::format_to(to, "  registrations begun again, SM7 unanswered: {}\n", s.restarts);
     if (s.deregistered > 0) fmt::format_to(to, "  de-registered {}\n", s.deregistered);
     if (s.esp_bad + s.esp_replayed + s.esp_selector + s.esp_unknown_spi > 0) {
         fmt::format_to(
@@ -156,8 +160,8 @@ std::string text_summary(const Load& load, double seconds, std::uint64_t send_er
     for (const auto& m : misbehaviours()) {
         const auto& r = s.misbehaved[static_cast<std::size_t>(m.kind)];
         if (r.phones == 0) continue;
-        fmt::format_to(to, "  {}: {} of {} saw what a right gateway does ({})\n", m.name,
-                       r.as_expected, r.phones, m.expected);
+        fmt::format_to(to, "  {} ({}): {} of {} saw what a right gateway does ({})\n", m.name,
+                       m.rule, r.as_expected, r.phones, m.expected);
         for (const auto& [text, n] : r.seen.counts())
             fmt::format_to(to, "    seen: {} ({})\n", printable(text), n);
     }

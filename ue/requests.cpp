@@ -46,7 +46,8 @@ void write_frame(std::string& out, const RequestFrame& f) {
     out += "Max-Forwards: 70\r\n";
 }
 
-std::string authorization(const Identity& id, Style style, const Credentials* c) {
+std::string authorization(const Identity& id, Style style, const Credentials* c,
+                          bool claims_integrity) {
     std::string out = "Authorization: Digest ";
     const std::string uri = "sip:" + id.realm;
     const std::string_view nonce = c != nullptr ? std::string_view(c->nonce) : "";
@@ -67,6 +68,7 @@ std::string authorization(const Identity& id, Style style, const Credentials* c)
         if (!c->opaque.empty()) fmt::format_to(Out(out), R"(,opaque="{}")", c->opaque);
         if (!c->auts.empty()) fmt::format_to(Out(out), R"(,auts="{}")", c->auts);
     }
+    if (claims_integrity) out += ",integrity-protected=\"yes\"";
     out += "\r\n";
     return out;
 }
@@ -117,7 +119,7 @@ std::string build_register(const Identity& id, const RequestFrame& f, const Regi
         names(f.style).contact, id.imsi, c.contact.address.to_uri_host(), c.contact.port,
         id.imei());
     fmt::format_to(Out(out), "Expires: {}\r\n", c.expires);
-    out += authorization(id, f.style, c.credentials);
+    out += authorization(id, f.style, c.credentials, c.claims_integrity);
     if (!c.security_client.empty() || !c.security_verify.empty()) {
         out += require;
         out += names(f.style).supported;

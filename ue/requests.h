@@ -47,6 +47,7 @@ struct Credentials {
 struct RegisterContent {
     Endpoint contact;
     std::uint32_t expires = 600000;
+    bool claims_integrity = false;  // integrity-protected="yes", which is not the phone's to say
     const Credentials* credentials = nullptr;  // nullptr: the empty ones
     std::string_view security_client;          // header lines, or empty
     std::string_view security_verify;          // header lines, or empty

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 
+#include "base/ip.h"
 #include "base/secret.h"
 #include "control/sip/framer.h"
 #include "ue/esp.h"
@@ -48,6 +49,8 @@ class TcpLink final : public TcpOwner {
 };
 
 struct SaSet {
+    std::uint32_t serial = 0;  // 1 for the phone's first set, and so on
+    IpAddress local;           // the phone's address under this set: it may have moved since (D5)
     SaNumbers numbers;
     sa::Suite suite;
     SecretPtr<SaKeys> secret = make_secret<SaKeys>();

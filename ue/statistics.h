@@ -77,6 +77,7 @@ struct Statistics {
     std::uint64_t messages_answered = 0;  // with 2xx
     std::uint64_t network_requests = 0;   // requests to phones, answered
     std::uint64_t retransmissions = 0;    // UDP, ours
+    std::uint64_t restarts = 0;           // registrations begun again: SM7 was not answered
     std::uint64_t udp = 0, tcp = 0, ipv4 = 0, ipv6 = 0;  // registered phones
     std::array<std::uint64_t, sa::all_suites.size()> suites{};
 

@@ -498,6 +498,23 @@ TEST_F(RegistrarTest, RechallengeRatio) {
     EXPECT_LT(challenged, 140U);
 }
 
+TEST_F(RegistrarTest, RechallengeOfOneUserByTheOperator) {
+    const std::string impu = phone.impu;
+    EXPECT_FALSE(registrar->rechallenge(impu, true));
+    for (const double share : {0.0, 1.0}) {
+        auto config = default_config();
+        config.rechallenge = share;
+        configure(config);
+        register_fully(phone);
+        for (const bool always : {true, false, true}) {
+            EXPECT_TRUE(registrar->rechallenge(impu, always));
+            auto again = phone.initial();
+            again.integrity = "yes";
+            EXPECT_EQ(send(again)->status(), always ? 401 : 200);
+        }
+    }
+}
+
 TEST_F(RegistrarTest, DeregistrationByTheUser) {
     register_fully(phone);
     auto leave = phone.initial();

@@ -416,6 +416,10 @@ TEST_F(ServerTest, CommandMessage) {
     EXPECT_THAT(answer, HasSubstr(b.impi));
     run("stats");
     EXPECT_EQ(nlohmann::json::parse(answer).at("registrar").at("registered"), 1);
+    run("rechallenge " + b.impu + " often");
+    EXPECT_THAT(answer, StartsWith("error: 'rechallenge' needs always or never"));
+    run("rechallenge " + b.impu + " always");
+    EXPECT_EQ(answer, "ok");
     run("deregister " + b.impu);
     EXPECT_EQ(answer, "ok");
     EXPECT_EQ(registrar->registered(), 0U);

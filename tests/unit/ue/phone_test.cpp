@@ -313,6 +313,133 @@ TEST(Phone, RefusesWhatItCannotUse) {
     EXPECT_NE(failure([](Script& s) { s.refuse_sm7 = 503; }).find("503"), std::string::npos);
 }
 
+// TS 33.203 7.3.1.4: no reply to SM7, so it starts again; in clear if it never succeeded.
+TEST(Phone, BeginsAgainWhenSm7IsNotAnswered) {
+    for (const bool tcp : {false, true}) {
+        Lab lab;
+        lab.pcscf.script.lose_sm7 = 1;
+        LoadOptions o = one();
+        o.tcp_share = tcp ? 1 : 0;
+        o.hold = Duration(-1);
+        lab.start(o);
+        lab.run(std::chrono::seconds(60));
+        EXPECT_EQ(lab.statistics.registered, 1U) << tally(lab.statistics.failures);
+        EXPECT_EQ(lab.statistics.restarts, 1U);
+        EXPECT_EQ(std::ranges::count(lab.pcscf.request_spis, 0U), 2) << "SM1 twice, both in clear";
+
+        // Once registered: under the SAs of the earlier success, which stay.
+        const Spi old = lab.load().phone(0).current_set()->numbers.spi_ps;
+        lab.pcscf.script.lose_sm7 = 1;
+        lab.pcscf.request_spis.clear();
+        lab.load().phone(0).reregister();
+        lab.run(std::chrono::seconds(60));
+        EXPECT_EQ(lab.statistics.reregistrations, 1U) << tally(lab.statistics.failures);
+        EXPECT_EQ(lab.statistics.restarts, 2U);
+        EXPECT_EQ(std::ranges::count(lab.pcscf.request_spis, 0U), 0) << "nothing in clear";
+        EXPECT_EQ(std::ranges::count(lab.pcscf.request_spis, old), 2)
+            << "SM1 twice, on the old SAs";
+        EXPECT_EQ(lab.statistics.violations.total(), 0U) << tally(lab.statistics.violations);
+    }
+}
+
+TEST(Phone, GivesUpBeginningAgain) {
+    Lab lab;
+    lab.pcscf.script.lose_sm7 = 100;
+    lab.start(one());
+    ASSERT_TRUE(lab.finish());
+    EXPECT_EQ(lab.statistics.restarts, lab.context.restarts);
+    EXPECT_EQ(tally(lab.statistics.failures), "no answer to SM7 (1); ");
+}
+
+// What gmue --console does, line by line.
+struct Told final : ScriptObserver {
+    std::vector<StepResult> steps;
+    std::vector<std::pair<int, std::uint32_t>> parked;
+    std::vector<std::pair<std::string, std::uint32_t>> requests;
+    void step_done(const StepResult& r) override { steps.push_back(r); }
+    void parked_answer(int status, std::uint32_t set) override { parked.emplace_back(status, set); }
+    void request_came(std::string_view method, std::uint32_t set, bool) override {
+        requests.emplace_back(method, set);
+    }
+};
+
+TEST(Script, OneStepAtATime) {
+    for (const bool tcp : {false, true}) {
+        Lab lab;
+        LoadOptions o = one();
+        o.phones = 2;  // the second one is the script's
+        o.tcp_share = tcp ? 1 : 0;
+        o.max_in_flight = 1;
+        o.hold = Duration(-1);
+        lab.start(o);
+        Told told;
+        Phone& p = lab.load().phone(1);
+        p.follow_script(told);
+        const auto settle = [&] { lab.run(std::chrono::seconds(40)); };
+        const auto last = [&] {
+            EXPECT_FALSE(told.steps.empty());
+            return told.steps.empty() ? StepResult{} : told.steps.back();
+        };
+        settle();
+        ASSERT_EQ(last().outcome, "registered");
+        const std::uint32_t first = p.current_set()->serial;
+
+        p.scripted_register({.misbehaviour = Misbehaviour::wrong_res});
+        settle();
+        EXPECT_EQ(last().outcome, "refused");
+        EXPECT_EQ(last().status, 403);
+        EXPECT_EQ(last().set, first) << "D6: on the old set";
+        EXPECT_EQ(p.current_set()->serial, first);
+        std::string states;
+        p.each_set([&](const SaSet& s, std::string_view state) {
+            states += fmt::format("{} {}; ", s.serial - first, state);
+        });
+        EXPECT_EQ(states, "1 gone; 0 current; ") << "the new SAs are deleted, the old ones not";
+
+        ASSERT_TRUE(p.scripted_request(0, "OPTIONS", {}, false));
+        settle();
+        EXPECT_EQ(last().outcome, "answered");
+
+        p.scripted_register({.hold = true});
+        settle();
+        EXPECT_EQ(last().outcome, "challenged");
+        EXPECT_EQ(p.current_set()->serial, first);
+        ASSERT_TRUE(p.answer_challenge());
+        EXPECT_FALSE(p.answer_challenge());
+        settle();
+        EXPECT_EQ(last().outcome, "registered");
+        EXPECT_EQ(p.current_set()->serial, first + 2);
+
+        // Both sets carry requests; the answer comes as the request went.
+        for (const std::uint32_t serial : {first, first + 2}) {
+            ASSERT_TRUE(p.scripted_request(serial, "MESSAGE", {}, true));
+            settle();
+            ASSERT_FALSE(told.parked.empty());
+            EXPECT_EQ(told.parked.back(), (std::pair{200, serial}));
+        }
+        EXPECT_FALSE(p.scripted_request(first + 1, "OPTIONS", {}, false)) << "it is gone";
+        EXPECT_TRUE(p.probe(first + 1, 1));
+        EXPECT_FALSE(p.probe(first + 7, 1));
+
+        p.scripted_register({.in_clear = true, .hold = true});
+        settle();
+        lab.pcscf.script.lose_sm7 = 1;
+        ASSERT_TRUE(p.answer_challenge());
+        lab.run(std::chrono::seconds(70));
+        EXPECT_EQ(last().outcome, "registered");
+        EXPECT_EQ(last().restarts, 1U);
+
+        p.scripted_deregister();
+        settle();
+        EXPECT_EQ(last().outcome, "deregistered");
+        EXPECT_EQ(p.current_set(), nullptr);
+        p.scripted_register({});
+        settle();
+        EXPECT_EQ(last().outcome, "registered");
+        EXPECT_EQ(lab.statistics.violations.total(), 0U) << tally(lab.statistics.violations);
+    }
+}
+
 // Answers without qop, with auth-int only: the digest still agrees.
 TEST(Phone, EveryQop) {
     for (const char* qop : {"", "auth", "auth-int", "auth,auth-int"}) {

@@ -225,6 +225,7 @@ void ScriptedPcscf::on_sip(const std::string& text, const Endpoint& from, const 
         return;
     }
     requests.push_back(text);
+    request_spis.push_back(set == nullptr ? 0 : set->n.spi_ps);
     if (script.silent) return;
     User& user = users[from.address];
     user.address = from.address;
@@ -232,6 +233,12 @@ void ScriptedPcscf::on_sip(const std::string& text, const Endpoint& from, const 
     std::string answer;
     const auto via = sip::top_via(m);
     const std::string branch(via ? via->branch : "");
+    if (lost_.contains(branch)) return;
+    if (set != nullptr && !set->established && script.lose_sm7 > 0) {
+        --script.lose_sm7;
+        lost_.insert(branch);
+        return;
+    }
     if (const auto known = answered_.find(branch); known != answered_.end()) {
         // A retransmission gets the same answer the same way (RFC 3261 17.2.2).
         answer = known->second.first;
@@ -268,8 +275,13 @@ std::string ScriptedPcscf::challenge(const sip::Message& m, User& user, Set* car
         set->offered += std::string(v.text) + "\n";
     }
     const auto list = parse_security_server(offered);
-    EXPECT_TRUE(list) << (list ? "" : list.error().text);
-    if (!list) return {};
+    if (!list) {
+        sip::ResponseOptions o;
+        o.to_tag = "p";
+        std::string answer;
+        EXPECT_TRUE(sip::build_response(m, 400, o, answer));
+        return answer;
+    }
     const Mechanism* chosen = nullptr;
     for (const auto s : sa::all_suites) {
         for (const auto& o : *list) {
@@ -359,6 +371,19 @@ std::string ScriptedPcscf::handle_register(const sip::Message& m, User& user, Se
     if (!c) return {};
     EXPECT_EQ(c->realm, std::string(realm));
     const bool deregister = sip::expires(m) == 0U;
+    // B6: Via against the source; a client port that is in use.
+    const auto via = sip::top_via(m);
+    if (!via || IpAddress::parse(via->host) != user.address) return respond(403);
+    for (const auto& v : m.values(sip::HeaderId::security_client)) {
+        const std::array<std::string_view, 1> one{v.text};
+        const auto list = parse_security_server(one);
+        if (!list) break;
+        for (const auto& x : *list) {
+            for (const auto& s : user.sets) {
+                if (s->established && s->n.port_uc == x.port_c) return respond(403);
+            }
+        }
+    }
 
     if (c->auts && !c->auts->empty()) {  // C4
         std::erase_if(user.sets, [](const auto& s) { return !s->established; });

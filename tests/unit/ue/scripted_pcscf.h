@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -44,7 +45,8 @@ class ScriptedPcscf final : public Network {
         std::string security_server;  // instead of what it would write
         std::string algorithm = "AKAv1-MD5";
         std::string qop = "auth,auth-int";
-        int refuse_sm7 = 0;  // this status instead of 200
+        int refuse_sm7 = 0;     // this status instead of 200
+        unsigned lose_sm7 = 0;  // that many SM7, with what repeats them, are not answered
     };
     Script script;
 
@@ -92,6 +94,7 @@ class ScriptedPcscf final : public Network {
 
     std::map<IpAddress, User> users;
     std::vector<std::string> requests;   // every request that passed the packet layer, in order
+    std::vector<Spi> request_spis;       // and what each came on: our spi_ps; 0: in clear
     std::vector<std::string> responses;  // responses of phones
     std::uint64_t forged = 0, replayed = 0, unknown = 0, clear_dropped = 0;
     Endpoint v4 = *Endpoint::parse("10.21.0.1:5060");
@@ -124,6 +127,7 @@ class ScriptedPcscf final : public Network {
     };
     std::vector<Due> queue_;
     std::map<std::string, std::pair<std::string, Set*>> answered_;  // by branch
+    std::set<std::string> lost_;
     Spi next_spi_ = 0x1000;
     Port next_pc_ = 6200;
     unsigned count_ = 0;
