@@ -77,7 +77,7 @@ struct Core {
     Transport transport = Transport::udp;
 };
 
-enum class Backend : unsigned char { dpdk };
+enum class Backend : unsigned char { dpdk, kernel };
 enum class Idle : unsigned char { adaptive, poll };
 enum class Crypto : unsigned char { automatic, ipsec_mb, openssl };
 
@@ -90,6 +90,19 @@ struct Dpdk {
     std::uint32_t max_sets = 131072;    // SA sets the tables can hold, 16–2097152
     std::uint32_t replay_window = 128;  // packets, multiple of 64, 64–1024 (A1)
     std::string device;  // DPDK device in place of af_packet on gm.interface; empty: af_packet
+};
+
+enum class Offload : unsigned char { none, crypto, packet };
+
+// backend: kernel.
+struct Kernel {
+    std::uint32_t reqid = 18253;        // what our states and policies are known by, 1–4294967295
+    std::uint32_t mark = 0;             // set on packets that passed one of our SAs; 0: none
+    std::uint32_t max_sets = 131072;    // SA sets, 16–2097152
+    std::uint32_t replay_window = 128;  // packets, multiple of 32, 64–4096 (A1)
+    Offload offload = Offload::none;
+    std::string device;            // the NIC that does it; empty: gm.interface
+    bool offload_fallback = true;  // the NIC refuses: go on without; false: do not start
 };
 
 enum class MissingEalg : unsigned char { null, refuse };              // A8
@@ -162,12 +175,18 @@ struct Config {
     Core core;
     Backend backend = Backend::dpdk;
     Dpdk dpdk;
+    Kernel kernel;
     Security security;
     Timers timers;
     Limits limits;
     Ops ops;
     Log log;
     Source source;
+
+    // SA sets the chosen backend can hold.
+    [[nodiscard]] std::uint32_t max_sets() const {
+        return backend == Backend::kernel ? kernel.max_sets : dpdk.max_sets;
+    }
 };
 
 // Reads and checks the file. All mistakes are found in one run: Error.text holds one line per

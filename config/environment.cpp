@@ -66,22 +66,28 @@ std::vector<std::string> check_environment(const Config& config, const Environme
     };
 
     // With a device of its own the fast path needs no interface of the host.
-    if (config.dpdk.device.empty()) {
+    const bool dpdk = config.backend == Backend::dpdk;
+    if (config.dpdk.device.empty() || !dpdk) {
         std::vector<std::string> names;
         std::error_code error;
         for (auto it = std::filesystem::directory_iterator(environment.interfaces, error);
              !error && it != std::filesystem::directory_iterator(); it.increment(error)) {
             names.push_back(it->path().filename().string());
         }
-        if (std::find(names.begin(), names.end(), config.gm.interface) == names.end()) {
-            std::sort(names.begin(), names.end());
+        std::sort(names.begin(), names.end());
+        const auto must_exist = [&](const std::string& key, const std::string& name) {
+            if (std::find(names.begin(), names.end(), name) != names.end()) return;
             const std::string all = fmt::format("{}", fmt::join(names, ", "));
-            add("gm.interface",
-                fmt::format("this machine has no interface '{}'; it has {}", config.gm.interface,
-                            all.empty() ? "none" : printable(all, 200)));
+            add(key, fmt::format("this machine has no interface '{}'; it has {}", name,
+                                 all.empty() ? "none" : printable(all, 200)));
+        };
+        must_exist("gm.interface", config.gm.interface);
+        if (config.backend == Backend::kernel && config.kernel.offload != Offload::none &&
+            !config.kernel.device.empty()) {
+            must_exist("kernel.device", config.kernel.device);
         }
     }
-    if (config.dpdk.hugepages && environment.free_huge_pages == 0) {
+    if (dpdk && config.dpdk.hugepages && environment.free_huge_pages == 0) {
         add("dpdk.hugepages",
             "no huge pages are free; reserve some (sysctl vm.nr_hugepages=256) or write false");
     }
@@ -93,7 +99,7 @@ std::vector<std::string> check_environment(const Config& config, const Environme
     std::vector<std::string_view> lacking;
     if (!environment.net_admin) lacking.emplace_back("CAP_NET_ADMIN");
     if (!environment.net_raw) lacking.emplace_back("CAP_NET_RAW");
-    if (!environment.bpf) lacking.emplace_back("CAP_BPF");
+    if (dpdk && !environment.bpf) lacking.emplace_back("CAP_BPF");
     if (!lacking.empty()) {
         add("backend", fmt::format("no permission for the packet layer: {} missing; run gmgated as "
                                    "root or by its systemd unit",

@@ -303,6 +303,28 @@ void read_dpdk(Section s, Dpdk& c) {
     s.finish();
 }
 
+void read_kernel(Section s, Kernel& c) {
+    s.number("reqid", c.reqid, 1, 4294967295U);
+    s.number("mark", c.mark, 0, 4294967295U);
+    s.number("max_sets", c.max_sets, 16, 2097152, "sets");
+    if (s.number("replay_window", c.replay_window, 64, 4096, "packets") &&
+        c.replay_window % 32 != 0) {
+        s.wrong("replay_window", fmt::format("{} is not a multiple of 32; write {}",
+                                             c.replay_window, (c.replay_window / 32 + 1) * 32));
+    }
+    s.choice(
+        "offload", c.offload,
+        Choices<Offload>{
+            {"none", Offload::none}, {"crypto", Offload::crypto}, {"packet", Offload::packet}});
+    if (s.text("device", c.device) && !c.device.empty() && !is_interface_name(c.device)) {
+        s.wrong("device",
+                fmt::format("'{}' cannot be an interface's name; write one as 'ip link' shows it",
+                            printable(c.device)));
+    }
+    s.boolean("offload_fallback", c.offload_fallback);
+    s.finish();
+}
+
 void read_security(Section s, Security& c) {
     std::vector<sa::Suite> suites;
     const bool given = s.list("suites", [&](int, const std::string& text) {
@@ -431,14 +453,15 @@ void check_together(Section& top, const Config& c) {
             fmt::format("{} is an address of the Gm side (gm.addresses); write the home network's",
                         c.core.next_hop.to_string()));
     }
-    if (c.limits.registrations > c.dpdk.max_sets) {
-        const std::string_view key = c.source.lines.contains("limits.registrations")
-                                         ? "limits.registrations"
-                                         : "dpdk.max_sets";
-        top.wrong(key, fmt::format("{} phones do not fit into dpdk.max_sets {}; each needs one "
+    if (c.limits.registrations > c.max_sets()) {
+        const std::string_view table =
+            c.backend == Backend::kernel ? "kernel.max_sets" : "dpdk.max_sets";
+        const std::string_view key =
+            c.source.lines.contains("limits.registrations") ? "limits.registrations" : table;
+        top.wrong(key, fmt::format("{} phones do not fit into {} {}; each needs one "
                                    "set, and a second one while it "
                                    "re-registers",
-                                   c.limits.registrations, c.dpdk.max_sets));
+                                   c.limits.registrations, table, c.max_sets()));
     }
 }
 
@@ -469,11 +492,13 @@ Result<Config> load_string(std::string_view text, const std::string& name) {
     if (problems.empty() || tree->kind == YamlNode::Kind::map) {
         read_gateway(top.section("gateway"), c.gateway);
         Section dpdk = top.section("dpdk");
-        const bool has_device = dpdk.has("device");
+        top.choice("backend", c.backend,
+                   Choices<Backend>{{"dpdk", Backend::dpdk}, {"kernel", Backend::kernel}});
+        const bool has_device = dpdk.has("device") && c.backend == Backend::dpdk;
         read_gm(top.section("gm"), c.gm, has_device);
         read_core(top.section("core"), c.core);
-        top.choice("backend", c.backend, Choices<Backend>{{"dpdk", Backend::dpdk}});
         read_dpdk(std::move(dpdk), c.dpdk);
+        read_kernel(top.section("kernel"), c.kernel);
         read_security(top.section("security"), c.security);
         read_timers(top.section("timers"), c.timers);
         read_limits(top.section("limits"), c.limits);

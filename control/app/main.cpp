@@ -17,6 +17,7 @@
 #include "base/metrics.h"
 #include "base/random.h"
 #include "config/config.h"
+#include "control/app/packet_layer.h"
 #include "control/app/wiring.h"
 #include "control/ops/api.h"
 #include "control/ops/exporter.h"
@@ -24,7 +25,6 @@
 #include "control/ops/sa_view.h"
 #include "control/registration/gateway.h"
 #include "control/sip/socket_transport.h"
-#include "dataplane/dpdk/dpdk_backend.h"
 #include "sa/database.h"
 
 namespace gmgate::app {
@@ -43,27 +43,22 @@ void raise_descriptor_limit() {
     }
 }
 
-std::vector<ops::DropCount> all_drops(const dataplane::DpdkBackend& backend,
-                                      const ops::GatewayView& view) {
-    std::vector<ops::DropCount> out;
-    for (const auto& d : backend.drops())
-        out.push_back({"dataplane", std::string(d.name), std::string(d.help), d.total});
+std::vector<ops::DropCount> all_drops(const PacketLayer& packets, const ops::GatewayView& view) {
+    auto out = packets.drops();
     for (auto& d : view.drops()) out.push_back(std::move(d));
     return out;
 }
 
-std::vector<ops::HealthItem> health(const dataplane::DpdkBackend& backend,
-                                    const registration::Gateway& gateway,
+std::vector<ops::HealthItem> health(PacketLayer& packets, const registration::Gateway& gateway,
                                     const sa::SaDatabase& database) {
     std::vector<ops::HealthItem> out;
-    const auto d = backend.health();
-    out.push_back({"dataplane", d.ok, d.text});
-    const std::size_t used = backend.installed();
-    const std::size_t capacity = backend.capacity();
+    out.push_back(packets.health());
+    const std::size_t used = packets.backend().installed();
+    const std::size_t capacity = packets.backend().capacity();
     const bool roomy = used * 10 < capacity * 9;
     out.push_back({"sa", roomy,
                    fmt::format("{} of {} SA sets in use{}", used, capacity,
-                               roomy ? "" : "; raise dpdk.max_sets")});
+                               roomy ? "" : "; raise " + packets.capacity_key())});
     out.push_back({"registrations", true,
                    fmt::format("{} registered, {} authenticating, {} users with SAs",
                                gateway.registered(), gateway.pending(), database.user_count())});
@@ -91,31 +86,33 @@ int run(const config::Config& c) {
     // Before anything is touched: a second copy must not disturb the first.
     auto lock = ops::OpsServer::lock(c.ops.socket);
     if (!lock) return stopped(lock.error());
-    auto backend = dataplane::DpdkBackend::create(dpdk_options(c), clock);
-    if (!backend) return stopped(backend.error());
-    auto database = sa::SaDatabase::create(database_config(c), **backend, loop.timers(), random);
+    auto started = start_packet_layer(c, clock);
+    if (!started) return stopped(started.error());
+    PacketLayer& packets = **started;
+    sa::Backend& backend = packets.backend();
+    auto database = sa::SaDatabase::create(database_config(c), backend, loop.timers(), random);
     if (!database) return stopped(database.error());
+    packets.ready();
     registration::Gateway gateway(policy(c), **database, loop.timers(), random, registry);
 
-    sip::SocketTransport gm(loop, gateway.gm(), gm_transport(c, (*backend)->host_device_name()),
-                            registry, "gm");
+    sip::SocketTransport gm(loop, gateway.gm(), gm_transport(c, packets.device()), registry, "gm");
     sip::SocketTransport core(loop, gateway.core(), core_transport(c), registry, "core");
     if (auto r = open_gm(gm, c); !r) return stopped(r.error());
     if (auto r = open_core(core, c); !r) return stopped(r.error());
     gateway.attach(gm, core);
 
-    (*backend)->register_metrics(registry);
+    packets.register_metrics(registry);
     (*database)->register_metrics(registry);
-    const ops::SaDatabaseView sa_view(**database, **backend);
+    const ops::SaDatabaseView sa_view(**database, backend);
     const ops::GatewayView gateway_view(gateway, **database, clock);
     ops::Views views;
     views.sas = &sa_view;
     views.registrations = &gateway_view;
     views.trace = &gateway_view;
-    views.drops = [&] { return all_drops(**backend, gateway_view); };
-    views.health = [&] { return health(**backend, gateway, **database); };
+    views.drops = [&] { return all_drops(packets, gateway_view); };
+    views.health = [&] { return health(packets, gateway, **database); };
     views.version = GMGATE_VERSION;
-    views.backend = "dpdk";
+    views.backend = packets.name();
     ops::ServerOptions server_options;
     server_options.socket = c.ops.socket;
     server_options.group = c.ops.group;
@@ -129,15 +126,14 @@ int run(const config::Config& c) {
     }
 
     // What the workers saw: integrity failures, first authentic packets (C1, D7).
-    if (const int fd = (*backend)->event_fd(); fd >= 0) {
+    if (const int fd = backend.event_fd(); fd >= 0) {
         loop.watch(fd, EventLoop::readable, [&](unsigned) { (*database)->poll_backend(); });
     }
-    log::info("gmgated", "{} ready: {} on {}, {} worker(s), crypto {}, API {}", GMGATE_VERSION,
-              c.gateway.name, c.gm.interface, (*backend)->workers(), (*backend)->crypto_engine(),
-              c.ops.socket);
+    log::info("gmgated", "{} ready: {} on {}, {}, API {}", GMGATE_VERSION, c.gateway.name,
+              c.gm.interface, packets.description(), c.ops.socket);
     loop.run();
     log::info("gmgated", "stopping: {} registered phones lose their SAs", gateway.registered());
-    if (const int fd = (*backend)->event_fd(); fd >= 0) loop.unwatch(fd);
+    if (const int fd = backend.event_fd(); fd >= 0) loop.unwatch(fd);
     exporter.reset();  // reads the backend's counters
     return exit_ok;
 }

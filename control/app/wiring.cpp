@@ -36,13 +36,40 @@ dataplane::DpdkOptions dpdk_options(const config::Config& c) {
     return o;
 }
 
+kernel::KernelOptions kernel_options(const config::Config& c) {
+    kernel::KernelOptions o;
+    o.interface = c.gm.interface;
+    for (const auto& a : c.gm.addresses) o.addresses.push_back(a.address);
+    o.port_ps = {c.gm.port_ps.first, c.gm.port_ps.last};
+    o.port_pc = {c.gm.port_pc.first, c.gm.port_pc.last};
+    o.suites = c.security.suites;
+    o.reqid = c.kernel.reqid;
+    o.mark = c.kernel.mark;
+    o.max_sets = c.kernel.max_sets;
+    o.replay_window = c.kernel.replay_window;
+    switch (c.kernel.offload) {
+        case config::Offload::none:
+            o.offload = kernel::Offload::none;
+            break;
+        case config::Offload::crypto:
+            o.offload = kernel::Offload::crypto;
+            break;
+        case config::Offload::packet:
+            o.offload = kernel::Offload::packet;
+            break;
+    }
+    o.device = c.kernel.device;
+    o.offload_fallback = c.kernel.offload_fallback;
+    return o;
+}
+
 sa::DatabaseConfig database_config(const config::Config& c) {
     sa::DatabaseConfig d;
     d.timers.reg_await_auth = c.timers.reg_await_auth;
     d.timers.drain = c.timers.drain;
     d.timers.lifetime_grace = c.timers.lifetime_margin;
     d.timers.spi_quarantine = c.timers.spi_quarantine;
-    d.limits.max_sets = c.dpdk.max_sets;
+    d.limits.max_sets = c.max_sets();
     d.limits.max_registration_sets = c.limits.pending;
     d.ports.port_ps.clear();
     for (unsigned p = c.gm.port_ps.first; p <= c.gm.port_ps.last; ++p) {

@@ -7,10 +7,12 @@
 #include "control/sip/socket_transport.h"
 #include "dataplane/dpdk/dpdk_backend.h"
 #include "sa/database.h"
+#include "sa/kernel/kernel_backend.h"
 
 namespace gmgate::app {
 
 [[nodiscard]] dataplane::DpdkOptions dpdk_options(const config::Config& c);
+[[nodiscard]] kernel::KernelOptions kernel_options(const config::Config& c);
 [[nodiscard]] sa::DatabaseConfig database_config(const config::Config& c);
 [[nodiscard]] registration::Policy policy(const config::Config& c);
 // `device`: what the sockets of the Gm side are bound to.

@@ -54,6 +54,13 @@ TEST(ConfigLoad, AnnotatedExampleShowsTheDefaults) {
     EXPECT_EQ(full->dpdk.max_sets, least->dpdk.max_sets);
     EXPECT_EQ(full->dpdk.replay_window, least->dpdk.replay_window);
     EXPECT_EQ(full->dpdk.device, least->dpdk.device);
+    EXPECT_EQ(full->kernel.reqid, least->kernel.reqid);
+    EXPECT_EQ(full->kernel.mark, least->kernel.mark);
+    EXPECT_EQ(full->kernel.max_sets, least->kernel.max_sets);
+    EXPECT_EQ(full->kernel.replay_window, least->kernel.replay_window);
+    EXPECT_EQ(full->kernel.offload, least->kernel.offload);
+    EXPECT_EQ(full->kernel.device, least->kernel.device);
+    EXPECT_EQ(full->kernel.offload_fallback, least->kernel.offload_fallback);
     EXPECT_EQ(full->security.suites, least->security.suites);
     EXPECT_EQ(full->security.missing_ealg, least->security.missing_ealg);
     EXPECT_EQ(full->security.consistency_failure, least->security.consistency_failure);
@@ -87,8 +94,8 @@ TEST(ConfigLoad, AnnotatedExampleHasEveryKey) {
     whole << in.rdbuf();
     const Result<Config> full = load(source_file("config/gmgated.yaml"));
     ASSERT_TRUE(full.has_value()) << full.error().text;
-    for (const char* section :
-         {"gateway", "gm", "core", "dpdk", "security", "timers", "limits", "ops", "log"}) {
+    for (const char* section : {"gateway", "gm", "core", "dpdk", "kernel", "security", "timers",
+                                "limits", "ops", "log"}) {
         const std::string marked = std::string("\n") + section + ":\n";
         std::string text = whole.str();
         const std::size_t at = text.find(marked);
@@ -120,6 +127,8 @@ gm:
   mtu: 9000
 core: {listen: [10.30.0.1, "[fd00:30::1]:5080"], next_hop: "[fd00:30::2]", transport: tcp}
 backend: dpdk
+kernel: {reqid: 77, mark: 268435456, max_sets: 200000, replay_window: 4096, offload: packet, device: enp1s0f1,
+         offload_fallback: no}
 dpdk: {workers: 4, memory_mb: 2048, hugepages: yes, idle: poll, crypto: openssl, max_sets: 1000000, replay_window: 1024,
        device: "net_pcap0,iface=eth1"}
 security:
@@ -151,6 +160,13 @@ log: {level: debug, time: false}
     EXPECT_EQ(c->core.listen.at(1).to_string(), "[fd00:30::1]:5080");
     EXPECT_EQ(c->core.next_hop.to_string(), "[fd00:30::2]:5060");
     EXPECT_EQ(c->core.transport, Transport::tcp);
+    EXPECT_EQ(c->kernel.reqid, 77U);
+    EXPECT_EQ(c->kernel.mark, 0x10000000U);
+    EXPECT_EQ(c->kernel.max_sets, 200000U);
+    EXPECT_EQ(c->kernel.replay_window, 4096U);
+    EXPECT_EQ(c->kernel.offload, Offload::packet);
+    EXPECT_EQ(c->kernel.device, "enp1s0f1");
+    EXPECT_FALSE(c->kernel.offload_fallback);
     EXPECT_EQ(c->dpdk.workers, 4U);
     EXPECT_TRUE(c->dpdk.hugepages);
     EXPECT_EQ(c->dpdk.idle, Idle::poll);

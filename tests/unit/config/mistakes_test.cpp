@@ -180,8 +180,21 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"BadChoice", "security", "  missing_ealg: refuze",
              "gmgated.yaml:2: security.missing_ealg: 'refuze' is not one of assume_null, refuse; "
              "did you mean refuse?"},
-        Case{"UnknownBackend", "dpdk", "  workers: 1\nbackend: kernel",
-             "gmgated.yaml:3: backend: 'kernel' is not one of dpdk"},
+        Case{"UnknownBackend", "dpdk", "  workers: 1\nbackend: ebpf",
+             "gmgated.yaml:3: backend: 'ebpf' is not one of dpdk, kernel"},
+        Case{"KernelReqid", "kernel", "  reqid: 0",
+             "gmgated.yaml:2: kernel.reqid: 0 is out of range; write a whole number from 1 to "
+             "4294967295"},
+        Case{"KernelReplayWindow", "kernel", "  replay_window: 100",
+             "gmgated.yaml:2: kernel.replay_window: 100 is not a multiple of 32; write 128"},
+        Case{"KernelOffload", "kernel", "  offload: full",
+             "gmgated.yaml:2: kernel.offload: 'full' is not one of none, crypto, packet"},
+        Case{"KernelDevice", "kernel", "  device: 0000:3b:00.0",
+             "gmgated.yaml:2: kernel.device: '0000:3b:00.0' cannot be an interface's name; write "
+             "one as 'ip link' shows it"},
+        Case{"TooManyPhonesForTheKernel", "kernel", "  max_sets: 1000\nbackend: kernel",
+             "gmgated.yaml:2: kernel.max_sets: 100000 phones do not fit into kernel.max_sets 1000; "
+             "each needs one set, and a second one while it re-registers"},
         Case{"DurationWithoutUnit", "timers", "  reg_await_auth: 240",
              "gmgated.yaml:2: timers.reg_await_auth: '240' is not a duration; write a number with "
              "its unit: 500ms, 240s, 2m or 1h"},
@@ -432,6 +445,23 @@ TEST_F(ConfigEnvironment, NoPermission) {
                 ElementsAre("gmgated.yaml:3: backend: no permission for the packet layer: "
                             "CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF missing; "
                             "run gmgated as root or by its systemd unit"));
+}
+
+TEST_F(ConfigEnvironment, KernelNeedsItsInterfaceAndNoBpf) {
+    Environment e = good();
+    e.bpf = false;
+    const std::string kernel = "  offload: crypto\n  device: eth7\nbackend: kernel";
+    EXPECT_THAT(check_environment(config_of(with("kernel", kernel)), e),
+                ElementsAre("gmgated.yaml:3: kernel.device: this machine has no interface 'eth7'; "
+                            "it has eth1, lo"));
+    // The fast path's device is no way in for the kernel.
+    EXPECT_THAT(check_environment(config_of(with("gm",
+                                                 "  interface: eth9\n  addresses: "
+                                                 "[10.0.0.1/8]\nbackend: kernel\n"
+                                                 "dpdk: {device: '0000:3b:00.0'}")),
+                                  e),
+                ElementsAre("gmgated.yaml:2: gm.interface: this machine has no interface 'eth9'; "
+                            "it has eth1, lo"));
 }
 
 TEST_F(ConfigEnvironment, NoHugePages) {
