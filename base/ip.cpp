@@ -42,6 +42,18 @@ bool IpAddress::is_unspecified() const {
     return std::all_of(octets_.begin(), octets_.end(), [](std::uint8_t o) { return o == 0; });
 }
 
+IpAddress IpAddress::network(unsigned bits) const {
+    IpAddress a = *this;
+    const std::size_t size = octets().size();
+    for (std::size_t i = 0; i < size; ++i) {
+        const auto first = static_cast<unsigned>(i) * 8;
+        if (first + 8 <= bits) continue;
+        const unsigned kept = bits > first ? bits - first : 0;
+        a.octets_[i] = static_cast<std::uint8_t>(a.octets_[i] & (0xFF00U >> kept));
+    }
+    return a;
+}
+
 std::string IpAddress::to_string() const {
     std::array<char, INET6_ADDRSTRLEN> buffer{};
     inet_ntop(v6_ ? AF_INET6 : AF_INET, octets_.data(), buffer.data(), buffer.size());

@@ -36,11 +36,25 @@ class IpAddress {
     [[nodiscard]] std::string to_string() const;    // 2001:db8::1
     [[nodiscard]] std::string to_uri_host() const;  // [2001:db8::1]
 
+    // With all but its first `bits` bits zero; `bits` beyond the address's length: itself.
+    [[nodiscard]] IpAddress network(unsigned bits) const;
+
     auto operator<=>(const IpAddress&) const = default;
 
   private:
     std::array<std::uint8_t, 16> octets_{};
     bool v6_ = false;
+};
+
+// The addresses whose first `length` bits are those of `address`.
+struct Network {
+    IpAddress address;
+    unsigned length = 0;  // 0–32 or 0–128
+
+    [[nodiscard]] bool contains(const IpAddress& a) const {
+        return a.is_v6() == address.is_v6() && a.network(length) == address.network(length);
+    }
+    bool operator==(const Network&) const = default;
 };
 
 // Address and port (host order).

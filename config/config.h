@@ -139,11 +139,19 @@ struct Timers {
 struct Limits {
     std::size_t registrations = 100000;  // registered phones
     std::size_t pending = 20000;         // registrations not yet authenticated, all sources
-    std::size_t pending_per_source = 8;  // of one IP address
-    double register_rate_per_source =
-        5;  // unprotected REGISTERs a second, one IP address, sustained
+    std::size_t pending_per_source = 8;  // of one source
+    Duration pending_grace = std::chrono::seconds(20);  // unanswered so long, one gives way
+    std::size_t pending_per_user = 4;                   // begun on the SAs of one phone
+    std::size_t requests_per_user = 128;                // of one phone, under way
+    // What counts as one source: an IPv4 address, or an IPv6 network of this length; 1–128.
+    unsigned ipv6_source_prefix = 64;
+    double register_rate_per_source = 5;  // unprotected messages a second, one source, sustained
     std::size_t register_burst_per_source = 20;  // and at once
-    double register_rate_total = 5000;           // unprotected REGISTERs a second, all sources
+    double register_rate_total = 5000;           // unprotected messages a second, all sources
+    double register_rate_per_user = 0.5;         // unprotected REGISTERs a second for one name
+    std::size_t register_burst_per_user = 10;    // and at once
+    double message_rate_per_user = 50;           // SIP messages a second on one phone's SAs
+    std::size_t message_burst_per_user = 200;    // and at once
     std::size_t tcp_connections = 20000;
     std::size_t tcp_connections_per_source = 8;
     std::size_t trace_records = 65536;  // messages remembered for `gmctl trace`

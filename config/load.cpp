@@ -376,9 +376,17 @@ void read_limits(Section s, Limits& c) {
     s.number("registrations", c.registrations, 1, 2000000);
     s.number("pending", c.pending, 1, 2000000);
     s.number("pending_per_source", c.pending_per_source, 1, 100000);
+    s.duration("pending_grace", c.pending_grace, seconds(1), hours(1));
+    s.number("pending_per_user", c.pending_per_user, 1, 1000);
+    s.number("requests_per_user", c.requests_per_user, 1, 100000);
+    s.number("ipv6_source_prefix", c.ipv6_source_prefix, 1, 128);
     s.rate("register_rate_per_source", c.register_rate_per_source, 0.01, 1000000);
     s.number("register_burst_per_source", c.register_burst_per_source, 1, 1000000);
     s.rate("register_rate_total", c.register_rate_total, 0.1, 10000000);
+    s.rate("register_rate_per_user", c.register_rate_per_user, 0.001, 1000000);
+    s.number("register_burst_per_user", c.register_burst_per_user, 1, 1000000);
+    s.rate("message_rate_per_user", c.message_rate_per_user, 0.1, 1000000);
+    s.number("message_burst_per_user", c.message_burst_per_user, 1, 1000000);
     s.number("tcp_connections", c.tcp_connections, 1, 1000000);
     s.number("tcp_connections_per_source", c.tcp_connections_per_source, 1, 1000000);
     s.number("trace_records", c.trace_records, 0, 100000000);

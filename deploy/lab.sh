@@ -84,6 +84,8 @@ ops:
   metrics: 127.0.0.1:9464
 ${1:-}
 YAML
+    # All phones of IPv6 are in one /64 here, where each has its own out there. A caller with limits of its own says so itself.
+    case ${1:-} in *limits:*) ;; *) printf 'limits:\n  ipv6_source_prefix: 128\n' ;; esac
 }
 
 lab_in() { ip netns exec "$@"; }

@@ -1,5 +1,6 @@
 #include "control/app/wiring.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace gmgate::app {
@@ -108,10 +109,19 @@ registration::Policy policy(const config::Config& c) {
     p.limits.registrations = c.limits.registrations;
     p.limits.pending = c.limits.pending;
     p.limits.pending_per_source = c.limits.pending_per_source;
+    p.limits.pending_grace = c.limits.pending_grace;
+    p.limits.pending_per_user = c.limits.pending_per_user;
+    p.limits.proxied_per_user = c.limits.requests_per_user;
+    p.limits.ipv6_source_prefix = c.limits.ipv6_source_prefix;
     p.limits.register_rate_per_source = c.limits.register_rate_per_source;
     p.limits.register_burst_per_source = static_cast<double>(c.limits.register_burst_per_source);
     p.limits.register_rate_total = c.limits.register_rate_total;
-    p.limits.register_burst_total = 2 * c.limits.register_rate_total;
+    // Two seconds' worth; enough for the classes of Admission to tell apart.
+    p.limits.register_burst_total = std::max(16.0, 2 * c.limits.register_rate_total);
+    p.limits.register_rate_per_user = c.limits.register_rate_per_user;
+    p.limits.register_burst_per_user = static_cast<double>(c.limits.register_burst_per_user);
+    p.limits.message_rate_per_user = c.limits.message_rate_per_user;
+    p.limits.message_burst_per_user = static_cast<double>(c.limits.message_burst_per_user);
     p.limits.trace_records = c.limits.trace_records;
     return p;
 }
@@ -121,6 +131,8 @@ sip::SocketTransportOptions gm_transport(const config::Config& c, const std::str
     o.device = device;
     o.max_connections = c.limits.tcp_connections;
     o.max_connections_per_source = c.limits.tcp_connections_per_source;
+    o.ipv6_source_prefix = c.limits.ipv6_source_prefix;
+    o.unprotected_port = c.gm.unprotected_port;
     return o;
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstring>
 #include <stdexcept>
 
@@ -96,6 +97,15 @@ void Context::refuse(Reason reason, int status, const Endpoint& source, std::str
     failures.add(now(), reason, static_cast<std::uint16_t>(status), source, impi);
     log::debug("registration", "{} from {} impi {}: answered {}", name(reason), source.to_string(),
                impi, status);
+}
+
+void Context::shed(Reason reason, const Endpoint& source) {
+    TimePoint& listed = listed_[static_cast<std::size_t>(reason)];
+    if (listed == TimePoint{} || now() - listed >= std::chrono::seconds(1)) {
+        listed = now();
+        return refuse(reason, 0, source, {});
+    }
+    metrics.drop(reason);
 }
 
 void Context::answer(Side& side, const Arrival& arrival, const sip::Message& request, int code,

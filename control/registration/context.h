@@ -2,6 +2,7 @@
 // What the parts of the gateway share: policy, database, both sides with their transactions, and
 // how to answer and to record.
 
+#include <array>
 #include <initializer_list>
 #include <optional>
 #include <span>
@@ -98,6 +99,9 @@ class Context {
                       const sip::Flow* path = nullptr);
     // Discards it: counted, listed, never answered (B7).
     void discard(Side& side, const Arrival& arrival, Reason reason, std::string_view impi = {});
+    // Turned away before it was looked at: counted; of each reason one a second is listed, so that
+    // a flood neither costs more than that nor drives other failures out of the list.
+    void shed(Reason reason, const Endpoint& source);
     // Counts and lists without touching a transaction.
     void refuse(Reason reason, int status, const Endpoint& source, std::string_view impi);
 
@@ -112,6 +116,9 @@ class Context {
     };
     void note(std::uint64_t user, std::string_view method, int status, const Noted& noted);
     void note_event(std::uint64_t user, Step step, sa::SetId set, sa::Spi spi, Reason reason);
+
+  private:
+    std::array<TimePoint, reason_count> listed_{};  // when shed() listed the reason last
 };
 
 // The method as traces print it: one of the known ones, "OTHER" for the rest.

@@ -121,10 +121,8 @@ bool Gateway::Impl::refuse_faulty(Side& side, const sip::Flow& flow, const Carri
         if (!sip::check_response(message)) return false;
     }
     const Reason why = code == 505 ? Reason::unsupported_version : Reason::malformed;
-    const bool answer = code != 0 && message.answerable() && !message.is_method("ACK") &&
-                        sip::top_via(message) &&
-                        (&side != &ctx.gm || carrier.is_protected() ||
-                         registrar.admit(flow.remote.address) == Reason::ok);
+    const bool answer =
+        code != 0 && message.answerable() && !message.is_method("ACK") && sip::top_via(message);
     ctx.refuse(why, answer ? code : 0, flow.remote, {});
     if (answer)
         answer_stateless(side, path_back(flow, carrier, message), flow.remote, message, code,
@@ -133,10 +131,11 @@ bool Gateway::Impl::refuse_faulty(Side& side, const sip::Flow& flow, const Carri
 }
 
 void Gateway::Impl::on_gm(const sip::Flow& flow, std::span<char> bytes) {
-    sip::Message message;
-    const auto status = message.parse(std::string_view(bytes.data(), bytes.size()), framing(flow));
-    if (status == sip::ParseStatus::empty) return;  // keep-alive
-
+    // Keep-alive (RFC 5626 3.5.1).
+    if (bytes.size() <= 4 &&
+        std::ranges::all_of(bytes, [](char c) { return c == '\r' || c == '\n'; }))
+        return;
+    // S3: who may speak at all is asked before a message is taken apart.
     Carrier carrier;
     const auto& ports = ctx.sets.ports();
     if (ports.is_port_ps(flow.local.port) || ports.is_port_pc(flow.local.port)) {
@@ -145,7 +144,14 @@ void Gateway::Impl::on_gm(const sip::Flow& flow, std::span<char> bytes) {
         if (set == nullptr || !sa::in_backend(set->state))
             return ctx.refuse(Reason::no_sa, 0, flow.remote, {});
         carrier = Carrier::of(*set);
+        if (!registrar.admit_user(carrier.user)) return ctx.shed(Reason::rate_user, flow.remote);
+    } else if (const Reason admitted = registrar.admit(flow.remote, flow.transport);
+               admitted != Reason::ok) {
+        return ctx.shed(admitted, flow.remote);
     }
+    sip::Message message;
+    const auto status = message.parse(std::string_view(bytes.data(), bytes.size()), framing(flow));
+    if (status == sip::ParseStatus::empty) return;
     if (refuse_faulty(ctx.gm, flow, carrier, message, status)) return;
     const auto side = carrier.is_protected() ? GatewayMetrics::Side::gm_protected
                                              : GatewayMetrics::Side::gm_clear;
@@ -162,19 +168,15 @@ void Gateway::Impl::on_gm(const sip::Flow& flow, std::span<char> bytes) {
     }
     ctx.metrics.request(side, message.method());
     const bool is_register = message.is_method("REGISTER");
-    if (!carrier.is_protected()) {
-        const Reason admitted = registrar.admit(flow.remote.address);
-        if (admitted != Reason::ok) return ctx.refuse(admitted, 0, flow.remote, {});
-        if (!is_register) {
-            const bool answer = ctx.policy.unprotected_other == UnprotectedOther::reject &&
-                                !message.is_method("ACK");
-            ctx.refuse(Reason::unprotected_request, answer ? 403 : 0, flow.remote, {});
-            if (answer) {
-                answer_stateless(ctx.gm, path_back(flow, carrier, message), flow.remote, message,
-                                 403, {});
-            }
-            return;
+    if (!carrier.is_protected() && !is_register) {
+        const bool answer =
+            ctx.policy.unprotected_other == UnprotectedOther::reject && !message.is_method("ACK");
+        ctx.refuse(Reason::unprotected_request, answer ? 403 : 0, flow.remote, {});
+        if (answer) {
+            answer_stateless(ctx.gm, path_back(flow, carrier, message), flow.remote, message, 403,
+                             {});
         }
+        return;
     }
 
     Arrival arrival{flow, path_back(flow, carrier, message), carrier, 0};

@@ -4,60 +4,66 @@
 #include <chrono>
 
 namespace gmgate::registration {
+namespace {
 
-bool TokenBucket::take(TimePoint now) {
+// A phone sends its first REGISTER, and again after 0.5, 1.5, 3.5, 7.5, 11.5… s if nothing comes
+// back (RFC 3261 17.1.2.2): that is modest.
+constexpr double modest_rate = 0.25;
+constexpr double modest_burst = 4;
+constexpr Duration turn = std::chrono::seconds(5);
+
+}  // namespace
+
+bool TokenBucket::take(TimePoint now, double kept) {
     if (last_ != TimePoint{}) {
         const double passed = std::chrono::duration<double>(now - last_).count();
         tokens_ = std::min(burst_, tokens_ + passed * rate_);
     }
     last_ = now;
-    if (tokens_ < 1) return false;
+    if (tokens_ < 1 + kept) return false;
     tokens_ -= 1;
     return true;
 }
 
-SourceBuckets::SourceBuckets(std::size_t sources, double rate, double burst, Random& random)
-    : sets_(std::max<std::size_t>(1, (sources + ways - 1) / ways)),
+RateTable::RateTable(std::size_t entries, double rate, double burst, Random& random)
+    : sets_(std::max<std::size_t>(1, (entries + ways - 1) / ways)),
       rate_(static_cast<float>(rate)),
       burst_(static_cast<float>(burst)),
       hash_(random) {}
 
-float SourceBuckets::tokens_now(const Bucket& b, std::uint32_t now_ms) const {
+float RateTable::tokens_now(const Bucket& b, std::uint32_t now_ms) const {
     const std::uint32_t passed = now_ms - b.last_ms;
     return std::min(burst_, b.tokens + static_cast<float>(passed) * rate_ / 1000.0F);
 }
 
-bool SourceBuckets::take(const IpAddress& source, TimePoint now) {
+bool RateTable::take(std::string_view text, TimePoint now) {
     if (epoch_ == TimePoint{}) epoch_ = now;
     const auto now_ms = static_cast<std::uint32_t>(
         std::chrono::duration_cast<std::chrono::milliseconds>(now - epoch_).count());
-    Set& set =
-        sets_[hash_({reinterpret_cast<const char*>(source.raw().data()), source.octets().size()}) %
-              sets_.size()];
+    const std::uint64_t hash = hash_(text);
+    const std::uint64_t key = hash == 0 ? 1 : hash;
+    Set& set = sets_[key % sets_.size()];
 
     Bucket* chosen = nullptr;
     float chosen_tokens = -1;
     for (Bucket& b : set) {
-        if (!b.used) {
-            if (chosen == nullptr || chosen->used) {
-                chosen = &b;
-                chosen_tokens = burst_;
-            }
+        if (b.key == key) {
+            chosen = &b;
+            chosen_tokens = tokens_now(b, now_ms);
+            break;
+        }
+        if (b.key == 0) {
+            if (chosen == nullptr || chosen->key != 0) chosen = &b;
             continue;
         }
         const float tokens = tokens_now(b, now_ms);
-        if (b.source == source) {
-            chosen = &b;
-            chosen_tokens = tokens;
-            break;
-        }
-        if (tokens > chosen_tokens && (chosen == nullptr || chosen->used)) {
+        if (chosen == nullptr || (chosen->key != 0 && tokens > chosen_tokens)) {
             chosen = &b;
             chosen_tokens = tokens;
         }
     }
-    if (!chosen->used || chosen->source != source) {
-        *chosen = Bucket{source, true, burst_, now_ms};
+    if (chosen->key != key) {
+        *chosen = Bucket{key, burst_, now_ms};
     } else {
         chosen->tokens = chosen_tokens;
         chosen->last_ms = now_ms;
@@ -67,16 +73,67 @@ bool SourceBuckets::take(const IpAddress& source, TimePoint now) {
     return true;
 }
 
-std::size_t PendingBySource::of(const IpAddress& source) const {
+TurnedAway::TurnedAway(Random& random) : bits_{Bits(words), Bits(words)}, hash_(random) {}
+
+bool TurnedAway::has(const Bits& bits, std::uint64_t hash) {
+    const auto bit = [&](std::uint64_t h) {
+        return ((bits[(h >> 6U) % words] >> (h & 63U)) & 1U) != 0;
+    };
+    return bit(hash) && bit(hash >> 32U);
+}
+
+bool TurnedAway::again(const Endpoint& who, TimePoint now) {
+    if (now - since_ >= turn) {
+        const bool both = now - since_ >= 2 * turn;
+        current_ = 1 - current_;
+        std::ranges::fill(bits_[current_], 0U);
+        if (both) std::ranges::fill(bits_[1 - current_], 0U);
+        since_ = now;
+    }
+    std::array<char, 18> text{};
+    std::memcpy(text.data(), who.address.raw().data(), 16);
+    std::memcpy(text.data() + 16, &who.port, sizeof(who.port));
+    const std::uint64_t hash = hash_({text.data(), text.size()});
+    const bool known = has(bits_[0], hash) || has(bits_[1], hash);
+    for (const std::uint64_t h : {hash, hash >> 32U})
+        bits_[current_][(h >> 6U) % words] |= std::uint64_t{1} << (h & 63U);
+    return known;
+}
+
+Admission::Admission(const Limits& limits, Random& random)
+    : ipv6_prefix_(limits.ipv6_source_prefix),
+      burst_(limits.register_burst_total),
+      total_(limits.register_rate_total, limits.register_burst_total),
+      known_(limits.register_rate_total / 2, limits.register_burst_total / 2),
+      per_source_(limits.sources, limits.register_rate_per_source, limits.register_burst_per_source,
+                  random),
+      modest_(limits.sources, modest_rate, modest_burst, random),
+      turned_away_(random) {}
+
+Reason Admission::admit(const Endpoint& from, bool tcp, bool known, TimePoint now) {
+    const IpAddress source = source_of(from.address);
+    // The source first: one that floods must not use up what the others share.
+    if (!per_source_.take(source, now)) return Reason::rate_source;
+    // Its account is kept also while there is plenty, or a flood would begin with a clean one.
+    const bool modest = modest_.take(source, now);
+    if (known && known_.take(now) && total_.take(now)) return Reason::ok;
+    if (!modest) return total_.take(now, burst_ * 3 / 4) ? Reason::ok : Reason::rate_total;
+    if (total_.take(now, burst_ / 2)) return Reason::ok;
+    // Remembered only when it has to be turned away, so it costs nothing in peace.
+    if ((tcp || turned_away_.again(from, now)) && total_.take(now, burst_ / 4)) return Reason::ok;
+    return Reason::rate_total;
+}
+
+std::size_t CountBySource::of(const IpAddress& source) const {
     const auto it = counts_.find(source);
     return it == counts_.end() ? 0 : it->second;
 }
 
-void PendingBySource::add(const IpAddress& source) {
+void CountBySource::add(const IpAddress& source) {
     ++counts_[source];
 }
 
-void PendingBySource::remove(const IpAddress& source) {
+void CountBySource::remove(const IpAddress& source) {
     const auto it = counts_.find(source);
     if (it != counts_.end() && --it->second == 0) counts_.erase(it);
 }

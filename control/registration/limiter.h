@@ -1,10 +1,13 @@
 #pragma once
-// What a stranger may use up (S3): REGISTERs a second by source and in total, and procedures under
-// way by source.
+// What a stranger may use up (S3): unprotected messages a second by source and in total, challenges
+// a second of one name, procedures under way by source; and what a registered phone may: messages a
+// second. Everything here is of fixed size, but for the books on procedures, of which there are no
+// more than procedures.
 
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 #include <unordered_map>
 #include <vector>
 
@@ -12,6 +15,8 @@
 #include "base/ip.h"
 #include "base/random.h"
 #include "base/seeded_hash.h"
+#include "control/registration/policy.h"
+#include "control/registration/reasons.h"
 
 namespace gmgate::registration {
 
@@ -19,7 +24,8 @@ namespace gmgate::registration {
 class TokenBucket {
   public:
     TokenBucket(double rate, double burst) : rate_(rate), burst_(burst), tokens_(burst) {}
-    [[nodiscard]] bool take(TimePoint now);
+    // One token, if `kept` are left after it.
+    [[nodiscard]] bool take(TimePoint now, double kept = 0);
 
   private:
     double rate_;
@@ -28,20 +34,28 @@ class TokenBucket {
     TimePoint last_{};
 };
 
-// A bucket per source address in a table of fixed size. When it is full the bucket that has
-// recovered most gives way: forgetting a full bucket forgets nothing.
-class SourceBuckets {
+// A bucket for each of many keys in a table of fixed size. When it is full the bucket that has
+// recovered most gives way: forgetting a full bucket forgets nothing. Keys are hashed with a
+// secret, so nobody can aim at another's place.
+class RateTable {
   public:
-    // `sources` is rounded up to a multiple of 8.
-    SourceBuckets(std::size_t sources, double rate, double burst, Random& random);
-    [[nodiscard]] bool take(const IpAddress& source, TimePoint now);
+    // `entries` is rounded up to a multiple of 8; 16 octets each.
+    RateTable(std::size_t entries, double rate, double burst, Random& random);
+    [[nodiscard]] bool take(const IpAddress& key, TimePoint now) {
+        return take(
+            std::string_view(reinterpret_cast<const char*>(key.raw().data()), key.octets().size()),
+            now);
+    }
+    [[nodiscard]] bool take(std::uint64_t key, TimePoint now) {
+        return take(std::string_view(reinterpret_cast<const char*>(&key), sizeof(key)), now);
+    }
+    [[nodiscard]] bool take(std::string_view key, TimePoint now);
     [[nodiscard]] std::size_t capacity() const { return sets_.size() * ways; }
 
   private:
     static constexpr std::size_t ways = 8;
     struct Bucket {
-        IpAddress source;
-        bool used = false;
+        std::uint64_t key = 0;  // 0: unused
         float tokens = 0;
         std::uint32_t last_ms = 0;  // since the first call; wraps after 49 days, which only refills
     };
@@ -56,10 +70,59 @@ class SourceBuckets {
     TimePoint epoch_{};
 };
 
-// How many procedures each source has under way; holds no more entries than there are procedures.
-class PendingBySource {
+// Who was turned away a moment ago: two Bloom filters of 1 MiB that take turns every five seconds.
+// Forgets nobody sooner than that; now and then takes a stranger for somebody it knows (one in
+// seventy when 100,000 are turned away a second).
+class TurnedAway {
   public:
-    explicit PendingBySource(Random& random) : hash_(random) {}
+    explicit TurnedAway(Random& random);
+    // Was it turned away in the last 5 to 10 seconds? Remembers it either way.
+    [[nodiscard]] bool again(const Endpoint& who, TimePoint now);
+
+  private:
+    using Bits = std::vector<std::uint64_t>;
+    static constexpr std::size_t words = 1U << 17U;
+    static bool has(const Bits& bits, std::uint64_t hash);
+
+    std::array<Bits, 2> bits_;
+    std::size_t current_ = 0;
+    TimePoint since_{};
+    SeededHash hash_;
+};
+
+// Who gets in when more knock than may. One bucket for all holds the total down; how full it has to
+// be to let somebody in depends on who it is, so each class is served before the next:
+//   known   a phone is registered at this address; at most half of the total
+//   patient it was turned away a moment ago and tries again, as a phone does and a flood of
+//           invented sources cannot, or its address is proven (TCP); and it is modest
+//   modest  has sent less than four messages lately (one every four seconds in the long run)
+//   busy    everybody else
+class Admission {
+  public:
+    Admission(const Limits& limits, Random& random);
+    // `known`: of this source address. ok, rate_source or rate_total. Asked before a message is
+    // even looked at: costs three table lookups, keeps nothing beyond the tables.
+    [[nodiscard]] Reason admit(const Endpoint& source, bool tcp, bool known, TimePoint now);
+    // What a source is counted by: its address, or its IPv6 network.
+    [[nodiscard]] IpAddress source_of(const IpAddress& address) const {
+        return address.is_v6() ? address.network(ipv6_prefix_) : address;
+    }
+
+  private:
+    unsigned ipv6_prefix_;
+    double burst_;
+    TokenBucket total_;
+    TokenBucket known_;
+    RateTable per_source_;
+    RateTable modest_;
+    TurnedAway turned_away_;
+};
+
+// How many of something each source has (procedures under way, registrations); holds no more
+// entries than there are of these.
+class CountBySource {
+  public:
+    explicit CountBySource(Random& random) : hash_(random) {}
     [[nodiscard]] std::size_t of(const IpAddress& source) const;
     void add(const IpAddress& source);
     void remove(const IpAddress& source);

@@ -26,17 +26,27 @@ enum class ServiceRouteMismatch : std::uint8_t { replace, reject };  // E2
 struct Limits {
     std::size_t registrations = 100'000;  // registered users
     std::size_t pending = 20'000;         // procedures not yet authenticated, all sources
-    std::size_t pending_per_source = 8;   // of one IP address
+    std::size_t pending_per_source = 8;   // of one source
     std::size_t pending_per_user = 4;     // begun on the SAs of one user
-    double register_rate_per_source =
-        5;  // unprotected REGISTERs a second of one address, sustained
+    // When `pending` are under way, one begun in clear that has waited longer than this for the
+    // phone's answer gives way to a new one.
+    Duration pending_grace = std::chrono::seconds(20);
+    // One source is an IPv4 address, or an IPv6 network of this length: a subscriber owns a /64.
+    unsigned ipv6_source_prefix = 64;
+    double register_rate_per_source = 5;  // unprotected messages a second of one source, sustained
     double register_burst_per_source = 20;  // and at once
-    double register_rate_total = 5000;      // unprotected REGISTERs a second, all sources
+    double register_rate_total = 5000;      // unprotected messages a second, all sources
     double register_burst_total = 10'000;   // and at once
-    std::size_t sources = 65'536;           // addresses whose rate is remembered
-    std::size_t transactions = 200'000;     // of each kind on each side
-    std::size_t proxied = 100'000;          // proxied requests under way
-    std::size_t proxied_per_user = 128;     // of those, from one user
+    // Unprotected REGISTERs a second that name one private identity, whoever sends them: each may
+    // cost the home network an authentication vector.
+    double register_rate_per_user = 0.5;
+    double register_burst_per_user = 10;
+    double message_rate_per_user = 50;    // SIP messages a second on the SAs of one user
+    double message_burst_per_user = 200;  // and at once
+    std::size_t sources = 65'536;  // sources, names and users whose rates are remembered, of each
+    std::size_t transactions = 200'000;  // of each kind on each side
+    std::size_t proxied = 100'000;       // proxied requests under way
+    std::size_t proxied_per_user = 128;  // of those, from one user
     std::size_t trace_records = 65'536;
     std::size_t failure_records = 1024;
 };

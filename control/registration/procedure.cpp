@@ -579,7 +579,8 @@ void RegistrationProcedure::record_end(Reason reason) {
     if (reason == Reason::ok) return;
     ctx_.note_event(trace_user_, Step::procedure_ended, traced_set_, 0, reason);
     // Endings that no message told of.
-    if (reason == Reason::authentication_timeout || reason == Reason::superseded) {
+    if (reason == Reason::authentication_timeout || reason == Reason::superseded ||
+        reason == Reason::gave_way) {
         ctx_.failures.add(ctx_.now(), reason, 0, ue_, impi());
     }
 }

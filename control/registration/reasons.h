@@ -30,7 +30,10 @@ enum class Reason : std::uint8_t {
     // Limits (S3) and resources (C12).
     rate_source,
     rate_total,
+    rate_name,
+    rate_user,
     pending_limit,
+    gave_way,
     pending_source_limit,
     pending_user_limit,
     registration_limit,

@@ -70,20 +70,64 @@ std::uint32_t granted_expires(const sip::Message& response, std::string_view con
 Registrar::Registrar(Context& context)
     : ctx_(context),
       nonce_hash_(context.random),
-      total_(context.policy.limits.register_rate_total, context.policy.limits.register_burst_total),
-      per_source_(context.policy.limits.sources, context.policy.limits.register_rate_per_source,
-                  context.policy.limits.register_burst_per_source, context.random),
-      pending_by_source_(context.random) {
+      admission_(context.policy.limits, context.random),
+      per_name_(context.policy.limits.sources, context.policy.limits.register_rate_per_user,
+                context.policy.limits.register_burst_per_user, context.random),
+      per_user_(context.policy.limits.sources, context.policy.limits.message_rate_per_user,
+                context.policy.limits.message_burst_per_user, context.random),
+      pending_by_source_(context.random),
+      registered_at_(context.random) {
     ctx_.sets.add_observer(*this);
 }
 
 Registrar::~Registrar() = default;
 
-Reason Registrar::admit(const IpAddress& source) {
-    // The source first: one that floods must not use up what the others share.
-    if (!per_source_.take(source, ctx_.now())) return Reason::rate_source;
-    if (!total_.take(ctx_.now())) return Reason::rate_total;
-    return Reason::ok;
+Reason Registrar::admit(const Endpoint& source, sip::Transport transport) {
+    const bool known = registered_at_.of(admission_.source_of(source.address)) > 0;
+    return admission_.admit(source, transport == sip::Transport::tcp, known, ctx_.now());
+}
+
+bool Registrar::admit_user(sa::UserId user) {
+    return per_user_.take(user, ctx_.now());
+}
+
+bool Registrar::is_at_home(const sa::User& user, const IpAddress& source) const {
+    return std::ranges::any_of(user.sets, [&](sa::SetId id) {
+        const sa::SaSet* set = id == 0 ? nullptr : ctx_.sets.find(id);
+        return set != nullptr && set->ue == source &&
+               (set->state == sa::State::established || set->state == sa::State::draining);
+    });
+}
+
+void Registrar::moved(Registration& registration, const IpAddress& to) {
+    const IpAddress source = to.is_unspecified() ? to : admission_.source_of(to);
+    if (registration.source == source) return;
+    if (!registration.source.is_unspecified()) registered_at_.remove(registration.source);
+    if (!source.is_unspecified()) registered_at_.add(source);
+    registration.source = source;
+}
+
+bool Registrar::make_room() {
+    if (procedures_.size() < ctx_.policy.limits.pending) return true;
+    // The oldest stand first. Those that wait for the core end soon by themselves and are passed
+    // over, up to a bound.
+    std::size_t looked_at = 0;
+    for (auto at = begun_in_clear_.begin(); at != begun_in_clear_.end() && looked_at < 64;
+         ++looked_at) {
+        auto* procedure = procedures_.find(*at);
+        if (procedure == nullptr) {
+            at = begun_in_clear_.erase(at);
+            continue;
+        }
+        if (ctx_.now() - procedure->started() < ctx_.policy.limits.pending_grace) return false;
+        if (procedure->state() == RegistrationProcedure::State::awaiting_authentication) {
+            begun_in_clear_.erase(at);
+            procedure->abandoned_by_ue(sa::Event::reg_await_timeout, Reason::gave_way);
+            return true;
+        }
+        ++at;
+    }
+    return false;
 }
 
 std::uint64_t Registrar::hash_nonce(std::string_view nonce) const {
@@ -251,10 +295,16 @@ void Registrar::on_first(const Arrival& arrival, const sip::Message& request,
         // S3. Registered users on their SAs are bounded each for itself, so strangers cannot keep
         // them from renewing.
         const auto& limits = ctx_.policy.limits;
-        if (procedures_.size() >= limits.pending)
-            return refuse(503, Reason::pending_limit, {{"Retry-After", "30"}});
-        if (pending_by_source_.of(arrival.flow.remote.address) >= limits.pending_per_source) {
+        const IpAddress& source = arrival.flow.remote.address;
+        if (pending_by_source_.of(admission_.source_of(source)) >= limits.pending_per_source)
             return refuse(503, Reason::pending_source_limit, {{"Retry-After", "30"}});
+        // Each may cost the home an authentication vector, and voids the challenge before it (C10):
+        // a name is not to be had for that without end. Who is registered at this very address
+        // does not depend on what others do with its name.
+        const sa::User* named = ctx_.sets.find_by_impi(facts.impi);
+        if ((named == nullptr || !is_at_home(*named, source)) &&
+            !per_name_.take(facts.impi, ctx_.now())) {
+            return refuse(503, Reason::rate_name, {{"Retry-After", "10"}});
         }
         if (registrations_.size() >= limits.registrations) {
             const sa::User* user = ctx_.sets.find_by_impi(facts.impi);
@@ -274,6 +324,8 @@ void Registrar::on_first(const Arrival& arrival, const sip::Message& request,
     } else if (strangers_must_wait(facts.impi)) {
         return refuse(503, Reason::pending_user_limit, {{"Retry-After", "32"}});
     }
+    if (!carrier.is_protected() && !make_room())
+        return refuse(503, Reason::pending_limit, {{"Retry-After", "30"}});
     RegistrationProcedure& procedure = procedures_.emplace(ctx_, *this);
     if (carrier.is_protected()) {
         UnderWay& under_way = pending_by_user_[carrier.user];
@@ -283,7 +335,12 @@ void Registrar::on_first(const Arrival& arrival, const sip::Message& request,
     } else {
         procedure.counted_source_ = true;
         procedure.ue_ = arrival.flow.remote;
-        pending_by_source_.add(arrival.flow.remote.address);
+        pending_by_source_.add(admission_.source_of(arrival.flow.remote.address));
+        if (begun_in_clear_.size() > 2 * procedures_.size() + 64) {
+            std::erase_if(begun_in_clear_,
+                          [this](SlotId id) { return procedures_.find(id) == nullptr; });
+        }
+        begun_in_clear_.push_back(procedure.id());
     }
     ctx_.metrics.set_pending(procedures_.size());
     procedure.start(arrival, request, facts, choice, failure_report);
@@ -367,6 +424,7 @@ Result<void> Registrar::store(const RegistrationProcedure& procedure, sa::SetId 
     registration.transport = procedure.transport();
     if (registration.since == TimePoint{}) registration.since = now;
     if (fresh_set) registration.remember(set, procedure.nonce_hash());
+    moved(registration, procedure.ue().address);
     if (gone) {
         // D4: the 200 still has to leave under them.
         ctx_.note_event(registration.trace_user, Step::registration_ended, set, 0,
@@ -393,7 +451,8 @@ bool Registrar::deregister(std::string_view impi) {
 void Registrar::finish(SlotId id) {
     const auto* procedure = procedures_.find(id);
     if (procedure == nullptr) return;
-    if (procedure->counted_source_) pending_by_source_.remove(procedure->ue_.address);
+    if (procedure->counted_source_)
+        pending_by_source_.remove(admission_.source_of(procedure->ue_.address));
     if (const auto counted = pending_by_user_.find(procedure->counted_user_);
         counted != pending_by_user_.end() && --counted->second.count == 0) {
         pending_by_user_.erase(counted);
@@ -436,6 +495,7 @@ void Registrar::on_set_removed(const sa::SaSet& set, const sa::User& user, sa::E
                                                                  : Reason::deregistered_by_network;
         ctx_.note_event(trace_user, Step::registration_ended, set.id, 0, why);
     }
+    moved(*registration, {});
     registrations_.erase(user.id);
     ctx_.metrics.set_registered(registrations_.size());
 }

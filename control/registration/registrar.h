@@ -3,6 +3,7 @@
 // registrations.
 
 #include <cstdint>
+#include <deque>
 #include <string_view>
 #include <unordered_map>
 
@@ -20,8 +21,10 @@ class Registrar final : public sip::TransactionUser, public sa::SetObserver {
     explicit Registrar(Context& context);
     ~Registrar() override;
 
-    // May this source send an unprotected REGISTER now (S3)? Asked before anything is kept of it.
-    [[nodiscard]] Reason admit(const IpAddress& source);
+    // May this source send an unprotected message now (S3)? Asked before it is looked at.
+    [[nodiscard]] Reason admit(const Endpoint& source, sip::Transport transport);
+    // May this user send one on its SAs?
+    [[nodiscard]] bool admit_user(sa::UserId user);
     void on_register(const Arrival& arrival, const sip::Message& request);
 
     // --- for procedures ---
@@ -68,11 +71,22 @@ class Registrar final : public sip::TransactionUser, public sa::SetObserver {
     // is that report.
     bool take_failure_report(const Arrival& arrival, const RegisterFacts& facts);
 
+    // S3: a place among the pending, if need be that of one that has waited too long. False: none.
+    [[nodiscard]] bool make_room();
+    // The phone registers in clear from where it is registered.
+    [[nodiscard]] bool is_at_home(const sa::User& user, const IpAddress& source) const;
+    void moved(Registration& registration, const IpAddress& to);
+
     Context& ctx_;
     SeededHash nonce_hash_;
-    TokenBucket total_;
-    SourceBuckets per_source_;
-    PendingBySource pending_by_source_;
+    Admission admission_;
+    RateTable per_name_;
+    RateTable per_user_;
+    CountBySource pending_by_source_;
+    CountBySource registered_at_;
+    // Procedures begun in clear, oldest first, with some that are over; never more than twice as
+    // many as there are.
+    std::deque<SlotId> begun_in_clear_;
     // The same for procedures begun on SAs: no more entries than there are procedures.
     struct UnderWay {
         std::size_t count = 0;

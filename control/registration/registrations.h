@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/ip.h"
 #include "control/registration/slot_map.h"
 #include "control/sip/transport.h"
 #include "sa/packed_strings.h"
@@ -31,6 +32,7 @@ struct Registration {
     std::uint64_t trace_user = 0;
     TimePoint since{};
     sip::Transport transport = sip::Transport::udp;
+    IpAddress source;               // as limits count it; unspecified: none yet
     std::vector<Binding> bindings;  // none: leaving, its last messages are on their way (D4)
 
     // A11: an authentication response belongs to the set its challenge made.

@@ -3,6 +3,8 @@
 // and time-outs.
 
 #include <cstddef>
+#include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -22,6 +24,14 @@ struct SocketTransportOptions {
     int receive_buffer = 4 << 20;
     std::size_t max_connections = 20'000;
     std::size_t max_connections_per_source = 64;
+    // One source is an IPv4 address, or an IPv6 network of this length.
+    unsigned ipv6_source_prefix = 128;
+    // Connections to this port are strangers': at most half of all, and kept idle no longer than
+    // below. 0: there is no such port.
+    std::uint16_t unprotected_port = 0;
+    Duration unprotected_idle_timeout = std::chrono::seconds(64);
+    // Whose connections are taken at all; empty: everybody's.
+    std::function<bool(const IpAddress&)> accept;
     std::size_t max_queued_bytes =
         256UL * 1024;  // per connection; more: the peer does not read, it is closed
     Duration first_message_timeout =

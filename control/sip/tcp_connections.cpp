@@ -59,10 +59,7 @@ void TcpConnections::accept_all(const Listener& listener) {
             return;
         }
         const Flow flow{Transport::tcp, listener.local, Endpoint::from_sockaddr(from), 0};
-        const auto source = per_source_.find(flow.remote.address);
-        if (connections_.size() >= options_.max_connections ||
-            (source != per_source_.end() &&
-             source->second >= options_.max_connections_per_source)) {
+        if (!may_connect(flow)) {
             counters_.refused.add();
             continue;  // closed
         }
@@ -71,6 +68,24 @@ void TcpConnections::accept_all(const Listener& listener) {
         c.established = true;
         arm(c);
     }
+}
+
+IpAddress TcpConnections::source_of(const Flow& flow) const {
+    const IpAddress& a = flow.remote.address;
+    return a.is_v6() ? a.network(options_.ipv6_source_prefix) : a;
+}
+
+bool TcpConnections::is_unprotected(const Flow& flow) const {
+    return options_.unprotected_port != 0 && flow.local.port == options_.unprotected_port;
+}
+
+bool TcpConnections::may_connect(const Flow& flow) const {
+    if (options_.accept && !options_.accept(flow.remote.address)) return false;
+    if (connections_.size() >= options_.max_connections) return false;
+    // Whoever comes to another port has an SA: strangers leave half of the places to those.
+    if (is_unprotected(flow) && unprotected_ >= (options_.max_connections + 1) / 2) return false;
+    const auto source = per_source_.find(source_of(flow));
+    return source == per_source_.end() || source->second < options_.max_connections_per_source;
 }
 
 TcpConnections::Connection& TcpConnections::adopt(UniqueFd fd, const Flow& flow, State state) {
@@ -92,7 +107,8 @@ TcpConnections::Connection& TcpConnections::adopt(UniqueFd fd, const Flow& flow,
         &c);
     connections_[c.flow.connection] = std::move(connection);
     by_pair_[{c.flow.local, c.flow.remote}] = c.flow.connection;
-    ++per_source_[c.flow.remote.address];
+    ++per_source_[source_of(flow)];
+    if (is_unprotected(flow)) ++unprotected_;
     counters_.open.set(static_cast<std::int64_t>(connections_.size()));
     const unsigned interest =
         state == State::connecting ? EventLoop::writable : EventLoop::readable;
@@ -127,7 +143,8 @@ TcpConnections::Connection* TcpConnections::connect(const Flow& flow) {
 
 void TcpConnections::arm(Connection& c) {
     if (c.state == State::closing) return;  // close() has set its time
-    Duration after = options_.idle_timeout;
+    Duration after =
+        is_unprotected(c.flow) ? options_.unprotected_idle_timeout : options_.idle_timeout;
     if (c.state == State::connecting) {
         after = options_.connect_timeout;
     } else if ((c.established && !c.heard) || c.framer.pending() != 0) {
@@ -306,8 +323,9 @@ void TcpConnections::drop(ConnectionId id, bool tell) {
     connections_.erase(it);
     const auto pair = by_pair_.find({c->flow.local, c->flow.remote});
     if (pair != by_pair_.end() && pair->second == id) by_pair_.erase(pair);
-    const auto source = per_source_.find(c->flow.remote.address);
+    const auto source = per_source_.find(source_of(c->flow));
     if (source != per_source_.end() && --source->second == 0) per_source_.erase(source);
+    if (is_unprotected(c->flow)) --unprotected_;
     counters_.open.set(static_cast<std::int64_t>(connections_.size()));
     c->timer.stop();
     loop_.unwatch(c->fd.get());

@@ -74,6 +74,9 @@ class TcpConnections {
     };
 
     void accept_all(const Listener& listener);
+    [[nodiscard]] IpAddress source_of(const Flow& flow) const;
+    [[nodiscard]] bool is_unprotected(const Flow& flow) const;
+    [[nodiscard]] bool may_connect(const Flow& flow) const;
     Connection* connect(const Flow& flow);
     Connection& adopt(UniqueFd fd, const Flow& flow, State state);
     void ready(ConnectionId id, unsigned what);
@@ -93,6 +96,7 @@ class TcpConnections {
     std::unordered_map<ConnectionId, std::unique_ptr<Connection>> connections_;
     std::unordered_map<Pair, ConnectionId, PairHash> by_pair_;
     std::unordered_map<IpAddress, std::size_t> per_source_;
+    std::size_t unprotected_ = 0;  // connections at options_.unprotected_port
     std::vector<char> read_buffer_;
 };
 

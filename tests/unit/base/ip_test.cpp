@@ -85,5 +85,20 @@ TEST(Endpoint, AMappedAddressIsTheIpv4Address) {
     EXPECT_EQ(Endpoint::from_sockaddr(storage), *Endpoint::parse("192.0.2.7:5060"));
 }
 
+TEST(IpAddress, Networks) {
+    const auto ip = [](std::string_view t) { return *IpAddress::parse(t); };
+    EXPECT_EQ(ip("10.1.2.3").network(24), ip("10.1.2.0"));
+    EXPECT_EQ(ip("10.1.2.255").network(30), ip("10.1.2.252"));
+    EXPECT_EQ(ip("10.1.2.3").network(0), ip("0.0.0.0"));
+    EXPECT_EQ(ip("10.1.2.3").network(32), ip("10.1.2.3"));
+    EXPECT_EQ(ip("10.1.2.3").network(64), ip("10.1.2.3"));
+    EXPECT_EQ(ip("2001:db8:1:2:3:4:5:6").network(64), ip("2001:db8:1:2::"));
+    EXPECT_EQ(ip("2001:db8:1:2:ffff::").network(66), ip("2001:db8:1:2:c000::"));
+    EXPECT_TRUE((Network{ip("10.1.0.0"), 16}.contains(ip("10.1.255.1"))));
+    EXPECT_FALSE((Network{ip("10.1.0.0"), 16}.contains(ip("10.2.0.1"))));
+    EXPECT_FALSE((Network{ip("0.0.0.0"), 0}.contains(ip("::1"))));
+    EXPECT_TRUE((Network{ip("::"), 0}.contains(ip("::1"))));
+}
+
 }  // namespace
 }  // namespace gmgate

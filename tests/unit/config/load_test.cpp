@@ -74,9 +74,17 @@ TEST(ConfigLoad, AnnotatedExampleShowsTheDefaults) {
     EXPECT_EQ(full->limits.registrations, least->limits.registrations);
     EXPECT_EQ(full->limits.pending, least->limits.pending);
     EXPECT_EQ(full->limits.pending_per_source, least->limits.pending_per_source);
+    EXPECT_EQ(full->limits.pending_grace, least->limits.pending_grace);
+    EXPECT_EQ(full->limits.pending_per_user, least->limits.pending_per_user);
+    EXPECT_EQ(full->limits.requests_per_user, least->limits.requests_per_user);
+    EXPECT_EQ(full->limits.ipv6_source_prefix, least->limits.ipv6_source_prefix);
     EXPECT_EQ(full->limits.register_rate_per_source, least->limits.register_rate_per_source);
     EXPECT_EQ(full->limits.register_burst_per_source, least->limits.register_burst_per_source);
     EXPECT_EQ(full->limits.register_rate_total, least->limits.register_rate_total);
+    EXPECT_EQ(full->limits.register_rate_per_user, least->limits.register_rate_per_user);
+    EXPECT_EQ(full->limits.register_burst_per_user, least->limits.register_burst_per_user);
+    EXPECT_EQ(full->limits.message_rate_per_user, least->limits.message_rate_per_user);
+    EXPECT_EQ(full->limits.message_burst_per_user, least->limits.message_burst_per_user);
     EXPECT_EQ(full->limits.tcp_connections, least->limits.tcp_connections);
     EXPECT_EQ(full->limits.tcp_connections_per_source, least->limits.tcp_connections_per_source);
     EXPECT_EQ(full->limits.trace_records, least->limits.trace_records);

@@ -101,7 +101,7 @@ TEST(Limiter, TokenBucket) {
 
 TEST(Limiter, SourcesAreApart) {
     SeededRandom random(1);
-    SourceBuckets buckets(64, 1, 2, random);
+    RateTable buckets(64, 1, 2, random);
     const TimePoint t{1h};
     const auto a = *IpAddress::parse("10.0.0.1");
     const auto b = *IpAddress::parse("2001:db8::1");
@@ -115,7 +115,7 @@ TEST(Limiter, SourcesAreApart) {
 
 TEST(Limiter, AFullTableForgetsTheMostRecovered) {
     SeededRandom random(2);
-    SourceBuckets buckets(8, 1, 10, random);  // one set of eight
+    RateTable buckets(8, 1, 10, random);  // one set of eight
     EXPECT_EQ(buckets.capacity(), 8U);
     const TimePoint t{1h};
     const auto address = [](int i) { return *IpAddress::parse("10.0.0." + std::to_string(i)); };
@@ -126,9 +126,9 @@ TEST(Limiter, AFullTableForgetsTheMostRecovered) {
     EXPECT_FALSE(buckets.take(address(1), t)) << "who floods is not forgotten";
 }
 
-TEST(Limiter, PendingBySource) {
+TEST(Limiter, CountBySource) {
     SeededRandom random(3);
-    PendingBySource pending(random);
+    CountBySource pending(random);
     const auto a = *IpAddress::parse("10.0.0.1");
     EXPECT_EQ(pending.of(a), 0U);
     pending.add(a);

@@ -1,0 +1,261 @@
+// Floods, measured (S3): of first REGISTERs of strangers, of a name, of a registered phone. Virtual
+// time, exact counts; docs/security.md quotes the figures printed here.
+
+#include <cstdio>
+
+#include "tests/support/gateway_world.h"
+
+namespace gmgate::test {
+namespace {
+
+struct Held {
+    std::size_t pending, transactions, sets, spis, timers;
+};
+
+Held held(World& w) {
+    return {w.gateway->pending(), w.gateway->transactions(), w.sets->set_count(),
+            w.sets->spis().held(), w.timers.size()};
+}
+
+// A first REGISTER of a source of its own, and what it offers.
+void stranger(World& w, const std::string& name, std::string_view address) {
+    Phone p(w, name, ip(address));
+    p.send_sm1();
+}
+
+World::Options small() {
+    World::Options o;
+    o.capacity = 4096;
+    o.policy.limits.pending = 200;
+    o.policy.limits.register_rate_total = 100;
+    o.policy.limits.register_burst_total = 200;
+    o.database.limits.max_registration_sets = 200;
+    return o;
+}
+
+TEST(Abuse, AFloodOfInventedSourcesIsBoundedAndRegisteredPhonesRenew) {
+    World w(small());
+    w.home.integrity_yes_is_enough = false;
+    std::vector<Phone*> phones;
+    for (int i = 0; i < 20; ++i) {
+        const std::string n = std::to_string(i + 1);
+        phones.push_back(&w.phone("p" + n, i % 2 == 0 ? "10.2.0." + n : "fd00::" + n + ":0:0:0:1"));
+        w.advance(100ms);
+        ASSERT_TRUE(phones.back()->register_once());
+    }
+    SeededRandom dice(9);
+    std::size_t sent = 0;
+    std::size_t renewed = 0;
+    Held most{};
+    for (int second = 0; second < 60; ++second) {
+        for (int k = 0; k < 20; ++k) {
+            for (int i = 0; i < 25; ++i, ++sent) {
+                // Names the home knows: each that gets in holds SPIs, a set, and a vector.
+                const std::string a =
+                    i % 2 == 0
+                        ? "11." + std::to_string(dice.below(256)) + "." +
+                              std::to_string(dice.below(256)) + "." +
+                              std::to_string(dice.below(256))
+                        : "2001:db8:" + to_hex({reinterpret_cast<const std::uint8_t*>(&sent), 2}) +
+                              ":" + std::to_string(dice.below(9999)) + "::1";
+                stranger(w, "x" + std::to_string(dice.u64()), a);
+            }
+            if (k == 10) renewed += phones[static_cast<std::size_t>(second) % 20]->reregister();
+            w.advance(50ms);
+            w.log.clear();
+            w.home.inbox.clear();
+            w.home.replies.clear();
+            const Held h = held(w);
+            most.pending = std::max(most.pending, h.pending);
+            most.sets = std::max(most.sets, h.sets);
+            most.spis = std::max(most.spis, h.spis);
+            most.transactions = std::max(most.transactions, h.transactions);
+            most.timers = std::max(most.timers, h.timers);
+        }
+    }
+    const auto vectors = w.home.counter;
+    std::printf(
+        "        %zu first REGISTERs of invented sources in 60 s: %llu refused by the rate, %llu "
+        "by "
+        "the places; %u vectors; at most %zu pending, %zu sets, %zu SPIs, %zu transactions; %zu of "
+        "60 renewals done\n",
+        sent, static_cast<unsigned long long>(w.drops(Reason::rate_total)),
+        static_cast<unsigned long long>(w.drops(Reason::pending_limit)), vectors, most.pending,
+        most.sets, most.spis, most.transactions, renewed);
+    EXPECT_EQ(renewed, 60U);
+    EXPECT_LE(most.pending, 200U + 1);
+    EXPECT_LE(most.sets, 200U + 2 * 20);
+    EXPECT_LE(most.spis, 2 * (200U + 2 * 20));
+    EXPECT_LE(vectors, 200U + 60 * 100 + 100) << "burst, rate, and the phones' own";
+    EXPECT_GT(w.drops(Reason::rate_total), 20'000U);
+    for (Phone* p : phones)
+        p->send_on(p->current(), p->request("MESSAGE", "sip:bob@home.example"));  // D2: old sets go
+    w.expect_no_leak(20);
+}
+
+TEST(Abuse, A64IsOneSource) {
+    World w;
+    w.home.silent = true;
+    for (int i = 0; i < 100; ++i)
+        stranger(w, "x" + std::to_string(i), "fd00:66::" + std::to_string(i + 1));
+    w.run();
+    EXPECT_EQ(w.drops(Reason::rate_source), 80U);
+    EXPECT_EQ(w.gateway->pending(), w.options.policy.limits.pending_per_source);
+    Phone& neighbour = w.phone("bob", "fd00:66:0:1::1");
+    w.home.silent = false;
+    EXPECT_TRUE(neighbour.register_once());
+    w.advance(300s);
+    EXPECT_EQ(w.gateway->pending(), 0U);
+    stranger(w, "late", "fd00:66::ffff");
+    w.run();
+    EXPECT_EQ(w.gateway->pending(), 1U) << "what was counted is given back";
+    w.expect_no_leak(1);
+}
+
+// Strangers that hold every place for as long as a challenge lives keep nobody out for long.
+TEST(Abuse, WhoDoesNotAnswerGivesWay) {
+    World::Options o = small();
+    o.policy.limits.pending = 20;
+    World w(o);
+    w.home.integrity_yes_is_enough = false;
+    for (int i = 0; i < 20; ++i)
+        stranger(w, "x" + std::to_string(i), "11.0.0." + std::to_string(i + 1));
+    w.run();
+    ASSERT_EQ(w.gateway->pending(), 20U);
+    Phone& alice = w.phone();
+    alice.send_sm1();
+    w.run();
+    EXPECT_EQ(alice.last_status(), 503);
+    EXPECT_EQ(w.drops(Reason::pending_limit), 1U);
+    w.advance(21s);
+    // Nineteen who came in between wait not long enough to give way.
+    EXPECT_TRUE(alice.register_once());
+    EXPECT_EQ(w.gateway->pending(), 19U);
+    EXPECT_EQ(w.sets->spis().held(), 2 * 20U);
+    const auto failures = w.gateway->failures().latest(1);
+    ASSERT_EQ(failures.size(), 1U);
+    EXPECT_EQ(failures[0].reason, Reason::gave_way);
+    w.expect_no_leak(1);
+}
+
+TEST(Abuse, ANameCostsTheHomeFewVectors) {
+    World w;
+    w.home.integrity_yes_is_enough = false;
+    Phone& alice = w.phone("alice", "10.2.0.1");
+    ASSERT_TRUE(alice.register_once());
+    const auto before = w.home.counter;
+    for (int second = 0; second < 100; ++second) {
+        // 20 sources a second, 2000 in all.
+        for (int i = 0; i < 20; ++i) {
+            stranger(w, "alice", "11.1." + std::to_string(second) + "." + std::to_string(i + 1));
+            w.run();
+        }
+        w.advance(1s);
+    }
+    const auto vectors = w.home.counter - before;
+    std::printf("        2000 first REGISTERs of 2000 sources with one name in 100 s: %u vectors\n",
+                vectors);
+    EXPECT_LE(vectors, 60U + 1);
+    EXPECT_GE(vectors, 50U);
+    EXPECT_GT(w.drops(Reason::rate_name), 1900U);
+    // She herself: on her SAs, and in clear from her own address, without waiting for a turn.
+    stranger(w, "alice", "11.2.0.1");
+    EXPECT_TRUE(alice.reregister());
+    for (int i = 0; i < 30; ++i) stranger(w, "alice", "11.3.0." + std::to_string(i + 1));
+    w.advance(33s);
+    alice.next_ports();
+    alice.sets.clear();
+    EXPECT_TRUE(alice.register_once());
+    w.expect_no_leak(1);
+}
+
+TEST(Abuse, OnePhonesFloodOfMessagesIsDroppedAndOthersAreServed) {
+    World w;
+    w.home.integrity_yes_is_enough = false;
+    Phone& alice = w.phone("alice", "10.2.0.1");
+    Phone& mallory = w.phone("mallory", "10.2.0.2");
+    ASSERT_TRUE(alice.register_once());
+    ASSERT_TRUE(mallory.register_once());
+    std::size_t reached = 0;
+    std::size_t served = 0;
+    w.home.inbox.clear();
+    for (int k = 0; k < 100; ++k) {  // 10 s, 2000 a second
+        for (int i = 0; i < 200; ++i)
+            mallory.send_on(mallory.current(), mallory.request("OPTIONS", "sip:bob@home.example"));
+        w.run();
+        if (k % 10 == 0) {
+            alice.send_on(alice.current(), alice.request("MESSAGE", "sip:bob@home.example"));
+            w.run();
+            served += alice.last_status() == 200;
+        }
+        reached += w.home.inbox.size();
+        w.home.inbox.clear();
+        w.home.replies.clear();
+        w.log.clear();
+        mallory.inbox.clear();
+        w.advance(100ms);
+    }
+    std::printf(
+        "        20,000 requests of one phone in 10 s: %zu reached the home, %llu dropped; "
+        "%zu of 10 of another were answered\n",
+        reached - served, static_cast<unsigned long long>(w.drops(Reason::rate_user)), served);
+    EXPECT_EQ(served, 10U);
+    EXPECT_LE(reached, 200U + 10 * 50 + 10);
+    EXPECT_GE(w.drops(Reason::rate_user), 19'000U);
+    const auto failures = w.gateway->failures().latest(10'000);
+    EXPECT_LE(std::ranges::count_if(failures,
+                                    [](const auto& f) { return f.reason == Reason::rate_user; }),
+              11)
+        << "a flood does not fill the list of failures";
+    // Also what is no SIP at all.
+    for (int i = 0; i < 1000; ++i) mallory.send_on(mallory.current(), "rubbish\r\n\r\n");
+    w.run();
+    EXPECT_GE(w.drops(Reason::rate_user), 19'900U);
+    w.advance(10s);
+    EXPECT_TRUE(mallory.reregister()) << "and it is not shut out";
+    mallory.send_on(mallory.current(), mallory.request("MESSAGE", "sip:bob@home.example"));
+    w.expect_no_leak(2);
+}
+
+// C1: forged packets on live SPIs end no set, no procedure, and leave no more than a line a second.
+TEST(Abuse, ForgedPacketsOnLiveSpisCostThePhoneNothing) {
+    World w;
+    w.home.integrity_yes_is_enough = false;
+    Phone& alice = w.phone();
+    ASSERT_TRUE(alice.register_once());
+    const auto forge = [&](const Phone::Security& s) {
+        Wire wire;
+        wire.to = Wire::To::gateway_gm;
+        wire.flow = {sip::Transport::udp, Endpoint{ip("10.1.0.1"), s.numbers.port_ps},
+                     Endpoint{alice.address, s.numbers.port_uc}, 0};
+        wire.message.text = "forged";
+        w.queue.push_back(wire);
+    };
+    const Held before = held(w);
+    for (int i = 0; i < 1000; ++i) forge(alice.current());
+    w.run();
+    EXPECT_EQ(w.forged_dropped, 1000U);
+    alice.send_protected_sm1();
+    w.run();
+    ASSERT_EQ(alice.last_status(), 401);
+    alice.take_challenge(alice.last().message);
+    for (int i = 0; i < 1000; ++i) forge(*alice.pending);
+    for (int i = 0; i < 1000; ++i) forge(alice.current());
+    w.run();
+    alice.send_sm7();
+    w.run();
+    ASSERT_EQ(alice.last_status(), 200);
+    alice.accept();
+    alice.send_on(alice.current(), alice.request("MESSAGE", "sip:bob@home.example"));
+    w.run();
+    EXPECT_EQ(alice.last_status(), 200);
+    w.advance(300s);
+    const Held after = held(w);
+    EXPECT_EQ(after.sets, before.sets);
+    EXPECT_EQ(after.spis, before.spis);
+    EXPECT_EQ(w.gateway->registered(), 1U);
+    w.expect_no_leak(1);
+}
+
+}  // namespace
+}  // namespace gmgate::test
