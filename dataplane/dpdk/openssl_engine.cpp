@@ -1,13 +1,17 @@
+// SHA1_Update and MD5_Update have no successor that works on a state of the caller's: OpenSSL 3's
+// EVP allocates one for each message.
+#define OPENSSL_SUPPRESS_DEPRECATED
 #include "dataplane/dpdk/openssl_engine.h"
 
-#include <openssl/core_names.h>
-#include <openssl/params.h>
+#include <openssl/md5.h>
 #include <openssl/provider.h>
+#include <openssl/sha.h>
 
 #include <algorithm>
 #include <array>
 #include <cstring>
 #include <stdexcept>
+#include <string>
 
 #include "base/secret.h"
 
@@ -21,16 +25,10 @@ constexpr std::size_t hmac_icv = 12;
 constexpr std::size_t aead_icv = 16;
 constexpr std::size_t digest_room = 20;
 
-struct FreeMac {
-    void operator()(EVP_MAC* p) const { EVP_MAC_free(p); }
-    void operator()(EVP_MAC_CTX* p) const { EVP_MAC_CTX_free(p); }
-};
 struct FreeCipher {
     void operator()(EVP_CIPHER* p) const { EVP_CIPHER_free(p); }
     void operator()(EVP_CIPHER_CTX* p) const { EVP_CIPHER_CTX_free(p); }
 };
-using Mac = std::unique_ptr<EVP_MAC, FreeMac>;
-using MacContext = std::unique_ptr<EVP_MAC_CTX, FreeMac>;
 using Cipher = std::unique_ptr<EVP_CIPHER, FreeCipher>;
 using CipherContext = std::unique_ptr<EVP_CIPHER_CTX, FreeCipher>;
 
@@ -44,52 +42,85 @@ Cipher fetch(const char* name) {
     return need(Cipher(EVP_CIPHER_fetch(nullptr, name, nullptr)));
 }
 
+struct Sha1 {
+    using State = SHA_CTX;
+    static constexpr std::size_t size = SHA_DIGEST_LENGTH;
+    static constexpr std::size_t key = integrity_size;
+    static bool begin(State& s) { return SHA1_Init(&s) == 1; }
+    static bool add(State& s, const std::uint8_t* p, std::size_t n) {
+        return SHA1_Update(&s, p, n) == 1;
+    }
+    static bool end(State& s, std::uint8_t* out) { return SHA1_Final(out, &s) == 1; }
+};
+struct Md5 {
+    using State = MD5_CTX;
+    static constexpr std::size_t size = MD5_DIGEST_LENGTH;
+    static constexpr std::size_t key = 16;
+    static bool begin(State& s) { return MD5_Init(&s) == 1; }
+    static bool add(State& s, const std::uint8_t* p, std::size_t n) {
+        return MD5_Update(&s, p, n) == 1;
+    }
+    static bool end(State& s, std::uint8_t* out) { return MD5_Final(out, &s) == 1; }
+};
+
+// RFC 2104 on the stack; everything of the key is wiped.
+template <class Hash>
+bool hmac(const CryptoJob& job, std::array<std::uint8_t, digest_room>& out) {
+    std::array<std::uint8_t, 64> pad;
+    std::array<typename Hash::State, 1> state;
+    const auto fill = [&](std::uint8_t with) {
+        pad.fill(with);
+        for (std::size_t i = 0; i < Hash::key; ++i) pad[i] ^= job.small_key[i];
+    };
+    fill(0x36);
+    bool done = Hash::begin(state[0]) && Hash::add(state[0], pad.data(), pad.size()) &&
+                Hash::add(state[0], job.esp, job.length) && Hash::end(state[0], out.data());
+    fill(0x5C);
+    done = done && Hash::begin(state[0]) && Hash::add(state[0], pad.data(), pad.size()) &&
+           Hash::add(state[0], out.data(), Hash::size) && Hash::end(state[0], out.data());
+    wipe(pad);
+    wipe(state);
+    return done;
+}
+
+// With its cipher set for good: who names one at each packet has OpenSSL allocate its state anew.
+CipherContext context_of(const char* name) {
+    CipherContext made = need(CipherContext(EVP_CIPHER_CTX_new()));
+    const Cipher cipher = fetch(name);
+    if (EVP_CipherInit_ex2(made.get(), cipher.get(), nullptr, nullptr, 1, nullptr) != 1)
+        throw std::runtime_error(std::string("OpenSSL: ") + name + " cannot be used");
+    return made;
+}
+
+bool has_aead(sa::Suite suite) {
+    return suite.encryption == sa::Encryption::aes_gcm ||
+           suite.integrity == sa::Integrity::aes_gmac;
+}
+
 }  // namespace
 
 struct OpensslEngine::Impl {
-    Mac hmac = need(Mac(EVP_MAC_fetch(nullptr, "HMAC", nullptr)));
-    MacContext sha1 = digest_context("SHA1");
-    MacContext md5 = digest_context("MD5");
-    Cipher aes_gcm = fetch("AES-128-GCM");
-    Cipher aes_cbc = fetch("AES-128-CBC");
-    Cipher des_cbc = fetch("DES-EDE3-CBC");
-    CipherContext context = need(CipherContext(EVP_CIPHER_CTX_new()));
+    CipherContext aes_gcm = context_of("AES-128-GCM");
+    CipherContext aes_cbc = context_of("AES-128-CBC");
+    CipherContext des_cbc = context_of("DES-EDE3-CBC");
 
-    MacContext digest_context(const char* digest) const {
-        MacContext made = need(MacContext(EVP_MAC_CTX_new(hmac.get())));
-        std::array<char, 8> text{};
-        std::copy_n(digest, std::strlen(digest), text.begin());
-        const std::array<OSSL_PARAM, 2> params{
-            OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, text.data(), 0),
-            OSSL_PARAM_construct_end()};
-        if (EVP_MAC_CTX_set_params(made.get(), params.data()) != 1) {
-            throw std::runtime_error("OpenSSL: HMAC over this digest is not available");
-        }
-        return made;
+    static bool tag(sa::Integrity integrity, const CryptoJob& job,
+                    std::array<std::uint8_t, digest_room>& out) {
+        return integrity == sa::Integrity::hmac_sha_1_96 ? hmac<Sha1>(job, out)
+                                                         : hmac<Md5>(job, out);
     }
 
-    bool tag(sa::Integrity integrity, const CryptoJob& job,
-             std::array<std::uint8_t, digest_room>& out) const {
-        const bool is_sha1 = integrity == sa::Integrity::hmac_sha_1_96;
-        EVP_MAC_CTX* mac = is_sha1 ? sha1.get() : md5.get();
-        std::size_t size = 0;
-        return EVP_MAC_init(mac, job.small_key, is_sha1 ? integrity_size : std::size_t{16},
-                            nullptr) == 1 &&
-               EVP_MAC_update(mac, job.esp, job.length) == 1 &&
-               EVP_MAC_final(mac, out.data(), &size, out.size()) == 1;
-    }
-
-    bool crypt(const EVP_CIPHER* cipher, const std::uint8_t* key, std::size_t iv_size,
-               const CryptoJob& job, bool encrypt) const {
+    static bool crypt(EVP_CIPHER_CTX* context, const std::uint8_t* key, std::size_t iv_size,
+                      const CryptoJob& job, bool encrypt) {
         const std::size_t head = 8 + iv_size;
         std::uint8_t* payload = job.esp + head;
         int size = 0;
         // The IV is copied first: in CBC decryption in place it is read before the payload is
         // written.
-        return EVP_CipherInit_ex2(context.get(), cipher, key, job.esp + 8, encrypt ? 1 : 0,
-                                  nullptr) == 1 &&
-               EVP_CIPHER_CTX_set_padding(context.get(), 0) == 1 &&
-               EVP_CipherUpdate(context.get(), payload, &size, payload,
+        return EVP_CipherInit_ex2(context, nullptr, key, job.esp + 8, encrypt ? 1 : 0, nullptr) ==
+                   1 &&
+               EVP_CIPHER_CTX_set_padding(context, 0) == 1 &&
+               EVP_CipherUpdate(context, payload, &size, payload,
                                 static_cast<int>(job.length - head)) == 1 &&
                static_cast<std::size_t>(size) == job.length - head;
     }
@@ -111,10 +142,10 @@ struct OpensslEngine::Impl {
         std::array<std::uint8_t, 12> nonce{};
         std::memcpy(nonce.data(), job.small_key + aead_key_size, 4);
         std::memcpy(nonce.data() + 4, job.esp + 8, 8);
-        EVP_CIPHER_CTX* c = context.get();
+        EVP_CIPHER_CTX* c = aes_gcm.get();
         int size = 0;
         std::array<std::uint8_t, 512> scratch{};
-        if (EVP_CipherInit_ex2(c, aes_gcm.get(), job.small_key, nonce.data(), 0, nullptr) != 1 ||
+        if (EVP_CipherInit_ex2(c, nullptr, job.small_key, nonce.data(), 0, nullptr) != 1 ||
             EVP_CIPHER_CTX_ctrl(c, EVP_CTRL_AEAD_SET_TAG, aead_icv, job.esp + job.length) != 1 ||
             EVP_CipherUpdate(c, nullptr, &size, job.esp, 8) != 1)
             return false;
@@ -135,12 +166,12 @@ struct OpensslEngine::Impl {
         std::array<std::uint8_t, 12> nonce{};
         std::memcpy(nonce.data(), job.small_key + aead_key_size, 4);
         std::memcpy(nonce.data() + 4, job.esp + 8, 8);
-        EVP_CIPHER_CTX* c = context.get();
+        EVP_CIPHER_CTX* c = aes_gcm.get();
         int size = 0;
         const std::uint32_t aad = confidential ? 8 : job.length;
         std::uint8_t* payload = job.esp + 16;
-        if (EVP_CipherInit_ex2(c, aes_gcm.get(), job.small_key, nonce.data(), encrypt ? 1 : 0,
-                               nullptr) != 1)
+        if (EVP_CipherInit_ex2(c, nullptr, job.small_key, nonce.data(), encrypt ? 1 : 0, nullptr) !=
+            1)
             return false;
         if (!encrypt &&
             EVP_CIPHER_CTX_ctrl(c, EVP_CTRL_AEAD_SET_TAG, aead_icv, job.esp + job.length) != 1)
@@ -155,25 +186,20 @@ struct OpensslEngine::Impl {
                EVP_CIPHER_CTX_ctrl(c, EVP_CTRL_AEAD_GET_TAG, aead_icv, job.esp + job.length) == 1;
     }
 
-    // OpenSSL's contexts lie on the heap and hold the last key: a key of zeros takes its place.
-    // Once a burst, so that no key outlives its set in them, nor reaches a core dump (S1).
+    // OpenSSL's cipher contexts lie on the heap and hold the last key: a key of zeros takes its
+    // place. Once a burst, so that no key outlives its set in them, nor reaches a core dump (S1).
     void forget(sa::Suite suite) const {
         static constexpr std::array<std::uint8_t, 24> zeros{};
-        if (suite.integrity == sa::Integrity::hmac_sha_1_96)
-            (void)EVP_MAC_init(sha1.get(), zeros.data(), integrity_size, nullptr);
-        if (suite.integrity == sa::Integrity::hmac_md5_96)
-            (void)EVP_MAC_init(md5.get(), zeros.data(), std::size_t{16}, nullptr);
-        const EVP_CIPHER* cipher = nullptr;
-        if (suite.encryption == sa::Encryption::aes_gcm ||
-            suite.integrity == sa::Integrity::aes_gmac) {
-            cipher = aes_gcm.get();
+        EVP_CIPHER_CTX* used = nullptr;
+        if (has_aead(suite)) {
+            used = aes_gcm.get();
         } else if (suite.encryption == sa::Encryption::aes_cbc) {
-            cipher = aes_cbc.get();
+            used = aes_cbc.get();
         } else if (suite.encryption == sa::Encryption::des_ede3_cbc) {
-            cipher = des_cbc.get();
+            used = des_cbc.get();
         }
-        if (cipher != nullptr)
-            (void)EVP_CipherInit_ex2(context.get(), cipher, zeros.data(), zeros.data(), 1, nullptr);
+        if (used != nullptr)
+            (void)EVP_CipherInit_ex2(used, nullptr, zeros.data(), zeros.data(), 1, nullptr);
     }
 };
 
@@ -184,7 +210,7 @@ void OpensslEngine::expand(sa::Suite suite, const sa::EspKeys& keys,
                            std::span<std::uint8_t, small_key_size> small_key,
                            std::span<std::uint8_t> /*schedule*/) {
     std::fill(small_key.begin(), small_key.end(), std::uint8_t{0});
-    if (suite.encryption == sa::Encryption::aes_gcm || suite.integrity == sa::Integrity::aes_gmac) {
+    if (has_aead(suite)) {
         const auto key =
             suite.encryption == sa::Encryption::aes_gcm ? keys.encryption() : keys.integrity();
         std::copy(key.begin(), key.end(), small_key.begin());
@@ -200,8 +226,7 @@ void OpensslEngine::expand(sa::Suite suite, const sa::EspKeys& keys,
 
 void OpensslEngine::open(sa::Suite suite, std::span<CryptoJob> jobs) {
     for (CryptoJob& job : jobs) {
-        if (suite.encryption == sa::Encryption::aes_gcm ||
-            suite.integrity == sa::Integrity::aes_gmac) {
+        if (has_aead(suite)) {
             job.ok = impl_->aead(job, suite.encryption == sa::Encryption::aes_gcm, false);
             continue;
         }
@@ -230,8 +255,7 @@ void OpensslEngine::verify(sa::Suite suite, std::span<CryptoJob> jobs) {
 
 void OpensslEngine::seal(sa::Suite suite, std::span<CryptoJob> jobs) {
     for (CryptoJob& job : jobs) {
-        if (suite.encryption == sa::Encryption::aes_gcm ||
-            suite.integrity == sa::Integrity::aes_gmac) {
+        if (has_aead(suite)) {
             job.ok = impl_->aead(job, suite.encryption == sa::Encryption::aes_gcm, true);
             continue;
         }

@@ -10,9 +10,8 @@
 namespace gmgate::dataplane {
 
 // Small key, raw keys: AEAD key (16) and salt (4); or integrity key (20, zero-filled) and cipher
-// key (16: of the 3DES key the third part equals the first). No schedules: OpenSSL expands at each
-// packet, which is why this is the second choice. OpenSSL may allocate inside a call: the promise
-// of the fast path about allocation holds with libIPSec_MB only.
+// key (16: of the 3DES key the third part equals the first). No schedules: they are expanded at
+// each packet, which is why this is the second choice. Nothing is allocated after construction.
 class OpensslEngine final : public CryptoEngine {
   public:
     OpensslEngine();  // throws std::runtime_error

@@ -2,17 +2,44 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <fstream>
 #include <memory>
 #include <new>
 #include <nlohmann/json.hpp>
 #include <random>
+#include <vector>
 
 #include "base/bytes.h"
 #include "base/random.h"
 #include "dataplane/core/esp.h"
 #include "tests/unit/dataplane_dpdk/reference_esp.h"
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+namespace {
+thread_local std::uint64_t allocations = 0;
+}  // namespace
+
+// Every allocation of the process comes by here, C's too.
+extern "C" {
+void* __libc_malloc(std::size_t size);                     // NOLINT(bugprone-reserved-identifier)
+void* __libc_realloc(void* old, std::size_t size);         // NOLINT(bugprone-reserved-identifier)
+void* __libc_calloc(std::size_t count, std::size_t size);  // NOLINT(bugprone-reserved-identifier)
+void* malloc(std::size_t size) {
+    ++allocations;
+    return __libc_malloc(size);
+}
+void* realloc(void* old, std::size_t size) {
+    ++allocations;
+    return __libc_realloc(old, size);
+}
+void* calloc(std::size_t count, std::size_t size) {
+    ++allocations;
+    return __libc_calloc(count, size);
+}
+}
+#endif
 
 namespace gmgate::dataplane {
 namespace {
@@ -320,6 +347,41 @@ TEST_P(Engine, KeepsNoKeyAfterABurst) {
     // The search finds what is there.
     const std::vector<std::uint8_t> there{0x5E, 0xA2, 0xC4, 0x11, 0x9F, 0x03, 0x77, 0xD8, 0x21};
     EXPECT_EQ(on_the_heap(there), 1U);
+}
+
+// The fast path allocates nothing, OpenSSL underneath included.
+TEST_P(Engine, AllocatesNothingForAPacket) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    GTEST_SKIP() << "the sanitizers have an allocator of their own";
+#else
+    SeededRandom random(10);
+    for (const sa::Suite suite : sa::all_suites) {
+        const EspGeometry g = esp_geometries()[sa::suite_index(suite)];
+        sa::AkaKey ck, ik;
+        random.fill(ck.writable());
+        random.fill(ik.writable());
+        const Keys keys(*engine_, suite, ck, ik);
+        Octets packet(g.head() + 64UL * 16 + g.icv);
+        CryptoJob job = keys.job(packet, g.icv);
+        std::vector<bool> good;
+        good.reserve(8);
+        const std::uint64_t before = allocations;
+        for (int i = 0; i < 2; ++i) {
+            engine_->seal(suite, {&job, 1});
+            good.push_back(job.ok);
+            engine_->verify(suite, {&job, 1});
+            good.push_back(job.ok);
+            engine_->open(suite, {&job, 1});
+            good.push_back(job.ok);
+        }
+        EXPECT_EQ(allocations - before, 0U) << sa::to_string(suite);
+        EXPECT_EQ(std::count(good.begin(), good.end(), true), 6) << sa::to_string(suite);
+    }
+    // The count counts.
+    const std::uint64_t before = allocations;
+    const auto some = std::make_unique<Octets>(10);
+    EXPECT_GE(allocations - before, 2U) << some->size();
+#endif
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, Engine, testing::Values(EngineKind::ipsec_mb, EngineKind::openssl),
