@@ -13,8 +13,12 @@
 namespace gmgate {
 
 namespace {
-// Work done by the wheel before descriptors get their turn again: about half a millisecond.
-constexpr std::size_t timer_budget = 2000;
+// What timers may take before descriptors get their turn again. A step of the wheel is anything
+// from a pointer moved to an SA set removed, so the clock decides, asked after each slice; the
+// number of slices bounds a clock that stands still.
+constexpr Duration timer_share = std::chrono::microseconds(200);
+constexpr std::size_t timer_slice = 16;
+constexpr std::size_t timer_slices = 256;
 
 void check(int rc, const char* what) {
     if (rc != 0) throw std::runtime_error(std::string(what) + ": " + uv_strerror(rc));
@@ -68,9 +72,19 @@ struct EventLoop::Impl {
         return static_cast<Impl*>(handle->data);
     }
 
+    // True if timers that are due are left.
+    bool run_timers() {
+        const TimePoint until = wheel.now() + timer_share;
+        for (std::size_t slice = 0; slice < timer_slices; ++slice) {
+            if (!wheel.advance(timer_slice)) return false;
+            if (wheel.now() >= until) return true;
+        }
+        return true;
+    }
+
     void before_sleep() {
         // Timers first: what they send is flushed by the idle callbacks below.
-        const bool more = wheel.advance(timer_budget);
+        const bool more = run_timers();
         for (auto& f : idle) f();
         std::uint64_t ms = 0;
         if (!more) {

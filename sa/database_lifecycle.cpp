@@ -10,7 +10,7 @@ namespace gmgate::sa {
 
 namespace {
 // So many removals of timed-out sets wait for one grace period at most.
-constexpr std::size_t largest_removal = 256;
+constexpr std::size_t largest_removal = 64;
 }  // namespace
 
 Result<void> SaDatabase::apply(SetId id, Event event) {

@@ -21,6 +21,7 @@
 #include "control/sip/build.h"
 #include "control/sip/values.h"
 #include "sa/database.h"
+#include "tests/bench/register_messages.h"
 
 namespace gmgate {
 namespace {
@@ -105,70 +106,13 @@ struct Bench {
         step[which] += took;
     }
 
-    std::string text_of(std::uint32_t n, bool second, const std::string& nonce,
-                        const std::string& verify) const {
-        const std::string user = "00101" + std::to_string(1'000'000'000U + n);
-        const std::string impu = "sip:" + user + "@ims.mnc001.mcc001.3gppnetwork.org";
-        const std::string host = address(n).to_string();
-        const std::string numbers =
-            ";prot=esp;mod=trans;spi-c=4096;spi-s=4097;port-c=7000;port-s=7777";
-        std::string t =
-            "REGISTER sip:ims.mnc001.mcc001.3gppnetwork.org SIP/2.0\r\nVia: SIP/2.0/UDP " + host +
-            ":" + (second ? "7777" : "5060") + ";branch=z9hG4bK" + std::to_string(n) +
-            (second ? "b" : "a") + "\r\nMax-Forwards: 70\r\nFrom: <" + impu +
-            ">;tag=" + std::to_string(n) + "\r\nTo: <" + impu +
-            ">\r\nCall-ID: " + std::to_string(n) + "@" + host +
-            "\r\nCSeq: " + (second ? "2" : "1") + " REGISTER\r\nContact: <sip:" + user + "@" +
-            host +
-            ":7777>;+g.3gpp.icsi-ref=\"urn%3Aurn-7%3A3gpp-service.ims.icsi.mmtel\";+g.3gpp.smsip;"
-            "audio\r\n"
-            "Expires: 600000\r\nAuthorization: Digest username=\"" +
-            user +
-            "@ims.mnc001.mcc001.3gppnetwork.org\",realm=\"ims.mnc001.mcc001.3gppnetwork.org\","
-            "nonce=\"" +
-            nonce + "\",uri=\"sip:ims.mnc001.mcc001.3gppnetwork.org\",response=\"" +
-            (second ? "0123456789abcdef0123456789abcdef" : "") +
-            "\",algorithm=AKAv1-MD5\r\nRequire: sec-agree\r\nProxy-Require: sec-agree\r\n"
-            "Supported: path, sec-agree, gruu\r\nP-Access-Network-Info: 3GPP-E-UTRAN-FDD; "
-            "utran-cell-id-3gpp=0010100010000001\r\nUser-Agent: bench\r\nSecurity-Client: "
-            "ipsec-3gpp;alg=hmac-md5-96;ealg=aes-cbc" +
-            numbers + ", ipsec-3gpp;alg=hmac-md5-96;ealg=null" + numbers +
-            ", ipsec-3gpp;alg=hmac-sha-1-96;ealg=aes-cbc" + numbers +
-            ", ipsec-3gpp;alg=hmac-sha-1-96;ealg=null" + numbers + "\r\n";
-        if (second) t += "Security-Verify: " + verify + "\r\n";
-        return t + "Content-Length: 0\r\n\r\n";
-    }
-    static IpAddress address(std::uint32_t n) {
-        std::array<std::uint8_t, 4> a{};
-        store_be32(a.data(), 0x0B000000U + n);
-        return IpAddress::v4(a);
-    }
-    static std::string answer(const std::string& request, int code, std::string_view headers) {
-        sip::Message m;
-        std::string out;
-        sip::ResponseOptions options;
-        options.to_tag = "home";
-        if (m.parse(std::string_view(request)) != sip::ParseStatus::ok ||
-            !sip::build_response(m, code, options, out)) {
-            stop("no answer can be made", request);
-        }
-        out.insert(out.find("Content-Length"), headers);
-        return out;
-    }
-
     void once(std::uint32_t n) {
         const sip::Flow clear{sip::Transport::udp, *Endpoint::parse("10.1.0.1:5060"),
-                              Endpoint{address(n), 5060}, 0};
+                              Endpoint{bench::phone_address(n), 5060}, 0};
         const std::string nonce = to_base64(as_bytes("nonce" + std::to_string(n)));
-        std::string sm1 = text_of(n, false, "", "");
+        std::string sm1 = bench::register_text(n, false, "", "");
         into(gateway->gm(), clear, sm1, 0);
-        std::string sm5 =
-            answer(core.last, 401,
-                   "WWW-Authenticate: Digest realm=\"ims.mnc001.mcc001.3gppnetwork.org\",nonce=\"" +
-                       nonce +
-                       "\",algorithm=AKAv1-MD5,qop=\"auth,auth-int\",ck="
-                       "\"00112233445566778899aabbccddeeff\","
-                       "ik=\"ffeeddccbbaa99887766554433221100\"\r\n");
+        std::string sm5 = bench::challenge_answer(core.last, nonce);
         const sip::Flow from_core{sip::Transport::udp, *Endpoint::parse("192.0.2.1:5060"),
                                   *Endpoint::parse("192.0.2.9:5060"), 0};
         into(gateway->core(), from_core, sm5, 1);
@@ -180,7 +124,7 @@ struct Bench {
         const std::string server(*sm6.value(sip::HeaderId::security_server));
         secagree::MechanismList list;
         list.add(server);
-        std::string sm7 = text_of(n, true, nonce, server);
+        std::string sm7 = bench::register_text(n, true, nonce, server);
         const sip::Flow on_sa{sip::Transport::udp,
                               Endpoint{clear.local.address, list.mechanisms().front().port_s},
                               Endpoint{clear.remote.address, 7000}, 0};
@@ -190,14 +134,14 @@ struct Bench {
             stop("SM8 expected", core.last);
         }
         const std::string contact(sm8.value(sip::HeaderId::contact).value_or(""));
-        std::string sm11 =
-            answer(core.last, 200,
-                   "Service-Route: <sip:orig@scscf.ims.mnc001.mcc001.3gppnetwork.org:6060;lr>\r\n"
-                   "P-Associated-URI: <sip:00101" +
-                       std::to_string(1'000'000'000U + n) +
-                       "@ims.mnc001.mcc001.3gppnetwork.org>, <tel:+1" +
-                       std::to_string(5'550'000'000U + n) + ">\r\nContact: " + contact +
-                       ";expires=600000\r\n");
+        std::string sm11 = bench::home_answer(
+            core.last, 200,
+            "Service-Route: <sip:orig@scscf.ims.mnc001.mcc001.3gppnetwork.org:6060;lr>\r\n"
+            "P-Associated-URI: <sip:00101" +
+                std::to_string(1'000'000'000U + n) +
+                "@ims.mnc001.mcc001.3gppnetwork.org>, <tel:+1" +
+                std::to_string(5'550'000'000U + n) + ">\r\nContact: " + contact +
+                ";expires=600000\r\n");
         into(gateway->core(), from_core, sm11, 3);
         if (!gm.last.starts_with("SIP/2.0 200 ")) stop("SM12 expected", gm.last);
     }
