@@ -12,6 +12,7 @@ pkg_check_modules(YAML REQUIRED IMPORTED_TARGET yaml-cpp)
 pkg_check_modules(OSIP REQUIRED IMPORTED_TARGET libosip2)
 pkg_check_modules(MNL REQUIRED IMPORTED_TARGET libmnl)
 pkg_check_modules(DPDK REQUIRED libdpdk)
+pkg_check_modules(JEMALLOC REQUIRED IMPORTED_TARGET jemalloc)
 
 set(CMAKE_CXX_STANDARD 23)
 set(CMAKE_CXX_STANDARD_REQUIRED ON)
@@ -36,6 +37,14 @@ elseif(GMGATE_SANITIZE STREQUAL "thread")
 elseif(GMGATE_SANITIZE STREQUAL "fuzz")
     target_compile_options(gmgate_options INTERFACE -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all)
     target_link_options(gmgate_options INTERFACE -fsanitize=address,undefined)
+endif()
+
+# The gateway's heap (docs/decisions/0011): freeing a million objects must not stop the event loop. Sanitizers bring their own.
+add_library(gmgate_heap INTERFACE)
+if(NOT GMGATE_SANITIZE)
+    target_link_libraries(gmgate_heap INTERFACE PkgConfig::JEMALLOC)
+    target_link_options(gmgate_heap INTERFACE -Wl,--no-as-needed)
+    target_sources(gmgate_heap INTERFACE ${CMAKE_SOURCE_DIR}/base/heap/malloc_conf.cpp)
 endif()
 
 # DPDK: headers as system headers (they do not survive -Wconversion). pkg-config forces -march=corei7; what DPDK's inline

@@ -65,8 +65,8 @@ class Backend {
     // exhausted: a table is full; conflict: an SPI slot or a selector is taken; unsupported: the
     // suite; io: the layer refused.
     [[nodiscard]] virtual Result<void> install(const SetParams& params) = 0;
-    // Unpublishes, waits until no worker can see the set, wipes its keys. Unknown id: nothing
-    // happens.
+    // Unpublished when it returns: packets that come from now on find no SA. The keys are wiped as
+    // soon as no worker can still be using them, without waiting here. Unknown id: nothing happens.
     virtual void remove(SetId id) = 0;
     // Removes many at the cost of one grace period.
     virtual void remove(std::span<const SetId> ids) = 0;

@@ -13,6 +13,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <deque>
 #include <exception>
 #include <mutex>
 #include <unordered_map>
@@ -98,6 +99,9 @@ struct DpdkBackend::Impl {
 
     Result<void> assemble(Port& wire_port, Port& host_port, BufferPools& buffer_pools);
     void wait_for_workers() const;
+    void reclaim_later(std::vector<SetHandle> gone);
+    void reclaim_ready(std::size_t batches);
+    void reclaim_all();
     template <class F>
     [[nodiscard]] std::uint64_t sum(F read) const {
         std::uint64_t total = 0;
@@ -129,6 +133,15 @@ struct DpdkBackend::Impl {
 
     std::unordered_map<sa::SetId, Installed> sets;
     std::atomic<std::size_t> installed{0};
+
+    // Unpublished, but a worker may still be in the round in which it saw them.
+    struct Leaving {
+        std::vector<SetHandle> sets;
+        std::uint64_t token = 0;
+        bool second_period = false;
+    };
+    std::deque<Leaving> leaving;
+    std::atomic<bool> quiescence_wanted{false};  // a worker that passed a round says so
 
     struct Heartbeat {
         std::uint64_t rounds = 0;
@@ -171,8 +184,9 @@ Result<void> DpdkBackend::Impl::assemble(Port& wire_port, Port& host_port,
             if (std::find(addresses.begin(), addresses.end(), a) == addresses.end())
                 others.push_back(a);
         }
-        const Worker::Shared shared{wire_port, host_port, *pools,         *handover,
-                                    rcu.get(), clock,     event_fd.get(), &events_pending};
+        const Worker::Shared shared{wire_port,      host_port,       *pools,
+                                    *handover,      rcu.get(),       clock,
+                                    event_fd.get(), &events_pending, &quiescence_wanted};
         for (unsigned i = 0; i < options.workers; ++i) {
             FastPathConfig fast;
             fast.worker = i;
@@ -299,8 +313,14 @@ Result<void> DpdkBackend::install(const sa::SetParams& params) {
                         "port " + std::to_string(port) +
                             " of the SA set is not a protected one (gm.port_ps, gm.port_pc)");
     }
-    auto handle = impl_->table->publish(
-        params, {.out_uc = params.out_sequence, .out_us = params.out_sequence});
+    impl_->reclaim_ready(2);
+    const SequenceState state{.out_uc = params.out_sequence, .out_us = params.out_sequence};
+    auto handle = impl_->table->publish(params, state);
+    if (!handle && !impl_->leaving.empty()) {
+        // The place it wants may be one that is being left.
+        impl_->reclaim_all();
+        handle = impl_->table->publish(params, state);
+    }
     if (!handle) return std::unexpected(handle.error());
     impl_->sets.emplace(params.id, Impl::Installed{*handle});
     impl_->installed.store(impl_->sets.size(), std::memory_order_relaxed);
@@ -323,6 +343,46 @@ void DpdkBackend::Impl::wait_for_workers() const {
     }
 }
 
+void DpdkBackend::Impl::reclaim_later(std::vector<SetHandle> gone) {
+    leaving.push_back({std::move(gone), rte_rcu_qsbr_start(rcu.get()), false});
+    reclaim_ready(2);  // more than what came: a backlog shrinks
+}
+
+// Never waits: a worker may have lost its core for milliseconds, and the control thread has phones
+// to serve. What is not ready is looked at again when a worker has passed a round; what is more
+// than `batches`, in the next round of the control thread.
+void DpdkBackend::Impl::reclaim_ready(std::size_t batches) {
+    while (!leaving.empty()) {
+        if (batches == 0) {
+            const std::uint64_t one = 1;
+            (void)!::write(event_fd.get(), &one, sizeof(one));
+            return;
+        }
+        Leaving& oldest = leaving.front();
+        if (rte_rcu_qsbr_check(rcu.get(), oldest.token, false) == 0) {
+            quiescence_wanted.store(true, std::memory_order_seq_cst);
+            // Passed meanwhile, and asleep perhaps, with nobody left to say so?
+            if (rte_rcu_qsbr_check(rcu.get(), oldest.token, false) == 0) return;
+        }
+        if (!oldest.second_period) {
+            oldest.second_period = true;
+            oldest.token = rte_rcu_qsbr_start(rcu.get());
+            continue;
+        }
+        for (const SetHandle h : oldest.sets) table->reclaim(h);
+        leaving.pop_front();
+        --batches;
+    }
+}
+
+void DpdkBackend::Impl::reclaim_all() {
+    wait_for_workers();
+    for (const Leaving& l : leaving) {
+        for (const SetHandle h : l.sets) table->reclaim(h);
+    }
+    leaving.clear();
+}
+
 void DpdkBackend::remove(sa::SetId id) {
     remove(std::span<const sa::SetId>(&id, 1));
 }
@@ -338,9 +398,8 @@ void DpdkBackend::remove(std::span<const sa::SetId> ids) {
         impl_->sets.erase(found);
     }
     if (gone.empty()) return;
-    impl_->wait_for_workers();
-    for (const SetHandle h : gone) impl_->table->reclaim(h);
     impl_->installed.store(impl_->sets.size(), std::memory_order_relaxed);
+    impl_->reclaim_later(std::move(gone));
 }
 
 void DpdkBackend::stats(std::span<const sa::SetId> ids, std::span<sa::SetStats> stats) const {
@@ -369,6 +428,7 @@ void DpdkBackend::drain_events(const std::function<void(const sa::BackendEvent&)
     (void)!::read(impl_->event_fd.get(), &count, sizeof(count));
     // Before the rings are read: an event pushed from now on makes the descriptor readable again.
     impl_->events_pending.exchange(false, std::memory_order_acq_rel);
+    impl_->reclaim_ready(2);
     const std::uint32_t second = Worker::second_of(impl_->clock.now());
     // Collected first: the handler may install and remove sets.
     std::vector<sa::BackendEvent> events;
@@ -378,7 +438,7 @@ void DpdkBackend::drain_events(const std::function<void(const sa::BackendEvent&)
             const auto event = w->fast_path().events().pop();
             if (!event) break;
             const auto id = impl_->table->resolve(*event);
-            if (!id) continue;
+            if (!id || !impl_->sets.contains(*id)) continue;
             if (event->kind == sa::BackendEventKind::integrity_failure) {
                 // The workers limit it per SA, a set has two inbound ones.
                 const auto found = impl_->sets.find(*id);
@@ -400,6 +460,11 @@ std::size_t DpdkBackend::capacity() const {
 }
 std::size_t DpdkBackend::installed() const {
     return impl_->installed.load(std::memory_order_relaxed);
+}
+std::size_t DpdkBackend::leaving() const {
+    std::size_t all = 0;
+    for (const Impl::Leaving& l : impl_->leaving) all += l.sets.size();
+    return all;
 }
 unsigned DpdkBackend::workers() const {
     return impl_->options.workers;

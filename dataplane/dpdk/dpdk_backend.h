@@ -134,6 +134,9 @@ class DpdkBackend final : public sa::Backend {
     void drain_events(const std::function<void(const sa::BackendEvent&)>& handle) override;
     [[nodiscard]] std::uint32_t owner_of(const IpAddress& ue, const IpAddress& ours) const override;
     [[nodiscard]] std::size_t capacity() const override;
+    // Removed sets whose keys are not wiped yet: a worker is still in the round in which it may
+    // have seen them.
+    [[nodiscard]] std::size_t leaving() const;
     [[nodiscard]] std::size_t installed() const override;
 
     [[nodiscard]] unsigned workers() const;

@@ -127,6 +127,7 @@ void Worker::run() {
         const std::uint64_t before = rte_rdtsc();
         const bool busy = round();
         rte_rcu_qsbr_quiescent(shared_.rcu, config_.number);
+        tell_quiescence();
         if (busy) {
             counters_.busy_cycles.add(rte_rdtsc() - before);
             idle = 0;
@@ -346,6 +347,15 @@ void Worker::to_wire(PacketList& list) {
     flush_wire();
 }
 
+void Worker::tell_quiescence() {
+    if (shared_.quiescence_wanted == nullptr ||
+        !shared_.quiescence_wanted->load(std::memory_order_seq_cst) ||
+        !shared_.quiescence_wanted->exchange(false, std::memory_order_acq_rel))
+        return;
+    const std::uint64_t one = 1;
+    (void)!::write(shared_.event_fd, &one, sizeof(one));
+}
+
 void Worker::sleep() {
     Doorbell& bell = shared_.handover.doorbell(config_.number);
     bell.announce();
@@ -356,6 +366,10 @@ void Worker::sleep() {
     }
     asleep_.store(true, std::memory_order_relaxed);
     rte_rcu_qsbr_thread_offline(shared_.rcu, config_.number);
+    // The control thread asks and then looks, we are offline and then look: one of us sees the
+    // other.
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+    tell_quiescence();
     std::array<pollfd, 3> fds{
         {{bell.fd(), POLLIN, 0}, {descriptors_[0], POLLIN, 0}, {descriptors_[1], POLLIN, 0}}};
     const bool blind = descriptors_[0] < 0 || descriptors_[1] < 0;

@@ -48,6 +48,9 @@ class Worker {
         int event_fd = -1;  // eventfd to write to when the event ring got something; -1: none
         std::atomic<bool>* events_pending =
             nullptr;  // set before event_fd is written, so that it is written once
+        // Set by the control thread when it waits for a grace period: the next worker that passes a
+        // round clears it and writes event_fd.
+        std::atomic<bool>* quiescence_wanted = nullptr;
     };
 
     Worker(const Config& config, const Shared& shared, std::unique_ptr<FastPath> fast_path);
@@ -74,6 +77,7 @@ class Worker {
   private:
     void run();
     void sleep();
+    void tell_quiescence();
     void from_wire(rte_mbuf** frames, std::uint16_t count, bool reassembled = false);
     void from_host(rte_mbuf** frames, std::uint16_t count, bool reassembled = false);
     bool from_workers();

@@ -376,9 +376,14 @@ class Run {
         gateway_ = std::make_unique<registration::Gateway>(policy, *database_, loop_.timers(),
                                                            random_, registry_);
         gateway_->attach(gm_, core_);
+        loop_.watch(backend_->event_fd(), EventLoop::readable,
+                    [this](unsigned) { backend_->drain_events([](const sa::BackendEvent&) {}); });
         loop_.on_idle([this] { on_round(); });
     }
-    ~Run() { gateway_.reset(); }
+    ~Run() {
+        loop_.unwatch(backend_->event_fd());
+        gateway_.reset();
+    }
     Run(const Run&) = delete;
     Run& operator=(const Run&) = delete;
 

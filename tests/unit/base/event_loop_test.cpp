@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <csignal>
 #include <thread>
@@ -160,6 +161,49 @@ TEST(EventLoop, GoesWithEverythingStillInIt) {
         loop.on_signal(SIGUSR2, [] {});
     }
     EXPECT_FALSE(timer.active());
+}
+
+// Time passes only as timers say: each takes 30 µs.
+class WorkClock final : public Clock {
+  public:
+    [[nodiscard]] TimePoint now() const override { return now_; }
+    [[nodiscard]] std::chrono::system_clock::time_point wall() const override { return {}; }
+    void work(Duration d) { now_ += d; }
+
+  private:
+    TimePoint now_{std::chrono::hours(1)};
+};
+
+TEST(EventLoop, ManyTimersAtOnceDoNotKeepDescriptorsWaiting) {
+    struct Work {
+        WorkClock clock;
+        int done = 0;
+        int since_round = 0;
+        int longest = 0;
+    } work;
+    EventLoop loop(work.clock);
+    constexpr int count = 5000;
+    std::vector<Timer> timers(count);
+    for (Timer& t : timers) {
+        t.bind(
+            [](void* p) {
+                auto& w = *static_cast<Work*>(p);
+                w.clock.work(30us);
+                ++w.done;
+                w.longest = std::max(w.longest, ++w.since_round);
+            },
+            &work);
+        loop.timers().start(t, 1ms);
+    }
+    work.clock.work(1s);
+    loop.on_idle([&] {
+        work.since_round = 0;
+        if (work.done == count) loop.stop();
+    });
+    loop.run();
+    EXPECT_EQ(work.done, count);
+    // 200 µs are 7 of them; the clock is asked after every 16.
+    EXPECT_LE(work.longest, 16);
 }
 
 }  // namespace

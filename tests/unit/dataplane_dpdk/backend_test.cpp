@@ -139,6 +139,41 @@ TEST_P(Backend, ASetOnceRemovedIsUnknown) {
     EXPECT_EQ(taken_from(*host_, 1).size(), 1U);
 }
 
+// A worker that has lost its core must not keep the control thread, which has phones to serve.
+TEST_P(Backend, RemovalDoesNotWaitForAWorkerThatStands) {
+    const Phone gone = phone(1);
+    const Phone other = phone(2);
+    ASSERT_TRUE(backend_->install(gone.params()));
+    wire_->stand_still(true);
+    wire_->wait_until_standing();
+    backend_->remove(gone.id);
+    EXPECT_EQ(backend_->installed(), 0U);
+    ASSERT_TRUE(backend_->install(other.params()));  // a place of its own needs no waiting either
+    EXPECT_EQ(backend_->installed(), 1U);
+    wire_->stand_still(false);
+    // The same places again: whoever asks for them gets them, once the workers have moved on.
+    ASSERT_TRUE(backend_->install(gone.params()));
+    wire_->put(0, gone.esp_up(1, 10));
+    EXPECT_EQ(taken_from(*host_, 1).size(), 1U);
+}
+
+// Without anybody asking for its place: a worker says when it has moved on.
+TEST_P(Backend, AWorkerTellsWhenKeysCanBeWiped) {
+    const Phone p = phone(1);
+    ASSERT_TRUE(backend_->install(p.params()));
+    wire_->stand_still(true);
+    wire_->wait_until_standing();
+    backend_->remove(p.id);
+    EXPECT_EQ(backend_->leaving(), 1U);
+    wire_->stand_still(false);
+    for (int i = 0; i < 100 && backend_->leaving() != 0; ++i) {
+        pollfd fd{backend_->event_fd(), POLLIN, 0};
+        ASSERT_GE(::poll(&fd, 1, 10'000), 0);
+        backend_->drain_events([](const sa::BackendEvent&) {});
+    }
+    EXPECT_EQ(backend_->leaving(), 0U);
+}
+
 // A set from a snapshot goes on where it stopped: the UE would take what comes again for replays.
 TEST_P(Backend, OutboundGoesOnAfterTheSequenceOfASnapshot) {
     const Phone p = phone(1);

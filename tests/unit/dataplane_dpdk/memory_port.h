@@ -1,8 +1,11 @@
 #pragma once
 // A port that is memory: what a test puts in is received, what is sent can be looked at.
 
+#include <atomic>
+#include <chrono>
 #include <deque>
 #include <mutex>
+#include <thread>
 #include <vector>
 
 #include "dataplane/dpdk/port.h"
@@ -29,7 +32,18 @@ class MemoryPort final : public Port {
         refuse_ = refuse;
     }
 
+    // Whoever receives stays there until told otherwise, as if its core had been taken away.
+    void stand_still(bool still) { still_.store(still); }
+    void wait_until_standing() const {
+        while (standing_.load() == 0) std::this_thread::yield();
+    }
+
     std::uint16_t receive(unsigned queue, rte_mbuf** out, std::uint16_t max) override {
+        if (still_.load()) {
+            standing_.fetch_add(1);
+            while (still_.load()) std::this_thread::sleep_for(std::chrono::microseconds(50));
+            standing_.fetch_sub(1);
+        }
         const std::lock_guard lock(mutex_);
         std::uint16_t n = 0;
         while (n < max && !in_[queue].empty()) {
@@ -60,6 +74,8 @@ class MemoryPort final : public Port {
     std::vector<std::vector<Octets>> out_;
     rte_mempool* pool_;
     bool refuse_ = false;
+    std::atomic<bool> still_{false};
+    std::atomic<int> standing_{0};
 };
 
 }  // namespace gmgate::dataplane::test
