@@ -92,6 +92,7 @@ struct Registrar::Impl {
         std::uint32_t generation = 0;
         std::uint64_t order = 0;
         bool live = false;
+        bool voided = false;  // it took the place of an earlier challenge (C10)
         std::string bytes;
         sip::Message message;
         RegisterRequest request;
@@ -199,6 +200,7 @@ Registrar::Impl::Procedure* Registrar::Impl::start() {
     free_slots.pop_back();
     ++p.generation;
     p.live = true;
+    p.voided = false;
     p.order = ++next_order;
     ++live_procedures;
     return &p;
@@ -238,6 +240,15 @@ void Registrar::Impl::refuse(Procedure& p, const Refusal& refusal) {
 }
 
 void Registrar::Impl::refuse(Procedure& p, CxResult result) {
+    if (p.voided) {
+        // C9: the earlier challenge is void and there will be no other: the HSS must not wait for
+        // it for ever.
+        const User* user = find_user(p.request.impi);
+        if (user == nullptr || (!user->registered && !user->challenge)) {
+            put_and_forget(p.request.impi, p.request.impu,
+                           ServerAssignment::authentication_failure);
+        }
+    }
     const auto refusal = refusal_of(result);
     ++(refusal.code == 403 ? counters.forbidden : counters.hss_failures);
     refuse(p, refusal);
@@ -320,6 +331,7 @@ void Registrar::Impl::begin_challenge(Procedure& p, const Resynchronisation* res
         ++counters.challenges_voided;
         drop_challenge(*user);
         forget_if_idle(*user);
+        p.voided = true;
     }
     if (resynchronisation != nullptr) return ask_vectors(p, resynchronisation);
     awaiting(p);
