@@ -5,6 +5,7 @@
 // The annotated example, config/gmgated.yaml, documents every key with unit, range and default; a
 // test keeps the two equal.
 
+#include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -77,7 +78,7 @@ struct Core {
     Transport transport = Transport::udp;
 };
 
-enum class Backend : unsigned char { dpdk, kernel };
+enum class Backend : unsigned char { dpdk, kernel, screen };
 enum class Idle : unsigned char { adaptive, poll };
 enum class Crypto : unsigned char { automatic, ipsec_mb, openssl };
 
@@ -94,7 +95,7 @@ struct Dpdk {
 
 enum class Offload : unsigned char { none, crypto, packet };
 
-// backend: kernel.
+// backend: kernel, and what stands behind the screen.
 struct Kernel {
     std::uint32_t reqid = 18253;        // what our states and policies are known by, 1–4294967295
     std::uint32_t mark = 0;             // set on packets that passed one of our SAs; 0: none
@@ -193,8 +194,26 @@ struct Config {
 
     // SA sets the chosen backend can hold.
     [[nodiscard]] std::uint32_t max_sets() const {
-        return backend == Backend::kernel ? kernel.max_sets : dpdk.max_sets;
+        switch (backend) {
+            case Backend::dpdk:
+                break;
+            case Backend::kernel:
+                return kernel.max_sets;
+            case Backend::screen:
+                return std::min(dpdk.max_sets, kernel.max_sets);
+        }
+        return dpdk.max_sets;
     }
+    // The key that says so.
+    [[nodiscard]] std::string_view max_sets_key() const {
+        const bool kernels = backend == Backend::kernel ||
+                             (backend == Backend::screen && kernel.max_sets < dpdk.max_sets);
+        return kernels ? "kernel.max_sets" : "dpdk.max_sets";
+    }
+    // DPDK takes the Gm interface.
+    [[nodiscard]] bool uses_dpdk() const { return backend != Backend::kernel; }
+    // The kernel does ESP.
+    [[nodiscard]] bool uses_kernel() const { return backend != Backend::dpdk; }
 };
 
 // Reads and checks the file. All mistakes are found in one run: Error.text holds one line per

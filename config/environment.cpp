@@ -66,7 +66,7 @@ std::vector<std::string> check_environment(const Config& config, const Environme
     };
 
     // With a device of its own the fast path needs no interface of the host.
-    const bool dpdk = config.backend == Backend::dpdk;
+    const bool dpdk = config.uses_dpdk();
     if (config.dpdk.device.empty() || !dpdk) {
         std::vector<std::string> names;
         std::error_code error;

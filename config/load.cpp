@@ -439,6 +439,27 @@ void read_log(Section s, Log& c) {
     s.finish();
 }
 
+// backend: screen is both of the others at once; what they say must agree.
+void check_screen(Section& top, const Config& c) {
+    if (c.kernel.replay_window < c.dpdk.replay_window) {
+        const std::string_view key = c.source.lines.contains("kernel.replay_window")
+                                         ? "kernel.replay_window"
+                                         : "dpdk.replay_window";
+        top.wrong(key,
+                  fmt::format("the kernel's window of {} packets is narrower than the "
+                              "screen's of {} (dpdk.replay_window), so the kernel would drop "
+                              "what the screen lets through; {} {} or more",
+                              c.kernel.replay_window, c.dpdk.replay_window,
+                              key.starts_with("kernel") ? "make it" : "give kernel.replay_window",
+                              c.dpdk.replay_window));
+    }
+    if (c.kernel.offload != Offload::none) {
+        top.wrong("kernel.offload",
+                  "with backend: screen the NIC is DPDK's, so the kernel cannot have it do ESP; "
+                  "write none");
+    }
+}
+
 // What no section can see alone.
 void check_together(Section& top, const Config& c) {
     for (const Endpoint& e : c.core.listen) {
@@ -462,8 +483,7 @@ void check_together(Section& top, const Config& c) {
                         c.core.next_hop.to_string()));
     }
     if (c.limits.registrations > c.max_sets()) {
-        const std::string_view table =
-            c.backend == Backend::kernel ? "kernel.max_sets" : "dpdk.max_sets";
+        const std::string_view table = c.max_sets_key();
         const std::string_view key =
             c.source.lines.contains("limits.registrations") ? "limits.registrations" : table;
         top.wrong(key, fmt::format("{} phones do not fit into {} {}; each needs one "
@@ -471,6 +491,7 @@ void check_together(Section& top, const Config& c) {
                                    "re-registers",
                                    c.limits.registrations, table, c.max_sets()));
     }
+    if (c.backend == Backend::screen) check_screen(top, c);
 }
 
 }  // namespace
@@ -500,9 +521,11 @@ Result<Config> load_string(std::string_view text, const std::string& name) {
     if (problems.empty() || tree->kind == YamlNode::Kind::map) {
         read_gateway(top.section("gateway"), c.gateway);
         Section dpdk = top.section("dpdk");
-        top.choice("backend", c.backend,
-                   Choices<Backend>{{"dpdk", Backend::dpdk}, {"kernel", Backend::kernel}});
-        const bool has_device = dpdk.has("device") && c.backend == Backend::dpdk;
+        top.choice(
+            "backend", c.backend,
+            Choices<Backend>{
+                {"dpdk", Backend::dpdk}, {"kernel", Backend::kernel}, {"screen", Backend::screen}});
+        const bool has_device = dpdk.has("device") && c.uses_dpdk();
         read_gm(top.section("gm"), c.gm, has_device);
         read_core(top.section("core"), c.core);
         read_dpdk(std::move(dpdk), c.dpdk);

@@ -51,8 +51,7 @@ std::vector<ops::DropCount> all_drops(const PacketLayer& packets, const ops::Gat
 
 std::vector<ops::HealthItem> health(PacketLayer& packets, const registration::Gateway& gateway,
                                     const sa::SaDatabase& database) {
-    std::vector<ops::HealthItem> out;
-    out.push_back(packets.health());
+    auto out = packets.health();
     const std::size_t used = packets.backend().installed();
     const std::size_t capacity = packets.backend().capacity();
     const bool roomy = used * 10 < capacity * 9;

@@ -6,12 +6,34 @@
 
 #include "base/log.h"
 #include "control/app/wiring.h"
+#include "dataplane/core/screen_backend.h"
 #include "dataplane/dpdk/dpdk_backend.h"
 #include "sa/kernel/kernel_backend.h"
 
 namespace gmgate::app {
 
 namespace {
+
+std::vector<ops::DropCount> drops_of(const dataplane::DpdkBackend& backend) {
+    std::vector<ops::DropCount> out;
+    for (const auto& d : backend.drops())
+        out.push_back({"dataplane", std::string(d.name), std::string(d.help), d.total});
+    return out;
+}
+std::vector<ops::DropCount> drops_of_kernel() {
+    std::vector<ops::DropCount> out;
+    for (const auto& d : kernel::KernelBackend::drops())
+        out.push_back({"kernel", std::string(d.name), std::string(d.help), d.total});
+    return out;
+}
+ops::HealthItem health_of(const dataplane::DpdkBackend& backend) {
+    const auto d = backend.health();
+    return {"dataplane", d.ok, d.text};
+}
+ops::HealthItem health_of(const kernel::KernelBackend& backend) {
+    const auto h = backend.health();
+    return {"kernel", h.ok, h.text};
+}
 
 class DpdkLayer final : public PacketLayer {
   public:
@@ -29,16 +51,8 @@ class DpdkLayer final : public PacketLayer {
     void register_metrics(metrics::Registry& registry) const override {
         backend_->register_metrics(registry);
     }
-    std::vector<ops::DropCount> drops() const override {
-        std::vector<ops::DropCount> out;
-        for (const auto& d : backend_->drops())
-            out.push_back({"dataplane", std::string(d.name), std::string(d.help), d.total});
-        return out;
-    }
-    ops::HealthItem health() const override {
-        const auto d = backend_->health();
-        return {"dataplane", d.ok, d.text};
-    }
+    std::vector<ops::DropCount> drops() const override { return drops_of(*backend_); }
+    std::vector<ops::HealthItem> health() const override { return {health_of(*backend_)}; }
 
   private:
     std::unique_ptr<dataplane::DpdkBackend> backend_;
@@ -63,26 +77,80 @@ class KernelLayer final : public PacketLayer {
     void register_metrics(metrics::Registry& registry) const override {
         backend_->register_metrics(registry);
     }
-    std::vector<ops::DropCount> drops() const override {
-        std::vector<ops::DropCount> out;
-        for (const auto& d : kernel::KernelBackend::drops())
-            out.push_back({"kernel", std::string(d.name), std::string(d.help), d.total});
-        return out;
-    }
-    ops::HealthItem health() const override {
-        const auto h = backend_->health();
-        return {"kernel", h.ok, h.text};
-    }
+    std::vector<ops::DropCount> drops() const override { return drops_of_kernel(); }
+    std::vector<ops::HealthItem> health() const override { return {health_of(*backend_)}; }
 
   private:
     std::unique_ptr<kernel::KernelBackend> backend_;
     std::string device_;
 };
 
+// The kernel behind, DPDK in front of it. The front goes first, so that nothing passes it any more
+// when the kernel's states and policies go.
+class ScreenLayer final : public PacketLayer {
+  public:
+    ScreenLayer(std::unique_ptr<kernel::KernelBackend> behind,
+                std::unique_ptr<dataplane::DpdkBackend> front,
+                std::unique_ptr<dataplane::ScreenBackend> both, std::string capacity_key)
+        : behind_(std::move(behind)),
+          front_(std::move(front)),
+          both_(std::move(both)),
+          capacity_key_(std::move(capacity_key)) {}
+
+    sa::Backend& backend() override { return *both_; }
+    std::string device() const override { return front_->host_device_name(); }
+    void ready() override { behind_->finish_reconciliation(); }
+    std::string name() const override { return "screen"; }
+    std::string description() const override {
+        return fmt::format("screen, {} worker(s), crypto {}, in front of the kernel",
+                           front_->workers(), front_->crypto_engine());
+    }
+    std::string capacity_key() const override { return capacity_key_; }
+    void register_metrics(metrics::Registry& registry) const override {
+        front_->register_metrics(registry);
+        behind_->register_metrics(registry);
+        both_->register_metrics(registry);
+    }
+    std::vector<ops::DropCount> drops() const override {
+        auto out = drops_of(*front_);
+        for (auto& d : drops_of_kernel()) out.push_back(std::move(d));
+        return out;
+    }
+    std::vector<ops::HealthItem> health() const override {
+        const std::uint64_t n = both_->disagreements();
+        return {health_of(*front_),
+                health_of(*behind_),
+                {"screen", n == 0,
+                 n == 0 ? std::string("ok")
+                        : fmt::format("{} times the kernel refused what the screen had verified; "
+                                      "the layers hold different keys: report it",
+                                      n)}};
+    }
+
+  private:
+    std::unique_ptr<kernel::KernelBackend> behind_;
+    std::unique_ptr<dataplane::DpdkBackend> front_;
+    std::unique_ptr<dataplane::ScreenBackend> both_;
+    std::string capacity_key_;
+};
+
+// The kernel first: what it lacks is known before the interface is taken from the host.
+Result<std::unique_ptr<PacketLayer>> start_screen(const config::Config& c, const Clock& clock) {
+    auto behind = kernel::KernelBackend::create(kernel_options(c), clock);
+    if (!behind) return std::unexpected(std::move(behind.error()));
+    auto front = dataplane::DpdkBackend::create(dpdk_options(c), clock);
+    if (!front) return std::unexpected(std::move(front.error()));
+    auto both = dataplane::ScreenBackend::create(**front, **behind);
+    if (!both) return std::unexpected(std::move(both.error()));
+    return std::make_unique<ScreenLayer>(std::move(*behind), std::move(*front), std::move(*both),
+                                         std::string(c.max_sets_key()));
+}
+
 }  // namespace
 
 Result<std::unique_ptr<PacketLayer>> start_packet_layer(const config::Config& c,
                                                         const Clock& clock) {
+    if (c.backend == config::Backend::screen) return start_screen(c, clock);
     if (c.backend == config::Backend::kernel) {
         if (!c.gm.routes.empty())
             log::info("gmgated",

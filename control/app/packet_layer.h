@@ -32,7 +32,8 @@ class PacketLayer {
     [[nodiscard]] virtual std::string capacity_key() const = 0;
     virtual void register_metrics(metrics::Registry& registry) const = 0;
     [[nodiscard]] virtual std::vector<ops::DropCount> drops() const = 0;  // any thread
-    [[nodiscard]] virtual ops::HealthItem health() const = 0;
+    // One item a layer.
+    [[nodiscard]] virtual std::vector<ops::HealthItem> health() const = 0;
 };
 
 // Starts it. Errors as of the backend's own create().

@@ -18,6 +18,7 @@ dataplane::DpdkOptions dpdk_options(const config::Config& c) {
     o.mtu = c.gm.mtu;
     o.workers = c.dpdk.workers;
     o.max_sets = c.dpdk.max_sets;
+    o.verify_only = c.backend == config::Backend::screen;
     o.replay_window = c.dpdk.replay_window;
     o.memory_mb = c.dpdk.memory_mb;
     o.hugepages = c.dpdk.hugepages;
@@ -39,7 +40,9 @@ dataplane::DpdkOptions dpdk_options(const config::Config& c) {
 
 kernel::KernelOptions kernel_options(const config::Config& c) {
     kernel::KernelOptions o;
-    o.interface = c.gm.interface;
+    // Behind the screen its interface is the TAP, which the fast path makes and gives the
+    // addresses.
+    if (c.backend == config::Backend::kernel) o.interface = c.gm.interface;
     for (const auto& a : c.gm.addresses) o.addresses.push_back(a.address);
     o.port_ps = {c.gm.port_ps.first, c.gm.port_ps.last};
     o.port_pc = {c.gm.port_pc.first, c.gm.port_pc.last};

@@ -181,7 +181,7 @@ INSTANTIATE_TEST_SUITE_P(
              "gmgated.yaml:2: security.missing_ealg: 'refuze' is not one of assume_null, refuse; "
              "did you mean refuse?"},
         Case{"UnknownBackend", "dpdk", "  workers: 1\nbackend: ebpf",
-             "gmgated.yaml:3: backend: 'ebpf' is not one of dpdk, kernel"},
+             "gmgated.yaml:3: backend: 'ebpf' is not one of dpdk, kernel, screen"},
         Case{"KernelReqid", "kernel", "  reqid: 0",
              "gmgated.yaml:2: kernel.reqid: 0 is out of range; write a whole number from 1 to "
              "4294967295"},
@@ -194,6 +194,23 @@ INSTANTIATE_TEST_SUITE_P(
              "one as 'ip link' shows it"},
         Case{"TooManyPhonesForTheKernel", "kernel", "  max_sets: 1000\nbackend: kernel",
              "gmgated.yaml:2: kernel.max_sets: 100000 phones do not fit into kernel.max_sets 1000; "
+             "each needs one set, and a second one while it re-registers"},
+        Case{"ScreenWiderThanTheKernel", "kernel", "  replay_window: 96\nbackend: screen",
+             "gmgated.yaml:2: kernel.replay_window: the kernel's window of 96 packets is narrower "
+             "than the screen's of 128 (dpdk.replay_window), so the kernel would drop what the "
+             "screen lets through; make it 128 or more"},
+        Case{"ScreenWiderThanTheKernelsDefault", "dpdk", "  replay_window: 1024\nbackend: screen",
+             "gmgated.yaml:2: dpdk.replay_window: the kernel's window of 128 packets is narrower "
+             "than the screen's of 1024 (dpdk.replay_window), so the kernel would drop what the "
+             "screen lets through; give kernel.replay_window 1024 or more"},
+        Case{"ScreenWithOffload", "kernel", "  offload: crypto\nbackend: screen",
+             "gmgated.yaml:2: kernel.offload: with backend: screen the NIC is DPDK's, so the "
+             "kernel cannot have it do ESP; write none"},
+        Case{"TooManyPhonesBehindTheScreen", "kernel", "  max_sets: 1000\nbackend: screen",
+             "gmgated.yaml:2: kernel.max_sets: 100000 phones do not fit into kernel.max_sets 1000; "
+             "each needs one set, and a second one while it re-registers"},
+        Case{"TooManyPhonesForTheScreen", "dpdk", "  max_sets: 1000\nbackend: screen",
+             "gmgated.yaml:2: dpdk.max_sets: 100000 phones do not fit into dpdk.max_sets 1000; "
              "each needs one set, and a second one while it re-registers"},
         Case{"DurationWithoutUnit", "timers", "  reg_await_auth: 240",
              "gmgated.yaml:2: timers.reg_await_auth: '240' is not a duration; write a number with "
