@@ -6,11 +6,13 @@
 #
 # The caller sets, before sourcing: lab_prefix (short: interface names hold 15 characters), lab_state (a directory for pids and the
 # gateway's socket, made here and removed by lab_down), lab_out (where logs go). Needs root.
+# lab_backend (default dpdk): the gateway's backend; with kernel the gateway's addresses and routes are the host's.
 
 lab_ue=$lab_prefix-ue lab_gw=$lab_prefix-gw lab_home=$lab_prefix-home
 lab_realm=ims.mnc001.mcc001.3gppnetwork.org
 lab_seed=676d676174652064656d6f2073656564
 lab_bin=${lab_bin:-build/release/bin}
+lab_backend=${lab_backend:-dpdk}
 lab_suites='null/aes-gcm, aes-gmac/null, hmac-sha-1-96/aes-cbc, hmac-sha-1-96/null, hmac-md5-96/aes-cbc, hmac-md5-96/null, hmac-sha-1-96/des-ede3-cbc, hmac-md5-96/des-ede3-cbc'
 
 # Ends what runs and removes every namespace and interface; also what an earlier run left. Safe to call at any time.
@@ -56,6 +58,12 @@ lab_up() {
     # This one host is all the phones: every address of the two networks is local to it.
     ip -n "$lab_ue" route add local 10.20.0.0/16 dev lo
     ip -n "$lab_ue" -6 route add local fd00:20::/64 dev lo
+    if [ "$lab_backend" = kernel ]; then
+        ip -n "$lab_gw" addr add 10.21.0.1/24 dev "$lab_prefix-nic"
+        ip -n "$lab_gw" addr add fd00:21::1/64 dev "$lab_prefix-nic" nodad
+        ip -n "$lab_gw" route add 10.20.0.0/16 via 10.21.0.2
+        ip -n "$lab_gw" -6 route add fd00:20::/64 via fd00:21::2
+    fi
     ip -n "$lab_gw" addr add 10.30.0.1/24 dev "$lab_prefix-core"
     ip -n "$lab_home" addr add 10.30.0.2/24 dev "$lab_prefix-home"
 }
@@ -74,6 +82,7 @@ gm:
   routes: [10.20.0.0/16 via 10.21.0.2, "fd00:20::/64 via fd00:21::2"]
   port_ps: 6100-6103
   port_pc: 6200-6207
+backend: $lab_backend
 core:
   listen: ["10.30.0.1:5060"]
   next_hop: 10.30.0.2:5060

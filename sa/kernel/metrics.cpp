@@ -17,25 +17,25 @@ struct KernelCounter {
     std::string_view help;
 };
 
-// Those that tell of packets refused.
+// Those that tell of packets refused; named as the fast path's drop reasons where they mean the
+// same.
 constexpr std::array<KernelCounter, 17> kernel_counters{{
     {"XfrmInError", "in_error", "ESP that no other reason covers"},
     {"XfrmInBufferError", "in_buffer", "no memory for an ESP packet"},
     {"XfrmInHdrError", "in_header", "ESP with an impossible header"},
-    {"XfrmInNoStates", "in_unknown_spi", "ESP with an SPI that no SA has"},
-    {"XfrmInStateProtoError", "in_integrity", "ESP that fails its integrity check (C1)"},
+    {"XfrmInNoStates", "unknown_spi", "ESP with an SPI that no SA has"},
+    {"XfrmInStateProtoError", "integrity", "ESP that fails its integrity check (C1)"},
     {"XfrmInStateModeError", "in_mode", "ESP whose mode is not the SA's"},
-    {"XfrmInStateSeqError", "in_replay", "ESP repeated, or left of the replay window (A1)"},
+    {"XfrmInStateSeqError", "replay", "ESP repeated, or left of the replay window (A1)"},
     {"XfrmInStateExpired", "in_expired", "ESP on an SA that is at its end (D7)"},
-    {"XfrmInStateMismatch", "in_selector",
-     "inside ESP: other addresses or ports than the SA's (A3)"},
+    {"XfrmInStateMismatch", "selector", "inside ESP: other addresses or ports than the SA's (A3)"},
     {"XfrmInStateInvalid", "in_invalid", "ESP on an SA that is going away"},
-    {"XfrmInTmplMismatch", "in_clear",
+    {"XfrmInTmplMismatch", "cleartext_protected_port",
      "cleartext for a protected port, or through another's SA (A6)"},
     {"XfrmInNoPols", "in_no_policy", "through an SA, and no policy allows it"},
     {"XfrmInPolBlock", "in_blocked", "forwarded to or from a protected port (A6)"},
-    {"XfrmOutNoStates", "out_no_sa", "from a protected port without an SA to send it on (A6)"},
-    {"XfrmOutStateSeqError", "out_sequence", "sequence numbers are used up (D7)"},
+    {"XfrmOutNoStates", "outbound_no_sa", "from a protected port without an SA to send it on (A6)"},
+    {"XfrmOutStateSeqError", "outbound_sequence_exhausted", "sequence numbers are used up (D7)"},
     {"XfrmOutStateExpired", "out_expired", "on an SA that is at its end (D7)"},
     {"XfrmOutError", "out_error", "to be protected, and could not be"},
 }};

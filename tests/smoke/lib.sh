@@ -47,7 +47,8 @@ lab_all_up() {
     lab_config "$extra" >"$lab_out/gmgated.yaml"
     lab_gmhome "$phones" --trace-cx "$@"
     lab_gmgated
-    lab_wait 20 lab_gmctl health || { echo "gmgated did not come up"; exit 1; }
+    # Loading the kernel's algorithms takes a minute on an emulated processor.
+    lab_wait "$([ "$lab_backend" = dpdk ] && echo 20 || echo 120)" lab_gmctl health || { echo "gmgated did not come up"; exit 1; }
     lab_alive gmhome || { echo "gmhome ended"; exit 1; }
     lab_capture "$lab_out/gm.pcapng" || { echo "no capture"; exit 1; }
     printf 'esp.enable_encryption_decode: TRUE\nesp.enable_authentication_check: TRUE\n' >"$lab_out/wireshark/preferences"
