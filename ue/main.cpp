@@ -22,6 +22,7 @@
 #include "base/bytes.h"
 #include "base/event_loop.h"
 #include "ue/console.h"
+#include "ue/kernel_esp.h"
 #include "ue/key_log.h"
 #include "ue/load.h"
 #include "ue/report.h"
@@ -39,7 +40,7 @@ constexpr int exit_usage = 2;   // options, permissions, addresses
 
 struct Options {
     std::string pcscf, pcscf6, realm, seed, subscribers, imsi, net4, net6;
-    std::string suites = "all", offer = "auto", style = "auto", json, keylog;
+    std::string suites = "all", offer = "auto", style = "auto", esp = "own", json, keylog;
     std::vector<std::string> misbehave;
     LoadOptions load;
     double reregister = 0, hold = 0, silence = 4, timeout = 32, message_interval = 0.1;
@@ -102,6 +103,13 @@ void describe(CLI::App& app, Options& o) {
     app.add_option("--mtu", o.mtu, "largest IP packet to send; default: that of the route")
         ->group("Network")
         ->check(CLI::Range(1280, 65535));
+
+    app.add_option("--esp", o.esp,
+                   "own: gmue's ESP (and TCP in it); kernel: Linux's, by XFRM states and policies, "
+                   "with ordinary sockets; needs CAP_NET_ADMIN")
+        ->group("Network")
+        ->capture_default_str()
+        ->check(CLI::IsMember({"own", "kernel"}));
 
     app.add_option("--realm", o.realm,
                    "home network domain: IMPI is <imsi>@<realm>, IMPU sip:<imsi>@<realm>")
@@ -412,6 +420,16 @@ int run(Options& o) {
         if (!m) return usage_error(m.error().text);
         l.misbehave.push_back(*m);
     }
+    const bool kernel_esp = o.esp == "kernel";
+    if (kernel_esp) {
+        for (const auto& m : l.misbehave) {
+            if (m.kind == Misbehaviour::replay || m.kind == Misbehaviour::forged_esp ||
+                m.kind == Misbehaviour::unknown_spi || m.kind == Misbehaviour::near_sequence_end)
+                return usage_error(fmt::format(
+                    "--misbehave {}: the kernel sends no such packets; only with --esp own",
+                    info(m.kind).name));
+        }
+    }
     l.hold = o.hold < 0 ? Duration(-1) : seconds(o.hold);
     l.reregister_once = !o.only_register;
     if (o.only_register) o.messages = 0;
@@ -510,8 +528,22 @@ int run(Options& o) {
     n.v6 = l.ipv6_share > 0;
     n.clear_port = o.clear_port;
     n.mtu = mtu;
+    n.own_esp = !kernel_esp;
     auto network = SocketNetwork::open(loop, relay, n);
     if (!network) return usage_error(network.error().text);
+
+    std::unique_ptr<KernelEsp> kernel;
+    if (kernel_esp) {
+        auto k = KernelEsp::open(loop, random.u32());
+        if (!k) return usage_error("--esp kernel: " + k.error().text);
+        kernel = std::move(*k);
+        for (const auto& [net, p] : {std::pair{&l.net4, &pcscf4}, std::pair{&l.net6, &pcscf6}}) {
+            if (!*net || !*p || ((*net)->is_v6() ? l.ipv6_share <= 0 : l.ipv6_share >= 1)) continue;
+            const IpAddress first = (*net)->host((*net)->single() ? 0 : l.first_phone);
+            if (auto r = kernel->probe(first, (*p)->address, l.suites); !r)
+                return usage_error("--esp kernel: " + r.error().text);
+        }
+    }
 
     const bool to_stdout = o.json == "-" || o.console;
     std::FILE* people = to_stdout ? stderr : stdout;
@@ -527,6 +559,7 @@ int run(Options& o) {
                          .statistics = statistics};
     context.observer = narrator ? &*narrator : nullptr;
     context.key_log = keys.get();
+    context.host_esp = kernel.get();
     context.card = [&](std::string_view imsi) {
         if (seed) return keys_by_rule(*seed, imsi);
         return file->find(imsi)->copy();

@@ -27,6 +27,20 @@ class ClearStream {
     [[nodiscard]] virtual std::uint16_t local_port() const = 0;
 };
 
+// What stream_closed() says of an orderly end.
+inline constexpr std::string_view peer_closed = "closed by the P-CSCF";
+
+// A connection under a set of SAs the host's kernel holds (ue/host_esp.h).
+class HostStream : public ClearStream {
+  public:
+    // Who hears of it from now on; an accepted connection reads nothing before.
+    virtual void start(ClearStreamHandler& handler) = 0;
+    [[nodiscard]] virtual std::uint16_t remote_port() const = 0;
+    [[nodiscard]] virtual bool open() const = 0;  // can be sent on
+    virtual void finish() = 0;                    // FIN after what is queued
+    virtual void abort() = 0;                     // RST
+};
+
 class Network {
   public:
     virtual ~Network() = default;

@@ -44,18 +44,30 @@ std::string status_text(const sip::Message& m) {
 
 // ---- TcpLink: hands on to the phone ----
 
-void TcpLink::tcp_output(TcpConnection& c, const TcpSegment& segment) {
+void OwnTcpLink::tcp_output(TcpConnection& c, const TcpSegment& segment) {
     const bool at_client_port = c.local_port() == set_.numbers.port_uc;
     Bytes bytes;
     build_tcp(set_.local, phone_.pcscf().address, segment, bytes);
     phone_.send_protected(set_, at_client_port, protocol_tcp, bytes);
 }
-void TcpLink::tcp_established(TcpConnection&) {}
-void TcpLink::tcp_data(TcpConnection&, std::string_view data) {
+void OwnTcpLink::tcp_established(TcpConnection&) {}
+void OwnTcpLink::tcp_data(TcpConnection&, std::string_view data) {
     phone_.link_data(*this, set_, data);
 }
-void TcpLink::tcp_closed(TcpConnection&, bool reset) {
+void OwnTcpLink::tcp_closed(TcpConnection&, bool reset) {
     phone_.link_closed(*this, set_, reset);
+}
+void HostTcpLink::stream_data(std::string_view data) {
+    phone_.link_data(*this, set_, data);
+}
+void HostTcpLink::stream_closed(std::string_view why) {
+    phone_.link_closed(*this, set_, why != peer_closed);
+}
+void HostLink::host_datagram(bool at_client_port, const Endpoint& from, std::string_view payload) {
+    phone_.host_datagram(set_, at_client_port, from, payload);
+}
+void HostLink::host_accepted(std::unique_ptr<HostStream> stream) {
+    phone_.host_accepted(set_, std::move(stream));
 }
 
 // ---- life ----
@@ -225,6 +237,7 @@ void Phone::send_protected(SaSet& set, bool from_client_port, std::uint8_t proto
 }
 
 void Phone::send_udp_protected(SaSet& set, bool from_client_port, std::string_view payload) {
+    if (set.host) return set.host->send(from_client_port, payload);
     const auto& n = set.numbers;
     Bytes inner;
     build_udp({set.local, from_client_port ? n.port_uc : n.port_us},
@@ -234,18 +247,23 @@ void Phone::send_udp_protected(SaSet& set, bool from_client_port, std::string_vi
 }
 
 TcpLink& Phone::client_link(SaSet& set) {
-    if (set.client && set.client->connection.open()) return *set.client;
+    if (set.client && set.client->open()) return *set.client;
     if (set.client) {
-        set.client->connection.forget();
+        set.client->forget();
         context_.retired_links.push_back(std::move(set.client));
+    }
+    if (set.host) {
+        set.client = std::make_unique<HostTcpLink>(*this, set, *set.host);
+        return *set.client;
     }
     TcpConnection::Options o;
     o.local_port = set.numbers.port_uc;
     o.remote_port = set.numbers.port_ps;
     o.mss = mss();
     o.initial_sequence = context_.random.u32();
-    set.client = std::make_unique<TcpLink>(*this, set, context_.timers, o, false);
-    set.client->connection.connect();
+    auto link = std::make_unique<OwnTcpLink>(*this, set, context_.timers, o, false);
+    link->connection.connect();
+    set.client = std::move(link);
     return *set.client;
 }
 
@@ -302,7 +320,7 @@ void Phone::send_transaction(RequestFrame frame,
 void Phone::transmit(const Transaction& t) {
     if (t.set != nullptr) {
         if (t.tcp) {
-            client_link(*t.set).connection.send(t.bytes);
+            client_link(*t.set).send(t.bytes);
         } else {
             send_udp_protected(*t.set, true, t.bytes);
         }
@@ -337,8 +355,8 @@ void Phone::discard(std::unique_ptr<SaSet>& set) {
     if (!set) return;
     if (transaction_ && transaction_->set == set.get()) end_transaction();
     if (carrier_ == set.get()) carrier_ = nullptr;
-    if (set->client) set->client->connection.forget();
-    if (set->server) set->server->connection.forget();
+    if (set->client) set->client->forget();
+    if (set->server) set->server->forget();
     if (scripted_) {
         auto& s = *scripted_;
         if (s.held && s.held->set == set.get()) s.held.reset();
@@ -494,7 +512,7 @@ void Phone::on_challenge(const sip::Message& m) {
     if (misbehaves(Misbehaviour::altered_verify) && offered->size() > 1)
         verified = verified.subspan(1);  // bid down
     pending_verify_ = context_.texts.intern(verify_template(plan_.style, verified, *chosen));
-    install(*chosen, std::get<AkaSuccess>(outcome));
+    if (auto r = install(*chosen, std::get<AkaSuccess>(outcome)); !r) return fail(r.error().text);
     if (misbehaves(Misbehaviour::silent_after_sm6)) {
         say("      the phone falls silent");
         if (end_step("abandoned", "the phone falls silent")) return;
@@ -538,7 +556,7 @@ void Phone::watch() {
     context_.timers.start(deadline_, context_.times.silence);
 }
 
-void Phone::install(const Mechanism& mechanism, const AkaSuccess& aka) {
+Result<void> Phone::install(const Mechanism& mechanism, const AkaSuccess& aka) {
     discard(pending_);
     auto set = std::make_unique<SaSet>();
     set->serial = ++sets_made_;
@@ -559,6 +577,13 @@ void Phone::install(const Mechanism& mechanism, const AkaSuccess& aka) {
         for (auto& b : ck.writable()) b ^= 0x5A;
     }
     set->secret->keys = sa::expand_keys(set->suite, ck, ik);
+    if (context_.host_esp != nullptr) {
+        set->host_link = std::make_unique<HostLink>(*this, *set);
+        auto host = context_.host_esp->install(plan_.address, pcscf().address, set->numbers,
+                                               set->suite, set->secret->keys, *set->host_link);
+        if (!host) return std::unexpected(host.error());
+        set->host = std::move(*host);
+    }
     if (context_.key_log != nullptr) context_.key_log->write(plan_.address, pcscf().address, *set);
     if (context_.observer != nullptr) {
         const auto& n = set->numbers;
@@ -575,6 +600,7 @@ void Phone::install(const Mechanism& mechanism, const AkaSuccess& aka) {
         sa_line("port_us", n.port_us, "←", "port_pc", n.port_pc, "spi_us", n.spi_us);
     }
     pending_ = std::move(set);
+    return {};
 }
 
 std::string Phone::verify_lines(bool altered) const {
@@ -691,8 +717,8 @@ void Phone::on_success(const sip::Message& m) {
 
     if (challenged) {
         discard(old_);
-        if (current_ && current_->client && current_->client->connection.open()) {
-            current_->client->connection.close();
+        if (current_ && current_->client && current_->client->open()) {
+            current_->client->close();
         }
         old_ = std::move(current_);
         current_ = std::move(pending_);
@@ -1067,27 +1093,31 @@ void Phone::receive_esp(const IpAddress& from, std::span<const std::uint8_t> pac
 }
 
 void Phone::receive_tcp(SaSet& set, bool at_client_port, const TcpSegment& s) {
-    std::unique_ptr<TcpLink>& link = at_client_port ? set.client : set.server;
+    std::unique_ptr<TcpLink>& slot = at_client_port ? set.client : set.server;
+    // Without a HostSet every link is our own.
+    auto* link = static_cast<OwnTcpLink*>(slot.get());
     const bool syn = (s.flags & tcp_flag::syn) != 0 && (s.flags & tcp_flag::ack) == 0;
     if (!at_client_port && syn) {
-        const bool repeated =
-            link && !link->connection.done() && link->connection.peer_initial() == s.sequence;
+        const bool repeated = link != nullptr && !link->connection.done() &&
+                              link->connection.peer_initial() == s.sequence;
         if (!repeated) {
-            if (link) {
-                link->connection.forget();
-                context_.retired_links.push_back(std::move(link));
+            if (link != nullptr) {
+                link->forget();
+                context_.retired_links.push_back(std::move(slot));
             }
             TcpConnection::Options o;
             o.local_port = s.to_port;
             o.remote_port = s.from_port;
             o.mss = mss();
             o.initial_sequence = context_.random.u32();
-            link = std::make_unique<TcpLink>(*this, set, context_.timers, o, true);
+            auto fresh = std::make_unique<OwnTcpLink>(*this, set, context_.timers, o, true);
+            link = fresh.get();
+            slot = std::move(fresh);
             link->connection.accept(s);
             return;
         }
     }
-    if (link && link->connection.state() != TcpConnection::State::closed) {
+    if (link != nullptr && link->connection.state() != TcpConnection::State::closed) {
         link->connection.receive(s);
         return;
     }
@@ -1108,14 +1138,29 @@ void Phone::receive_tcp(SaSet& set, bool at_client_port, const TcpSegment& s) {
     send_protected(set, at_client_port, protocol_tcp, bytes);
 }
 
+void Phone::host_datagram(SaSet& set, bool at_client_port, const Endpoint& from,
+                          std::string_view payload) {
+    if (deaf_) return;
+    Arrival a;
+    a.set = &set;
+    a.from = from;
+    a.to = {set.local, at_client_port ? set.numbers.port_uc : set.numbers.port_us};
+    on_message(payload, a);
+}
+
+void Phone::host_accepted(SaSet& set, std::unique_ptr<HostStream> stream) {
+    if (set.server) context_.retired_links.push_back(std::move(set.server));
+    set.server = std::make_unique<HostTcpLink>(*this, set, std::move(stream));
+}
+
 void Phone::link_data(TcpLink& link, SaSet& set, std::string_view data) {
     link.framer.feed(data);
     Arrival a;
     a.set = &set;
     a.link = &link;
     a.tcp = true;
-    a.from = {pcscf().address, link.connection.remote_port()};
-    a.to = {set.local, link.connection.local_port()};
+    a.from = {pcscf().address, link.remote_port()};
+    a.to = {set.local, link.local_port()};
     drain(link.framer, a);
 }
 
@@ -1126,10 +1171,10 @@ void Phone::drain(sip::StreamFramer& framer, const Arrival& arrival) {
         if (f.kind == sip::FrameKind::message) {
             on_message(f.bytes, arrival);
         } else if (f.kind == sip::FrameKind::ping) {
-            if (arrival.link != nullptr) arrival.link->connection.send("\r\n");
+            if (arrival.link != nullptr) arrival.link->send("\r\n");
         } else if (f.kind == sip::FrameKind::error) {
             violation("a TCP stream that is not SIP");
-            if (arrival.link != nullptr) arrival.link->connection.abort();
+            if (arrival.link != nullptr) arrival.link->abort();
             return;
         }
     }
@@ -1137,7 +1182,7 @@ void Phone::drain(sip::StreamFramer& framer, const Arrival& arrival) {
 
 void Phone::link_closed(TcpLink& link, SaSet& set, bool reset) {
     if (!reset) {
-        link.connection.close();
+        link.close();
         return;
     }
     const bool ours =
@@ -1275,7 +1320,7 @@ void Phone::on_request(const sip::Message& m, const Arrival& arrival) {
         context_.observer->message(*this, true, route_text(arrival, true), out);
     }
     if (arrival.link != nullptr) {
-        arrival.link->connection.send(out);
+        arrival.link->send(out);
         return;
     }
     // A2: to the Via's sent-by, which names port_ps, from our client port; with rport, back where
@@ -1457,7 +1502,7 @@ bool Phone::answer_held() {
     auto held = std::exchange(scripted().held, std::nullopt);
     if (!held) return false;
     if (held->link != nullptr) {
-        held->link->connection.send(held->answer);
+        held->link->send(held->answer);
     } else {
         send_udp_protected(*held->set, held->from_client_port, held->answer);
     }

@@ -74,6 +74,7 @@ struct PhoneContext {
     Statistics& statistics;
     Observer* observer = nullptr;
     KeyLog* key_log = nullptr;
+    HostEsp* host_esp = nullptr;  // the kernel's ESP instead of our own
     std::function<CardKeys(std::string_view imsi)> card{};
     std::function<void(Phone&, PhoneEvent)> on_event{};
 
@@ -164,7 +165,9 @@ class Phone final : private ClearStreamHandler {
     [[nodiscard]] const std::string& outcome() const { return outcome_; }
 
   private:
-    friend class TcpLink;
+    friend class OwnTcpLink;
+    friend class HostTcpLink;
+    friend class HostLink;
     enum class Phase : std::uint8_t { idle, sm1, held, sm7, registered, watching, over };
     enum class Purpose : std::uint8_t { initial, reregister, deregister };
     // How a message came.
@@ -216,7 +219,7 @@ class Phone final : private ClearStreamHandler {
     void send_sm7(const AkaSuccess& aka, Credentials credentials);
     void on_success(const sip::Message& message);
     void on_refused(const sip::Message& message, const Arrival& arrival);
-    void install(const Mechanism& mechanism, const AkaSuccess& aka);
+    Result<void> install(const Mechanism& mechanism, const AkaSuccess& aka);
     void choose_numbers();
     void start_again();
     void watch();
@@ -243,6 +246,9 @@ class Phone final : private ClearStreamHandler {
     void next_errand();
     void drain(sip::StreamFramer& framer, const Arrival& arrival);
     void receive_tcp(SaSet& set, bool at_client_port, const TcpSegment& segment);
+    void host_datagram(SaSet& set, bool at_client_port, const Endpoint& from,
+                       std::string_view payload);
+    void host_accepted(SaSet& set, std::unique_ptr<HostStream> stream);
     void link_data(TcpLink& link, SaSet& set, std::string_view data);
     void link_closed(TcpLink& link, SaSet& set, bool reset);
 

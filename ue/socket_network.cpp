@@ -18,6 +18,7 @@
 
 #include "ue/esp.h"
 #include "ue/packet.h"
+#include "ue/socket_stream.h"
 
 #ifndef IPV6_HDRINCL
 #define IPV6_HDRINCL 36
@@ -100,103 +101,6 @@ Receiver& receiver_memory() {
     return r;
 }
 
-class SocketStream final : public ClearStream {
-  public:
-    SocketStream(EventLoop& loop, ClearStreamHandler& handler) : loop_(loop), handler_(handler) {}
-    ~SocketStream() override {
-        *alive_ = false;
-        if (watched_) loop_.unwatch(fd_.get());
-    }
-
-    void connect(const IpAddress& from, const Endpoint& to) {
-        fd_ = UniqueFd(::socket(to.address.is_v6() ? AF_INET6 : AF_INET,
-                                SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-        if (!fd_.valid()) return fail_later(errno);
-        set(fd_.get(), IPPROTO_TCP, TCP_NODELAY, 1);
-        if (from.is_v6()) {
-            set(fd_.get(), IPPROTO_IPV6, IPV6_FREEBIND, 1);
-        } else {
-            set(fd_.get(), IPPROTO_IP, IP_FREEBIND, 1);
-        }
-        sockaddr_storage s{};
-        socklen_t n = Endpoint{from, 0}.to_sockaddr(s);
-        if (::bind(fd_.get(), reinterpret_cast<sockaddr*>(&s), n) != 0) return fail_later(errno);
-        socklen_t size = sizeof s;
-        ::getsockname(fd_.get(), reinterpret_cast<sockaddr*>(&s), &size);
-        port_ = Endpoint::from_sockaddr(s).port;
-        n = to.to_sockaddr(s);
-        if (::connect(fd_.get(), reinterpret_cast<sockaddr*>(&s), n) != 0 && errno != EINPROGRESS) {
-            return fail_later(errno);
-        }
-        loop_.watch(fd_.get(), EventLoop::writable, [this](unsigned ready) { on_ready(ready); });
-        watched_ = true;
-    }
-
-    void send(std::string_view data) override {
-        queue_.append(data);
-        if (connected_) write();
-    }
-    [[nodiscard]] std::uint16_t local_port() const override { return port_; }
-
-  private:
-    void fail_later(int error) {
-        loop_.post([this, alive = alive_, error] {
-            if (*alive) handler_.stream_closed(std::strerror(error));
-        });
-    }
-    void on_ready(unsigned ready) {
-        if (!connected_) {
-            int error = 0;
-            socklen_t n = sizeof error;
-            ::getsockopt(fd_.get(), SOL_SOCKET, SO_ERROR, &error, &n);
-            if (error != 0) {
-                stop();
-                handler_.stream_closed(std::strerror(error));
-                return;
-            }
-            connected_ = true;
-            loop_.change(fd_.get(), EventLoop::readable);
-            write();
-            return;
-        }
-        if ((ready & EventLoop::writable) != 0) write();
-        if ((ready & EventLoop::readable) == 0) return;
-        std::array<char, 16384> buffer;
-        const ssize_t n = ::recv(fd_.get(), buffer.data(), buffer.size(), 0);
-        if (n > 0) {
-            handler_.stream_data({buffer.data(), static_cast<std::size_t>(n)});
-        } else if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
-            stop();
-            handler_.stream_closed(n == 0 ? "closed by the P-CSCF" : std::strerror(errno));
-        }
-    }
-    void write() {
-        while (!queue_.empty()) {
-            const ssize_t n = ::send(fd_.get(), queue_.data(), queue_.size(), MSG_NOSIGNAL);
-            if (n < 0) {
-                if (errno == EAGAIN)
-                    loop_.change(fd_.get(), EventLoop::readable | EventLoop::writable);
-                return;  // an error shows up as readable
-            }
-            queue_.erase(0, static_cast<std::size_t>(n));
-        }
-        loop_.change(fd_.get(), EventLoop::readable);
-    }
-    void stop() {
-        if (watched_) loop_.unwatch(fd_.get());
-        watched_ = false;
-    }
-
-    EventLoop& loop_;
-    ClearStreamHandler& handler_;
-    UniqueFd fd_;
-    std::string queue_;
-    std::uint16_t port_ = 0;
-    bool connected_ = false;
-    bool watched_ = false;
-    std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
-};
-
 }  // namespace
 
 struct SocketNetwork::Family {
@@ -246,6 +150,7 @@ Result<std::unique_ptr<SocketNetwork>> SocketNetwork::open(EventLoop& loop,
             if ((ready & EventLoop::writable) != 0) self->flush_udp(*raw);
             if ((ready & EventLoop::readable) != 0) self->receive_udp(*raw);
         });
+        if (!raw->esp.valid()) continue;
         loop.watch(raw->esp.get(), EventLoop::readable, [self, raw](unsigned ready) {
             if ((ready & EventLoop::writable) != 0) self->flush_esp(*raw);
             if ((ready & EventLoop::readable) != 0) self->receive_esp(*raw);
@@ -257,26 +162,29 @@ Result<std::unique_ptr<SocketNetwork>> SocketNetwork::open(EventLoop& loop,
 Result<void> SocketNetwork::open_family(Family& f) {
     const int domain = f.v6 ? AF_INET6 : AF_INET;
     const char* name = f.v6 ? "IPv6" : "IPv4";
-    f.esp = UniqueFd(::socket(domain, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_ESP));
-    if (!f.esp.valid()) {
-        if (errno == EPERM || errno == EACCES) {
-            return fail(ErrorKind::denied,
-                        "raw sockets for ESP need CAP_NET_RAW: run as root, or 'setcap "
-                        "cap_net_raw,cap_net_admin+ep gmue'");
+    if (options_.own_esp) {
+        f.esp = UniqueFd(::socket(domain, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_ESP));
+        if (!f.esp.valid()) {
+            if (errno == EPERM || errno == EACCES) {
+                return fail(ErrorKind::denied,
+                            "raw sockets for ESP need CAP_NET_RAW: run as root, or 'setcap "
+                            "cap_net_raw,cap_net_admin+ep gmue'");
+            }
+            if (errno == EAFNOSUPPORT) {
+                return fail(ErrorKind::io, fmt::format("this host has no {}: use --ipv6-share {}",
+                                                       name, f.v6 ? 0 : 1));
+            }
+            return fail(ErrorKind::io,
+                        fmt::format("raw {} socket for ESP: {}", name, std::strerror(errno)));
         }
-        if (errno == EAFNOSUPPORT) {
-            return fail(ErrorKind::io, fmt::format("this host has no {}: use --ipv6-share {}", name,
-                                                   f.v6 ? 0 : 1));
-        }
-        return fail(ErrorKind::io,
-                    fmt::format("raw {} socket for ESP: {}", name, std::strerror(errno)));
+        const bool header = f.v6 ? set(f.esp.get(), IPPROTO_IPV6, IPV6_HDRINCL, 1) &&
+                                       set(f.esp.get(), IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
+                                 : set(f.esp.get(), IPPROTO_IP, IP_HDRINCL, 1);
+        if (!header)
+            return fail(ErrorKind::io,
+                        fmt::format("raw {} socket: {}", name, std::strerror(errno)));
+        big_buffers(f.esp.get());
     }
-    const bool header = f.v6 ? set(f.esp.get(), IPPROTO_IPV6, IPV6_HDRINCL, 1) &&
-                                   set(f.esp.get(), IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
-                             : set(f.esp.get(), IPPROTO_IP, IP_HDRINCL, 1);
-    if (!header)
-        return fail(ErrorKind::io, fmt::format("raw {} socket: {}", name, std::strerror(errno)));
-    big_buffers(f.esp.get());
 
     f.udp = UniqueFd(::socket(domain, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
     if (!f.udp.valid())
@@ -330,7 +238,8 @@ void SocketNetwork::send_udp(const Endpoint& from, const Endpoint& to, std::stri
 void SocketNetwork::send_esp(const IpAddress& from, const IpAddress& to,
                              std::span<const std::uint8_t> esp) {
     Family* f = family(to.is_v6());
-    if (f == nullptr || f->esp_queue.size() >= max_queue) return note_error(ENOBUFS, "ESP");
+    if (f == nullptr || !f->esp.valid() || f->esp_queue.size() >= max_queue)
+        return note_error(ENOBUFS, "ESP");
     pieces_.clear();
     build_ip(from, to, protocol_esp, esp, options_.mtu, ++identification_, pieces_);
     for (Bytes& p : pieces_) f->esp_queue.push_back({to, std::move(p)});
@@ -458,8 +367,8 @@ void SocketNetwork::receive_esp(Family& f) {
 
 std::unique_ptr<ClearStream> SocketNetwork::connect_tcp(const IpAddress& from, const Endpoint& to,
                                                         ClearStreamHandler& handler) {
-    auto s = std::make_unique<SocketStream>(loop_, handler);
-    s->connect(from, to);
+    auto s = std::make_unique<SocketStream>(loop_, &handler);
+    s->connect({from, 0}, to);
     return s;
 }
 

@@ -37,6 +37,7 @@ class SocketNetwork final : public Network {
         bool v6 = true;
         std::uint16_t clear_port = 5060;
         std::size_t mtu = 1500;
+        bool own_esp = true;  // false: the kernel's, no raw socket
     };
     // The error names the remedy: no CAP_NET_RAW, port taken, …
     static Result<std::unique_ptr<SocketNetwork>> open(EventLoop& loop, NetworkReceiver& receiver,
