@@ -89,19 +89,9 @@ std::vector<TraceStep> GatewayView::steps(std::string_view impi) const {
             if (!why.remedy.empty()) s.reason += fmt::format(" {}", why.remedy);
         }
         // What ends as it should is told with its reason too, and is no failure.
-        switch (r.reason) {
-            case registration::Reason::ok:
-            case registration::Reason::superseded:
-            case registration::Reason::deregistered_by_ue:
-            case registration::Reason::deregistered_by_network:
-            case registration::Reason::expired:
-            case registration::Reason::address_changed:
-            case registration::Reason::sequence_near_end:
-            case registration::Reason::shutdown:
-                break;
-            default:
-                s.failed = true;
-        }
+        s.failed = r.step == registration::Step::procedure_ended ||
+                   (r.reason != registration::Reason::ok &&
+                    registration::info(r.reason).blame != registration::Blame::nobody);
         out.push_back(std::move(s));
     }
     return out;

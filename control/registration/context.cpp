@@ -52,6 +52,7 @@ Context::Context(Policy p, sa::SaDatabase& s, TimerWheel& t, Random& r, metrics:
       metrics(registry),
       trace(policy.limits.trace_records, r.u64()),
       failures(policy.limits.failure_records),
+      reporter(t),
       tokens(policy.flow_token_key ? *policy.flow_token_key : FlowTokens::draw(r)) {
     if (policy.gm_addresses.empty()) throw std::invalid_argument("no address on Gm is given");
     if (policy.suites.empty()) throw std::invalid_argument("the list of algorithm pairs is empty");
@@ -94,18 +95,63 @@ bool Context::is_our_core_host(const sip::Uri& uri) const {
 
 void Context::refuse(Reason reason, int status, const Endpoint& source, std::string_view impi) {
     metrics.drop(reason);
-    failures.add(now(), reason, static_cast<std::uint16_t>(status), source, impi);
-    log::debug("registration", "{} from {} impi {}: answered {}", name(reason), source.to_string(),
-               impi, status);
+    if (!log::enabled(log::Level::debug)) return;
+    log::debug("registration", "refused: {} from {} impi \"{}\": {}", name(reason),
+               source.to_string(), printable(impi),
+               status == 0 ? std::string("not answered") : "answered " + std::to_string(status));
+}
+
+void Context::registration_failed(const Failed& failed) {
+    metrics.procedure_ended(failed.reason);
+    const auto status = static_cast<std::uint16_t>(failed.status);
+    failures.add(now(), failed.reason, status, failed.source, failed.impi);
+    FailureRecord record{now(),  failures.count(),      failed.reason,
+                         status, failed.source.address, failed.source.port,
+                         {}};
+    reporter.report(record, failed.impi, failed.remark);
+    note_event(trace_user(failed.impi, failed.source), Step::procedure_ended, failed.set, 0,
+               failed.reason);
+}
+
+void Context::core_answered() {
+    const bool was_unreachable = core_watch.health().unreachable();
+    core_watch.answered(now());
+    metrics.set_core_reachable(true);
+    if (was_unreachable) log::info("core", "the home network answers again");
+}
+
+void Context::core_failed(Reason why) {
+    const bool was_unreachable = core_watch.health().unreachable();
+    core_watch.register_failed(now(), why);
+    metrics.set_core_reachable(false);
+    if (!was_unreachable) {
+        log::warn("core", "{}: {} does not answer REGISTER. {}", name(why),
+                  policy.next_hop.to_string(), info(why).remedy);
+    }
+}
+
+void Context::registration_discarded(Reason reason, const Endpoint& source) {
+    failures.add(now(), reason, 0, source, {});
+    reporter.report({now(), failures.count(), reason, 0, source.address, source.port, {}}, {});
+}
+
+std::uint64_t Context::trace_user(std::string_view impi, const Endpoint& source) const {
+    return trace.user_of(impi.empty() ? source.address.to_string() : std::string(impi));
 }
 
 void Context::shed(Reason reason, const Endpoint& source) {
+    const bool failure = info(reason).scope == Scope::registration;
     TimePoint& listed = listed_[static_cast<std::size_t>(reason)];
     if (listed == TimePoint{} || now() - listed >= std::chrono::seconds(1)) {
         listed = now();
-        return refuse(reason, 0, source, {});
+        refuse(reason, 0, source, {});
+        if (failure) registration_discarded(reason, source);
+        return;
     }
     metrics.drop(reason);
+    if (!failure) return;
+    failures.count_only(reason);
+    reporter.count_only(reason);
 }
 
 void Context::answer(Side& side, const Arrival& arrival, const sip::Message& request, int code,
@@ -123,9 +169,9 @@ void Context::answer(Side& side, const Arrival& arrival, const sip::Message& req
         return;
     }
     side.transactions->respond(arrival.transaction, code, scratch);
-    if (impi.empty()) return;
     const bool on_gm = &side == &gm;
-    note(trace.user_of(impi), request.method(), code,
+    if (impi.empty() && !(on_gm && request.is_method("REGISTER"))) return;
+    note(trace_user(impi, arrival.flow.remote), request.method(), code,
          {Entity::pcscf, on_gm ? Entity::ue : Entity::core, Step::none, arrival.carrier.set,
           on_gm && arrival.carrier.is_protected()
               ? outbound_spi(arrival.reply, arrival.carrier.numbers)

@@ -12,6 +12,8 @@
 #include "base/clock.h"
 #include "base/random.h"
 #include "base/timer_wheel.h"
+#include "control/registration/core_watch.h"
+#include "control/registration/failures.h"
 #include "control/registration/flow_token.h"
 #include "control/registration/limiter.h"
 #include "control/registration/metrics.h"
@@ -71,6 +73,8 @@ class Context {
     GatewayMetrics metrics;
     TraceStore trace;
     FailureLog failures;
+    FailureReporter reporter;
+    CoreWatch core_watch;
     FlowTokens tokens;
     Side gm;
     Side core;
@@ -86,8 +90,7 @@ class Context {
     [[nodiscard]] TimePoint now() const { return timers.now(); }
     [[nodiscard]] bool is_our_core_host(const sip::Uri& uri) const;
 
-    // Answers the request at hand. `reason` is counted (and listed among the failures with `impi`)
-    // unless it is ok.
+    // Answers the request at hand. `reason` is counted unless it is ok.
     void answer(Side& side, const Arrival& arrival, const sip::Message& request, int code,
                 Reason reason, std::string_view impi = {},
                 std::initializer_list<sip::HeaderField> headers = {});
@@ -97,13 +100,33 @@ class Context {
                       const Endpoint& source, int code,
                       std::initializer_list<sip::HeaderField> headers = {},
                       const sip::Flow* path = nullptr);
-    // Discards it: counted, listed, never answered (B7).
+    // Discards it: counted, never answered (B7).
     void discard(Side& side, const Arrival& arrival, Reason reason, std::string_view impi = {});
-    // Turned away before it was looked at: counted; of each reason one a second is listed, so that
-    // a flood neither costs more than that nor drives other failures out of the list.
+    // Turned away before it was looked at: counted; of each reason one a second is listed and
+    // logged, so that a flood costs no more than that.
     void shed(Reason reason, const Endpoint& source);
-    // Counts and lists without touching a transaction.
+    // Counts a message refused or discarded, without touching a transaction.
     void refuse(Reason reason, int status, const Endpoint& source, std::string_view impi);
+
+    // A registration failed: to be called once for each. The same word goes into the metric, the
+    // list of failures, the log and the ladder; a ladder without an IMPI stands under the source's
+    // address.
+    struct Failed {
+        Reason reason = Reason::ok;
+        int status = 0;  // what was answered; 0: nothing
+        Endpoint source;
+        std::string_view impi = {};
+        sa::SetId set = 0;
+        std::string_view remark = {};  // what more is known, for the log
+    };
+    void registration_failed(const Failed& failed);
+    // A REGISTER was discarded before anything was kept of it (S3), and the phone will send it
+    // again: listed and logged, but no registration has ended.
+    void registration_discarded(Reason reason, const Endpoint& source);
+
+    // What the core's behaviour says about its health.
+    void core_answered();
+    void core_failed(Reason why);
 
     // One message of a user on the trace. `user`: trace.user_of(impi).
     struct Noted {
@@ -115,6 +138,8 @@ class Context {
         Reason reason = Reason::ok;
     };
     void note(std::uint64_t user, std::string_view method, int status, const Noted& noted);
+    // Under whose number a REGISTER is traced: its IMPI's, or its source's if it names none.
+    [[nodiscard]] std::uint64_t trace_user(std::string_view impi, const Endpoint& source) const;
     void note_event(std::uint64_t user, Step step, sa::SetId set, sa::Spi spi, Reason reason);
 
   private:

@@ -127,6 +127,10 @@ bool Gateway::Impl::refuse_faulty(Side& side, const sip::Flow& flow, const Carri
     if (answer)
         answer_stateless(side, path_back(flow, carrier, message), flow.remote, message, code,
                          reason);
+    if (&side == &ctx.gm && message.is_request() && message.is_method("REGISTER")) {
+        answer ? ctx.registration_failed({why, code, flow.remote})
+               : ctx.registration_discarded(why, flow.remote);
+    }
     return true;
 }
 
@@ -188,6 +192,7 @@ void Gateway::Impl::on_gm(const sip::Flow& flow, std::span<char> bytes) {
         case sip::TransactionLayer::Arrival::ack:
             return;
         case sip::TransactionLayer::Arrival::refused:
+            if (is_register) ctx.registration_discarded(Reason::transaction_limit, flow.remote);
             return ctx.refuse(Reason::transaction_limit, 0, flow.remote, {});
         case sip::TransactionLayer::Arrival::stateless:
             if (carrier.is_protected()) proxy.on_ue_request(arrival, message);
@@ -195,13 +200,18 @@ void Gateway::Impl::on_gm(const sip::Flow& flow, std::span<char> bytes) {
     }
     arrival.transaction = received.id;
     if (const std::string tags = unsupported_tags(message); !tags.empty()) {
+        if (is_register) {
+            return registrar.refuse(arrival, message, 420, Reason::bad_extension,
+                                    {{"Unsupported", tags}});
+        }
         return ctx.answer(ctx.gm, arrival, message, 420, Reason::bad_extension, {},
                           {{"Unsupported", tags}});
     }
     if (!is_register) return proxy.on_ue_request(arrival, message);
     if (const auto rejection = sip::check_routable(message)) {
-        return ctx.answer(ctx.gm, arrival, message, rejection->code,
-                          rejection->code == 483 ? Reason::too_many_hops : Reason::unsupported_uri);
+        return registrar.refuse(
+            arrival, message, rejection->code,
+            rejection->code == 483 ? Reason::too_many_hops : Reason::unsupported_uri);
     }
     registrar.on_register(arrival, message);
 }
@@ -381,6 +391,9 @@ const TraceStore& Gateway::trace() const {
 }
 const FailureLog& Gateway::failures() const {
     return impl_->ctx.failures;
+}
+const CoreHealth& Gateway::core_health() const {
+    return impl_->ctx.core_watch.health();
 }
 std::uint64_t Gateway::drops(Reason reason) const {
     return impl_->ctx.metrics.drops(reason);

@@ -19,6 +19,8 @@
 #include "base/metrics.h"
 #include "base/random.h"
 #include "base/timer_wheel.h"
+#include "control/registration/core_watch.h"
+#include "control/registration/failures.h"
 #include "control/registration/policy.h"
 #include "control/registration/reasons.h"
 #include "control/registration/trace.h"
@@ -79,6 +81,7 @@ class Gateway {
     [[nodiscard]] std::size_t transactions() const;  // of both sides and both kinds
     [[nodiscard]] const TraceStore& trace() const;
     [[nodiscard]] const FailureLog& failures() const;
+    [[nodiscard]] const CoreHealth& core_health() const;
     // Discarded or refused messages since start, by reason; the same numbers as
     // gmgate_registration_drops_total.
     [[nodiscard]] std::uint64_t drops(Reason reason) const;

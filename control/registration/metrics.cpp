@@ -32,7 +32,11 @@ GatewayMetrics::GatewayMetrics(metrics::Registry& registry)
       pending_(
           registry.gauge("gmgate_registrations_pending", "Registration procedures under way.")),
       registered_(registry.gauge("gmgate_registered_users", "Users with a live registration.")),
-      proxied_(registry.gauge("gmgate_proxied_requests_pending", "Proxied requests under way.")) {
+      proxied_(registry.gauge("gmgate_proxied_requests_pending", "Proxied requests under way.")),
+      core_reachable_(registry.gauge("gmgate_core_reachable",
+                                     "1: the home network answered last, or nothing was asked yet; "
+                                     "0: the latest REGISTER to it was not answered.")) {
+    core_reachable_.set(1);
     for (std::size_t side = 0; side < side_names.size(); ++side) {
         for (std::size_t m = 0; m < method_names.size(); ++m) {
             requests_[side][m] =
@@ -47,15 +51,19 @@ GatewayMetrics::GatewayMetrics(metrics::Registry& registry)
         }
     }
     ended_[0] =
-        &registry.counter("gmgate_registrations_total", "Registration procedures that ended.",
+        &registry.counter("gmgate_registrations_total", "Registrations that ended, by reason.",
                           {{"result", "success"}, {"reason", "ok"}});
     // Every series exists from the start: rate() of one that appears with its first event misses
     // it.
     for (std::size_t i = 1; i < reason_count; ++i) {
         const std::string reason(name(static_cast<Reason>(i)));
-        ended_[i] =
-            &registry.counter("gmgate_registrations_total", "Registration procedures that ended.",
-                              {{"result", "failure"}, {"reason", reason}});
+        const Scope scope = info(static_cast<Reason>(i)).scope;
+        if (scope == Scope::registration) {
+            ended_[i] = &registry.counter("gmgate_registrations_total",
+                                          "Registrations that ended, by reason.",
+                                          {{"result", "failure"}, {"reason", reason}});
+        }
+        if (scope == Scope::event) continue;
         drops_[i] = &registry.counter("gmgate_registration_drops_total",
                                       "SIP messages refused or discarded.", {{"reason", reason}});
     }
@@ -73,7 +81,7 @@ void GatewayMetrics::response(Side side, int status) {
 }
 
 void GatewayMetrics::procedure_ended(Reason reason) {
-    ended_[static_cast<std::size_t>(reason)]->add();
+    if (auto* counter = ended_[static_cast<std::size_t>(reason)]) counter->add();
 }
 
 void GatewayMetrics::drop(Reason reason) {

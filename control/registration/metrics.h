@@ -19,7 +19,8 @@ class GatewayMetrics {
     enum class Side : std::uint8_t { gm_clear, gm_protected, core };
     void request(Side side, std::string_view method);
     void response(Side side, int status);
-    // A procedure ended; Reason::ok is success.
+    // A registration ended; Reason::ok is success. Others than those a registration can end with
+    // are not counted.
     void procedure_ended(Reason reason);
     // A message was refused or discarded.
     void drop(Reason reason);
@@ -28,6 +29,7 @@ class GatewayMetrics {
     void set_pending(std::size_t n) { pending_.set(static_cast<std::int64_t>(n)); }
     void set_registered(std::size_t n) { registered_.set(static_cast<std::int64_t>(n)); }
     void set_proxied(std::size_t n) { proxied_.set(static_cast<std::int64_t>(n)); }
+    void set_core_reachable(bool yes) { core_reachable_.set(yes ? 1 : 0); }
     [[nodiscard]] std::uint64_t drops(Reason reason) const {
         const auto* c = drops_[static_cast<std::size_t>(reason)];
         return c == nullptr ? 0 : c->value();
@@ -37,7 +39,7 @@ class GatewayMetrics {
     static constexpr std::size_t methods = 15;
     std::array<std::array<metrics::Counter*, methods>, 3> requests_{};
     std::array<std::array<metrics::Counter*, 7>, 3> responses_{};
-    // Made when first needed: most reasons never happen, and a scrape should not carry them.
+    // nullptr: it is never said of one (Scope).
     std::array<metrics::Counter*, reason_count> ended_{};
     std::array<metrics::Counter*, reason_count> drops_{};
     metrics::Histogram& challenge_seconds_;
@@ -45,6 +47,7 @@ class GatewayMetrics {
     metrics::Gauge& pending_;
     metrics::Gauge& registered_;
     metrics::Gauge& proxied_;
+    metrics::Gauge& core_reachable_;
 };
 
 }  // namespace gmgate::registration

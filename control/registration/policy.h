@@ -48,7 +48,7 @@ struct Limits {
     std::size_t proxied = 100'000;       // proxied requests under way
     std::size_t proxied_per_user = 128;  // of those, from one user
     std::size_t trace_records = 65'536;
-    std::size_t failure_records = 1024;
+    std::size_t failure_records = 128;  // of each reason
 };
 
 struct Policy {

@@ -68,13 +68,18 @@ void RegistrationProcedure::start(const Arrival& sm1, const sip::Message& reques
     choice_ = choice;
     expires_ = facts.expires;
     failure_report_ = failure_report;
-    ctx_.note(trace_user_, method_register, 0,
-              {Entity::ue, Entity::pcscf, Step::sm1, sm1_.set, inbound_spi(sm1.flow, sm1_.numbers),
-               Reason::ok});
+    if (failure_report) {
+        recorded_ = true;  // the procedure it ended has told why (C3)
+    } else {
+        ctx_.note(trace_user_, method_register, 0,
+                  {Entity::ue, Entity::pcscf, Step::sm1, sm1_.set,
+                   inbound_spi(sm1.flow, sm1_.numbers), Reason::ok});
+    }
     if (!keep_texts(facts, joined_values(request, HeaderId::security_client), request)) {
         ctx_.answer(ctx_.gm, sm1, request, 400, Reason::malformed, facts.impi);
         server_ = 0;
-        return end(Reason::malformed);
+        ctx_.registration_failed({Reason::malformed, 400, source_, facts.impi, sm1_.set});
+        return owner_.finish(id_);
     }
     forward(sm1, request, owner_.integrity_of(sm1.carrier, facts.credentials), Step::sm2);
 }
@@ -115,17 +120,20 @@ void RegistrationProcedure::forward(const Arrival& arrival, const sip::Message& 
         return forwarding_failed(arrival, request, step, 504, Reason::core_unreachable);
     }
     client_ = branch.id;
-    ctx_.note(trace_user_, method_register, 0, {Entity::pcscf, Entity::core, step});
+    ctx_.note(trace_user_, method_register, 0, {Entity::pcscf, Entity::core, this->step(step)});
 }
 
 void RegistrationProcedure::forwarding_failed(const Arrival& arrival, const sip::Message& request,
                                               Step step, int status, Reason reason) {
     server_ = 0;
+    if (reason == Reason::core_unreachable) ctx_.core_failed(reason);
     if (step == Step::sm2) {
         ctx_.answer(ctx_.gm, arrival, request, status, reason, impi());
+        answered_ = status;
         return end(reason);
     }
     refuse_second(arrival, request, status, reason);
+    record_end(reason);
     state_ = State::awaiting_authentication;  // C11: the SAs stay until C5
 }
 
@@ -133,7 +141,9 @@ void RegistrationProcedure::forwarding_failed(const Arrival& arrival, const sip:
 
 void RegistrationProcedure::on_response(const sip::Message& response, std::span<char> bytes) {
     const int status = response.status_code();
+    ctx_.core_answered();
     if (status < 200) return wipe_keys(response, bytes);
+    ctx_.core_watch.register_answered(status);
     client_ = 0;
     const bool second = state_ == State::awaiting_answer;
     if (!second && state_ != State::awaiting_challenge) return wipe_keys(response, bytes);
@@ -144,7 +154,8 @@ void RegistrationProcedure::on_response(const sip::Message& response, std::span<
     } else if (second || status < 300) {
         step = Step::sm11;
     }
-    ctx_.note(trace_user_, method_register, status, {Entity::core, Entity::pcscf, step});
+    ctx_.note(trace_user_, method_register, status,
+              {Entity::core, Entity::pcscf, this->step(step)});
 
     if (is_challenge && !second) return challenge(response, bytes);
     wipe_keys(response, bytes);
@@ -166,6 +177,8 @@ void RegistrationProcedure::on_response(const sip::Message& response, std::span<
         const Reason reason = reason_of_status(status);
         ctx_.refuse(reason, status, source_, impi());
         if (edit_response(response, {})) send_failure(status, reason);
+        answered_ = status;
+        record_end(reason);
         (void)ctx_.sets.apply(set_, sa::Event::core_failure);
         state_ = State::awaiting_authentication;
         return;
@@ -178,12 +191,14 @@ void RegistrationProcedure::on_core_failure(sip::ClientFailure failure) {
     client_ = 0;
     const Reason reason =
         failure == sip::ClientFailure::timeout ? Reason::core_timeout : Reason::core_unreachable;
+    ctx_.core_failed(reason);
     if (state_ == State::awaiting_challenge) {
         fail_later(504, reason);
         return end(reason);
     }
     if (state_ != State::awaiting_answer) return;
     fail_later(504, reason);
+    record_end(reason);
     (void)ctx_.sets.apply(set_, sa::Event::core_failure);
     state_ = State::awaiting_authentication;  // C11, C5: the SAs live until reg-await-auth
 }
@@ -203,9 +218,6 @@ void RegistrationProcedure::challenge(const sip::Message& response, std::span<ch
     wipe_keys(response, bytes);
     if (!have_keys || !choice_) {
         const Reason why = have_keys ? Reason::sec_agree_missing : Reason::challenge_without_keys;
-        if (!have_keys)
-            log::warn("registration", "{}: the core's 401 carries no usable nonce, ck and ik",
-                      impi());
         fail_later(have_keys ? 421 : 500, why);
         return end(why);
     }
@@ -231,19 +243,12 @@ void RegistrationProcedure::challenge(const sip::Message& response, std::span<ch
     request.tag = id_;
     const auto reserved = ctx_.sets.reserve(request);
     if (!reserved) {
-        const sa::User* user = ctx_.sets.find_by_impi(impi());
-        Reason why = Reason::no_spi_or_port;
-        int status = 500;
-        if (reserved.error().kind == ErrorKind::conflict) {
-            why = Reason::port_in_use;
-            status = 403;
-        } else if (user != nullptr && user->set_count() >= sa::max_sets_per_user) {
-            why = Reason::too_many_sas;
-            status = 403;
-        }
-        log::warn("registration", "{}: no SA set: {}", impi(), reserved.error().text);
-        fail_later(status, why);
-        return end(why);
+        // Two completed sets stay at most (D1, D2) and an incomplete one gives way (B3), so the
+        // seventh SA of a direction (B6) is never what is refused here.
+        const bool taken = reserved.error().kind == ErrorKind::conflict;
+        const Reason why = taken ? Reason::port_in_use : Reason::no_spi_or_port;
+        fail_later(taken ? 403 : 500, why);
+        return end(why, reserved.error().text);
     }
     traced_set_ = *reserved;
     {
@@ -254,10 +259,8 @@ void RegistrationProcedure::challenge(const sip::Message& response, std::span<ch
     // set_ stays 0 until it is live: if the install fails the database takes back what there was
     // (C12) and tells its observers, which must not end this procedure under our feet.
     if (const auto installed = ctx_.sets.install(traced_set_); !installed) {
-        log::error("registration", "{}: the packet layer did not install the SAs: {}", impi(),
-                   installed.error().text);
         fail_later(500, Reason::install_failed);
-        return end(Reason::install_failed);
+        return end(Reason::install_failed, installed.error().text);
     }
     set_ = traced_set_;
     ctx_.note_event(trace_user_, Step::set_installed, set_, numbers_.spi_ps, Reason::ok);
@@ -271,6 +274,7 @@ void RegistrationProcedure::challenge(const sip::Message& response, std::span<ch
     }
     // A lost connection under SM1 means that SM6 is lost: C5 cleans up.
     state_ = State::awaiting_authentication;
+    failure_report_ = recorded_ = false;  // a registration of its own, if it was a report
     send_answer(401, Step::sm6, Reason::ok);
     (void)ctx_.sets.apply(set_, sa::Event::sm6_sent);
     ctx_.metrics.challenged(ctx_.now() - started_);
@@ -279,18 +283,13 @@ void RegistrationProcedure::challenge(const sip::Message& response, std::span<ch
 // 200 to SM1: D3, D4. Only on an SA: what came in clear was not authenticated by anybody.
 void RegistrationProcedure::unchallenged(const sip::Message& response) {
     if (!sm1_.is_protected()) {
-        log::warn("registration",
-                  "{}: the core accepted an unprotected REGISTER without a challenge; refused",
-                  impi());
         fail_later(500, Reason::challenge_without_keys);
         return end(Reason::challenge_without_keys);
     }
     if (!sm1_path_alive()) return end(Reason::no_sa);
     if (const auto stored = owner_.store(*this, sm1_.set, false, response); !stored) {
-        log::warn("registration", "{}: the registration could not be stored: {}", impi(),
-                  stored.error().text);
         fail_later(500, Reason::registration_limit);
-        return end(Reason::registration_limit);
+        return end(Reason::registration_limit, stored.error().text);
     }
     if (edit_response(response, {})) send_answer(response.status_code(), Step::sm12, Reason::ok);
     end(Reason::ok);
@@ -299,10 +298,8 @@ void RegistrationProcedure::unchallenged(const sip::Message& response) {
 // 200 to SM8: B5.
 void RegistrationProcedure::complete(const sip::Message& response) {
     if (const auto stored = owner_.store(*this, set_, true, response); !stored) {
-        log::warn("registration", "{}: the registration could not be stored: {}", impi(),
-                  stored.error().text);
         const bool on_old = fail_later(500, Reason::registration_limit);
-        record_end(Reason::registration_limit);
+        record_end(Reason::registration_limit, stored.error().text);
         return conclude(sa::Event::aborted, on_old);
     }
     set_ = 0;  // the database's from now on
@@ -316,6 +313,7 @@ void RegistrationProcedure::complete(const sip::Message& response) {
 void RegistrationProcedure::refused_by_core(const sip::Message& response, Reason reason) {
     const int status = response.status_code();
     ctx_.refuse(reason, status, source_, impi());
+    answered_ = status;
     const bool answerable = edit_response(response, {});
     if (state_ == State::awaiting_challenge) {
         if (answerable && sm1_path_alive()) send_answer(status, Step::sm6, reason);
@@ -391,35 +389,37 @@ void RegistrationProcedure::on_second_register(const Arrival& sm7, const sip::Me
     if (fault != Reason::ok) {
         const sa::Event event = fault == Reason::via_mismatch ? sa::Event::first_packet_refused
                                                               : sa::Event::consistency_failure;
-        log::info("registration", "{}: SM7 refused: {}", impi(), name(fault));
         server_ = 0;
-        record_end(fault);
+        const int status = fault == Reason::malformed ? 400 : 403;
         if (event == sa::Event::consistency_failure &&
             ctx_.policy.consistency_failure == ConsistencyFailure::silent) {
             ctx_.discard(ctx_.gm, sm7, fault, impi());
+            record_end(fault);
             drop_set(event);
             return owner_.finish(id_);
         }
-        return conclude(
-            event,
-            refuse_second(
-                sm7, request, fault == Reason::malformed ? 400 : 403, fault,
-                {{"Warning", "399 gmgate \"security agreement or address does not match\""}}));
+        const bool on_old = refuse_second(
+            sm7, request, status, fault,
+            {{"Warning", "399 gmgate \"security agreement or address does not match\""}});
+        record_end(fault);
+        return conclude(event, on_old);
     }
+    const auto answer_malformed = [&] {
+        server_ = 0;
+        refuse_second(sm7, request, 400, Reason::malformed);
+        record_end(Reason::malformed);
+    };
     const auto& credentials = facts.credentials;
     if (!credentials.response || credentials.response->empty()) {
         // Who holds the keys accepted the challenge, so there must be an answer to it; the set
         // waits on (C5).
-        server_ = 0;
-        refuse_second(sm7, request, 400, Reason::malformed);
-        return;
+        return answer_malformed();
     }
     const std::string offer(texts_[text_offer]);
     if (!keep_texts(facts, offer, request)) {
-        server_ = 0;
-        refuse_second(sm7, request, 400, Reason::malformed);
-        return;
+        return answer_malformed();
     }
+    recorded_ = false;  // another attempt on the same set (C11)
     expires_ = facts.expires;
     (void)ctx_.sets.apply(set_, sa::Event::sm7_ok);
     state_ = State::awaiting_answer;
@@ -485,7 +485,7 @@ bool RegistrationProcedure::send_answer(int status, Step step, Reason reason,
     const sip::Flow& way = path == nullptr ? reply_ : *path;
     const bool on_new = state_ == State::awaiting_answer && path == nullptr;
     ctx_.note(trace_user_, method_register, status,
-              {Entity::pcscf, Entity::ue, step, on_new ? traced_set_ : sm1_.set,
+              {Entity::pcscf, Entity::ue, this->step(step), on_new ? traced_set_ : sm1_.set,
                outbound_spi(way, on_new ? numbers_ : sm1_.numbers),
                sent ? reason : Reason::ue_unreachable});
     return sent;
@@ -529,6 +529,7 @@ bool RegistrationProcedure::fail_request(sip::ServerTransactionId server, std::s
                                          Reason reason,
                                          std::initializer_list<sip::HeaderField> headers) {
     ctx_.refuse(reason, status, source, impi());
+    answered_ = status;
     if (server == 0) return false;
     if (!second && !sm1_path_alive()) {
         ctx_.gm.transactions->forget(server);
@@ -543,7 +544,7 @@ bool RegistrationProcedure::fail_request(sip::ServerTransactionId server, std::s
     }
     const bool on_new = second && !on_old;
     ctx_.note(trace_user_, method_register, status,
-              {Entity::pcscf, Entity::ue, second ? Step::sm12 : Step::sm6,
+              {Entity::pcscf, Entity::ue, step(second ? Step::sm12 : Step::sm6),
                on_new ? traced_set_ : sm1_.set,
                outbound_spi(on_old ? *old : reply_, on_new ? numbers_ : sm1_.numbers), reason});
     return on_old;
@@ -572,21 +573,16 @@ void RegistrationProcedure::on_linger_over() {
     owner_.finish(id_);
 }
 
-void RegistrationProcedure::record_end(Reason reason) {
+void RegistrationProcedure::record_end(Reason reason, std::string_view remark) {
     if (recorded_) return;
     recorded_ = true;
-    ctx_.metrics.procedure_ended(reason);
-    if (reason == Reason::ok) return;
-    ctx_.note_event(trace_user_, Step::procedure_ended, traced_set_, 0, reason);
-    // Endings that no message told of.
-    if (reason == Reason::authentication_timeout || reason == Reason::superseded ||
-        reason == Reason::gave_way) {
-        ctx_.failures.add(ctx_.now(), reason, 0, ue_, impi());
-    }
+    if (reason == Reason::ok) return ctx_.metrics.procedure_ended(reason);
+    if (remark.empty() && integrity_failed_) remark = "its ESP packets failed the integrity check";
+    ctx_.registration_failed({reason, answered_, ue_, impi(), traced_set_, remark});
 }
 
-void RegistrationProcedure::end(Reason reason) {
-    record_end(reason);
+void RegistrationProcedure::end(Reason reason, std::string_view remark) {
+    record_end(reason, remark);
     owner_.finish(id_);
 }
 

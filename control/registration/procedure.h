@@ -63,6 +63,9 @@ class RegistrationProcedure {
     // The database removed the set: time-out, newer challenge, or from outside.
     void on_set_removed(sa::Event reason);
 
+    // A packet on the new set failed its integrity check (C1).
+    void integrity_failed() { integrity_failed_ = true; }
+
     [[nodiscard]] SlotId id() const { return id_; }
     [[nodiscard]] State state() const { return state_; }
     [[nodiscard]] sa::SetId set() const { return set_; }
@@ -116,8 +119,12 @@ class RegistrationProcedure {
     void conclude(sa::Event event, bool on_old);
     void linger(sa::Event event);
     void on_linger_over();
-    void record_end(Reason reason);
-    void end(Reason reason);
+    // Once for each attempt: what it ended with goes where operators look. An attempt that failed
+    // may leave the set waiting for another SM7 (C11).
+    void record_end(Reason reason, std::string_view remark = {});
+    // The ladder's step; a report of the UE (C3) is none of SM1 to SM12.
+    [[nodiscard]] Step step(Step ordinary) const { return failure_report_ ? Step::none : ordinary; }
+    void end(Reason reason, std::string_view remark = {});
 
     SlotId id_;
     Context& ctx_;
@@ -126,6 +133,8 @@ class RegistrationProcedure {
     bool failure_report_ =
         false;  // the REGISTER itself says that an earlier challenge was refused (C3)
     bool recorded_ = false;
+    bool integrity_failed_ = false;
+    int answered_ = 0;  // what the UE was told about a failure; 0: nothing yet
     bool counted_source_ = false;
     sa::UserId counted_user_ = 0;  // SM1 came on an SA of this one
     std::uint64_t trace_user_ = 0;

@@ -483,6 +483,7 @@ void Proxy::on_response(sip::ClientTransactionId /*id*/, std::uint64_t context,
         user = ctx_.sets.find_user(e->user);
         note(*e, status, false, &flow, Reason::ok);
     } else {
+        ctx_.core_answered();
         ctx_.note(e->trace_user, e->method_name(), status, {Entity::core, Entity::pcscf});
     }
     if (status < 200) {

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string_view>
 
 namespace gmgate::registration {
@@ -26,7 +27,6 @@ enum class Reason : std::uint8_t {
     nat_unsupported,
     via_mismatch,
     port_in_use,
-    too_many_sas,
     // Limits (S3) and resources (C12).
     rate_source,
     rate_total,
@@ -67,13 +67,10 @@ enum class Reason : std::uint8_t {
     stray_response,
     // Requests of registered users (E2, E3).
     route_mismatch,
-    identity_not_registered,
     unknown_flow,
     not_registered,
     ue_unreachable,
     ue_timeout,
-    no_route,
-    loop_detected,
     // Why a registration or a set ended (D).
     deregistered_by_ue,
     deregistered_by_network,
@@ -86,17 +83,36 @@ enum class Reason : std::uint8_t {
 
 inline constexpr std::size_t reason_count = static_cast<std::size_t>(Reason::count_);
 
+// What a reason is said of.
+enum class Scope : std::uint8_t {
+    success,       // `ok`
+    registration,  // a registration can fail with it: metric, log line, trace, list of failures
+    message,       // a message was refused or discarded; no registration ends by it
+    event,         // told in the trace: a packet was dropped, a registration or a set ended
+};
+
+// Who has to do something, and so how loudly a failed registration is logged.
+enum class Blame : std::uint8_t {
+    nobody,    // the ordinary course of things, or a stranger
+    phone,     // the phone, its SIM or its settings: logged as info
+    operator_  // the gateway, its configuration, the core: logged as a warning
+};
+
 struct ReasonInfo {
     std::string_view name;     // the word: lower case, underscores
-    std::string_view rule;     // id of the rule, "C8"
+    std::string_view rule;     // id of the rule, "C8"; "" for ok
     std::string_view meaning;  // one sentence
-    std::string_view remedy;   // what an operator can do; "" if nothing need be done
+    std::string_view remedy;   // what an operator can do, or that nothing need be done; "" for ok
+    Scope scope = Scope::message;
+    Blame blame = Blame::nobody;
 };
 
 [[nodiscard]] const ReasonInfo& info(Reason reason);
 [[nodiscard]] inline std::string_view name(Reason reason) {
     return info(reason).name;
 }
+// The reason of that word; nullopt: there is none.
+[[nodiscard]] std::optional<Reason> reason_of(std::string_view word);
 // Every reason in order, `ok` first.
 [[nodiscard]] const std::array<ReasonInfo, reason_count>& catalogue();
 

@@ -146,20 +146,37 @@ bool Registrar::integrity_of(const Carrier& carrier,
            registration->nonce_hash(carrier.set) == hash_nonce(*credentials.nonce);
 }
 
+void Registrar::note_arrival(const Arrival& arrival, Step step, Reason reason,
+                             std::string_view impi) {
+    ctx_.note(ctx_.trace_user(impi, arrival.flow.remote), "REGISTER", 0,
+              {Entity::ue, Entity::pcscf, step, arrival.carrier.set,
+               inbound_spi(arrival.flow, arrival.carrier.numbers), reason});
+}
+
+void Registrar::refuse(const Arrival& arrival, const sip::Message& request, int code, Reason reason,
+                       std::initializer_list<sip::HeaderField> headers) {
+    const auto facts = read_facts(request);
+    const std::string_view impi = facts ? facts->impi : std::string_view{};
+    note_arrival(arrival, Step::sm1, Reason::ok, impi);
+    ctx_.answer(ctx_.gm, arrival, request, code, reason, impi, headers);
+    ctx_.registration_failed({reason, code, arrival.flow.remote, impi, arrival.carrier.set});
+}
+
 void Registrar::on_register(const Arrival& arrival, const sip::Message& request) {
     auto facts = read_facts(request);
     if (!facts) {
         const bool malformed = request.has(HeaderId::authorization);
-        return ctx_.answer(ctx_.gm, arrival, request, malformed ? 400 : 403,
-                           malformed ? Reason::malformed : Reason::no_authorization);
+        return refuse(arrival, request, malformed ? 400 : 403,
+                      malformed ? Reason::malformed : Reason::no_authorization);
     }
     if (auto impu = identity_of(request, HeaderId::to)) {
         facts->impu = std::move(*impu);
     } else {
-        return ctx_.answer(ctx_.gm, arrival, request, 400, Reason::malformed, facts->impi);
+        return refuse(arrival, request, 400, Reason::malformed);
     }
     if (arrival.carrier.is_protected() && !from_is_the_users(arrival.carrier, request, *facts)) {
         (void)ctx_.sets.apply(arrival.carrier.set, sa::Event::wrong_user);
+        note_arrival(arrival, Step::none, Reason::wrong_sa, facts->impi);
         return ctx_.discard(ctx_.gm, arrival, Reason::wrong_sa, facts->impi);
     }
     if (arrival.carrier.state == sa::State::registration) {
@@ -216,6 +233,8 @@ bool Registrar::take_failure_report(const Arrival& arrival, const RegisterFacts&
         procedure->nonce_hash() != hash_nonce(*c.nonce)) {
         return false;
     }
+    // The ladder goes on with it; one with auts begins the next (C4).
+    if (refused) note_arrival(arrival, Step::none, Reason::ok, facts.impi);
     procedure->abandoned_by_ue(
         out_of_sync ? sa::Event::sync_failure : sa::Event::network_auth_failure,
         out_of_sync ? Reason::synchronisation_failure : Reason::network_authentication_failed);
@@ -227,12 +246,14 @@ void Registrar::on_first(const Arrival& arrival, const sip::Message& request,
     const Carrier& carrier = arrival.carrier;
     const auto refuse = [&](int code, Reason reason,
                             std::initializer_list<sip::HeaderField> headers = {}) {
-        ctx_.answer(ctx_.gm, arrival, request, code, reason, facts.impi, headers);
+        this->refuse(arrival, request, code, reason, headers);
     };
     if (carrier.is_protected()) {
         const sa::User* user = ctx_.sets.find_user(carrier.user);
         if (user == nullptr || user->impi() != facts.impi) {
             (void)ctx_.sets.apply(carrier.set, sa::Event::wrong_user);
+            note_arrival(arrival, Step::none, Reason::wrong_sa,
+                         user == nullptr ? facts.impi : user->impi());
             return ctx_.discard(ctx_.gm, arrival, Reason::wrong_sa, facts.impi);
         }
         ctx_.sets.note_use(carrier.set);
@@ -477,7 +498,8 @@ void Registrar::on_set_state(const sa::SaSet& /*set*/, sa::State /*from*/) {}
 
 void Registrar::on_set_removed(const sa::SaSet& set, const sa::User& user, sa::Event reason) {
     const std::uint64_t trace_user = ctx_.trace.user_of(user.impi());
-    ctx_.note_event(trace_user, Step::set_removed, set.id, set.numbers.spi_ps, Reason::ok);
+    ctx_.note_event(trace_user, Step::set_removed, set.id, set.numbers.spi_ps,
+                    reason == sa::Event::address_changed ? Reason::address_changed : Reason::ok);
     if (auto* procedure = procedures_.find(set.tag);
         procedure != nullptr && procedure->set() == set.id) {
         procedure->on_set_removed(reason);
@@ -506,9 +528,14 @@ void Registrar::on_backend_event(const sa::SaSet& set, const sa::BackendEvent& e
     if (user == nullptr) return;
     const bool integrity = event.kind == sa::BackendEventKind::integrity_failure;
     const Reason reason = integrity ? Reason::integrity_failure : Reason::sequence_near_end;
+    // The packet layer counts them; here they are told, so that a ladder shows why it stopped (C1).
     ctx_.note_event(ctx_.trace.user_of(user->impi()), Step::packet_dropped, set.id, event.spi,
                     reason);
-    if (integrity) ctx_.refuse(reason, 0, Endpoint{set.ue, 0}, user->impi());
+    if (!integrity) return;
+    if (auto* procedure = procedures_.find(set.tag);
+        procedure != nullptr && procedure->set() == set.id) {
+        procedure->integrity_failed();
+    }
 }
 
 }  // namespace gmgate::registration

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <initializer_list>
 #include <string_view>
 #include <unordered_map>
 
@@ -26,6 +27,9 @@ class Registrar final : public sip::TransactionUser, public sa::SetObserver {
     // May this user send one on its SAs?
     [[nodiscard]] bool admit_user(sa::UserId user);
     void on_register(const Arrival& arrival, const sip::Message& request);
+    // Answers a REGISTER that begins no procedure: a registration that failed at once.
+    void refuse(const Arrival& arrival, const sip::Message& request, int code, Reason reason,
+                std::initializer_list<sip::HeaderField> headers = {});
 
     // --- for procedures ---
     [[nodiscard]] std::uint64_t hash_nonce(std::string_view nonce) const;
@@ -67,6 +71,7 @@ class Registrar final : public sip::TransactionUser, public sa::SetObserver {
     void on_first(const Arrival& arrival, const sip::Message& request, const RegisterFacts& facts);
     [[nodiscard]] bool from_is_the_users(const Carrier& carrier, const sip::Message& request,
                                          const RegisterFacts& facts) const;
+    void note_arrival(const Arrival& arrival, Step step, Reason reason, std::string_view impi);
     // The UE says it refused the challenge of a procedure under way (C3, C4). True: this REGISTER
     // is that report.
     bool take_failure_report(const Arrival& arrival, const RegisterFacts& facts);

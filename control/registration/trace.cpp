@@ -48,7 +48,7 @@ std::string_view name(Step step) {
         case Step::packet_dropped:
             return "ESP packet dropped";
         case Step::procedure_ended:
-            return "procedure ended";
+            return "registration failed";
         case Step::registration_ended:
             return "registration ended";
     }
@@ -105,28 +105,6 @@ std::vector<TraceRecord> TraceStore::latest(std::size_t limit) const {
     const std::uint64_t n = std::min<std::uint64_t>(size(), limit);
     found.reserve(n);
     for (std::uint64_t i = next_ - n; i < next_; ++i) found.push_back(ring_[i % ring_.size()]);
-    return found;
-}
-
-std::string_view FailureRecord::impi_text() const {
-    return {impi.data(), ::strnlen(impi.data(), impi.size())};
-}
-
-FailureLog::FailureLog(std::size_t capacity) : ring_(std::max<std::size_t>(capacity, 1)) {}
-
-void FailureLog::add(TimePoint time, Reason reason, std::uint16_t status, const Endpoint& source,
-                     std::string_view impi) {
-    FailureRecord& r = ring_[next_ % ring_.size()];
-    ++next_;
-    r = FailureRecord{time, reason, status, source.address, source.port, {}};
-    std::ranges::copy(impi.substr(0, r.impi.size()), r.impi.begin());
-}
-
-std::vector<FailureRecord> FailureLog::latest(std::size_t limit) const {
-    std::vector<FailureRecord> found;
-    const std::uint64_t n = std::min<std::uint64_t>({next_, ring_.size(), limit});
-    found.reserve(n);
-    for (std::uint64_t i = 0; i < n; ++i) found.push_back(ring_[(next_ - 1 - i) % ring_.size()]);
     return found;
 }
 

@@ -86,30 +86,4 @@ class TraceStore {
     std::uint64_t seed_;
 };
 
-// A failure worth an operator's look.
-struct FailureRecord {
-    TimePoint time{};
-    Reason reason = Reason::ok;
-    std::uint16_t status = 0;  // what was answered; 0: nothing
-    IpAddress source;
-    std::uint16_t source_port = 0;
-    std::array<char, 80> impi{};  // cut; zero-filled; "" if it was not known
-
-    [[nodiscard]] std::string_view impi_text() const;
-};
-
-// The latest failures of all users, a ring of fixed size.
-class FailureLog {
-  public:
-    explicit FailureLog(std::size_t capacity);
-    void add(TimePoint time, Reason reason, std::uint16_t status, const Endpoint& source,
-             std::string_view impi);
-    // Newest first.
-    [[nodiscard]] std::vector<FailureRecord> latest(std::size_t limit) const;
-
-  private:
-    std::vector<FailureRecord> ring_;
-    std::uint64_t next_ = 0;
-};
-
 }  // namespace gmgate::registration

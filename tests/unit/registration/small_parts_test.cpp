@@ -73,19 +73,6 @@ TEST(Trace, Summaries) {
     EXPECT_EQ(event.summary(), "SA set installed");
 }
 
-TEST(Failures, NewestFirstAndCut) {
-    FailureLog log(2);
-    EXPECT_TRUE(log.latest(5).empty());
-    for (int i = 0; i < 3; ++i) {
-        log.add(TimePoint{} + std::chrono::seconds(i), Reason::core_timeout, 504, Endpoint{},
-                std::string(200, 'a'));
-    }
-    const auto latest = log.latest(5);
-    ASSERT_EQ(latest.size(), 2U);
-    EXPECT_EQ(latest[0].time, TimePoint{} + 2s);
-    EXPECT_EQ(latest[0].impi_text().size(), 80U);
-}
-
 TEST(Limiter, TokenBucket) {
     TokenBucket bucket(10, 5);
     TimePoint t{1h};
