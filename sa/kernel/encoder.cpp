@@ -29,8 +29,15 @@ std::uint16_t family(bool v6) {
     return v6 ? AF_INET6 : AF_INET;
 }
 
-xfrm_selector to_wire(const Selector& s) {
-    xfrm_selector out{};
+// The kernel compares selectors as octets, the gaps between members included: so nothing is
+// returned by value, which may lose them, and all begins as zeros.
+template <class T>
+struct Zeroed {
+    Zeroed() { std::memset(&wire, 0, sizeof wire); }
+    T wire;
+};
+
+void to_wire(const Selector& s, xfrm_selector& out) {
     out.daddr = to_wire(s.destination);
     out.saddr = to_wire(s.source);
     out.dport = htons(s.destination_port);
@@ -42,7 +49,6 @@ xfrm_selector to_wire(const Selector& s) {
     out.prefixlen_s = s.source_prefix;
     out.proto = s.protocol;
     out.ifindex = s.interface;
-    return out;
 }
 
 // 0 would mean "expired at once" for octets and packets, and "never" for times.
@@ -52,13 +58,6 @@ xfrm_lifetime_cfg limits(std::uint64_t soft_packets, std::uint64_t hard_packets)
     out.hard_byte_limit = XFRM_INF;
     out.soft_packet_limit = soft_packets;
     out.hard_packet_limit = hard_packets;
-    return out;
-}
-
-xfrm_user_offload to_wire(const OffloadDevice& d) {
-    xfrm_user_offload out{};
-    out.ifindex = d.interface;
-    out.flags = d.flags;
     return out;
 }
 
@@ -124,10 +123,18 @@ void Encoder::put_algorithm(std::uint16_t type, const Algorithm& algorithm) {
     if (!algorithm.key.empty()) put(algorithm.key.data(), algorithm.key.size());
 }
 
+void Encoder::put_offload(const OffloadDevice& device) {
+    Zeroed<xfrm_user_offload> zeroed;
+    zeroed.wire.ifindex = device.interface;
+    zeroed.wire.flags = device.flags;
+    put_attribute(XFRMA_OFFLOAD_DEV, zeroed.wire);
+}
+
 void Encoder::add_state(const State& s) {
     begin(XFRM_MSG_NEWSA, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL);
-    xfrm_usersa_info info{};
-    info.sel = to_wire(s.selector);
+    Zeroed<xfrm_usersa_info> zeroed;
+    xfrm_usersa_info& info = zeroed.wire;
+    to_wire(s.selector, info.sel);
     info.id.daddr = to_wire(s.id.destination);
     info.id.spi = htonl(s.id.spi);
     info.id.proto = s.protocol;
@@ -149,13 +156,14 @@ void Encoder::add_state(const State& s) {
     replay.oseq = s.out_sequence;
     put_attribute(XFRMA_REPLAY_ESN_VAL, replay);
     if (s.encapsulation) {
-        xfrm_encap_tmpl encap{};
+        Zeroed<xfrm_encap_tmpl> encap_zeroed;
+        xfrm_encap_tmpl& encap = encap_zeroed.wire;
         encap.encap_type = s.encapsulation->type;
         encap.encap_sport = htons(s.encapsulation->source_port);
         encap.encap_dport = htons(s.encapsulation->destination_port);
         put_attribute(XFRMA_ENCAP, encap);
     }
-    if (s.offload) put_attribute(XFRMA_OFFLOAD_DEV, to_wire(*s.offload));
+    if (s.offload) put_offload(*s.offload);
     if (s.set_mark) {
         put_attribute(XFRMA_SET_MARK, *s.set_mark);
         put_attribute(XFRMA_SET_MARK_MASK, ~std::uint32_t{0});
@@ -165,7 +173,8 @@ void Encoder::add_state(const State& s) {
 
 void Encoder::state_name(std::uint16_t type, std::uint16_t flags, const StateId& id) {
     begin(type, flags);
-    xfrm_usersa_id name{};
+    Zeroed<xfrm_usersa_id> zeroed;
+    xfrm_usersa_id& name = zeroed.wire;
     name.daddr = to_wire(id.destination);
     name.spi = htonl(id.spi);
     name.family = family(id.destination.is_v6());
@@ -191,7 +200,8 @@ void Encoder::dump_states() {
 }
 
 void Encoder::put_template(bool v6, std::uint32_t reqid) {
-    xfrm_user_tmpl t{};  // addresses and SPI: any
+    Zeroed<xfrm_user_tmpl> zeroed;  // addresses and SPI: any
+    xfrm_user_tmpl& t = zeroed.wire;
     t.id.proto = protocol_esp;
     t.family = family(v6);
     t.reqid = reqid;
@@ -202,22 +212,24 @@ void Encoder::put_template(bool v6, std::uint32_t reqid) {
 
 void Encoder::put_policy(const Policy& p) {
     begin(XFRM_MSG_UPDPOLICY, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE);
-    xfrm_userpolicy_info info{};
-    info.sel = to_wire(p.selector);
+    Zeroed<xfrm_userpolicy_info> zeroed;
+    xfrm_userpolicy_info& info = zeroed.wire;
+    to_wire(p.selector, info.sel);
     info.lft = limits(no_limit, no_limit);
     info.priority = p.priority;
     info.dir = static_cast<std::uint8_t>(p.direction);
     info.action = p.block ? XFRM_POLICY_BLOCK : XFRM_POLICY_ALLOW;
     put(&info, sizeof info);
     put_template(p.selector.v6, p.reqid);
-    if (p.offload) put_attribute(XFRMA_OFFLOAD_DEV, to_wire(*p.offload));
+    if (p.offload) put_offload(*p.offload);
     finish();
 }
 
 void Encoder::delete_policy(const Policy& p) {
     begin(XFRM_MSG_DELPOLICY, NLM_F_ACK);
-    xfrm_userpolicy_id id{};
-    id.sel = to_wire(p.selector);
+    Zeroed<xfrm_userpolicy_id> zeroed;
+    xfrm_userpolicy_id& id = zeroed.wire;
+    to_wire(p.selector, id.sel);
     id.dir = static_cast<std::uint8_t>(p.direction);
     put(&id, sizeof id);
     finish();

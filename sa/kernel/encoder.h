@@ -44,6 +44,7 @@ class Encoder {
     }
     void put_attribute_octets(std::uint16_t type, const void* data, std::size_t size);
     void put_algorithm(std::uint16_t type, const Algorithm& algorithm);
+    void put_offload(const OffloadDevice& device);
     void put_template(bool v6, std::uint32_t reqid);
     void state_name(std::uint16_t type, std::uint16_t flags, const StateId& id);
 
