@@ -6,6 +6,7 @@
 #
 # The caller sets, before sourcing: lab_prefix (short: interface names hold 15 characters), lab_state (a directory for pids and the
 # gateway's socket, made here and removed by lab_down), lab_out (where logs go). Needs root.
+# lab_patience (default 1): every waiting time is so many times longer.
 # lab_backend (default dpdk): the gateway's backend; with kernel the gateway's addresses and routes are the host's.
 
 lab_ue=$lab_prefix-ue lab_gw=$lab_prefix-gw lab_home=$lab_prefix-home
@@ -118,7 +119,7 @@ lab_stop() {
 }
 # seconds command…: until it succeeds.
 lab_wait() {
-    local seconds=$1
+    local seconds=$(($1 * ${lab_patience:-1}))
     shift
     for _ in $(seq $((seconds * 10))); do
         "$@" >/dev/null 2>&1 && return 0

@@ -303,21 +303,28 @@ void Xfrm::note_words(const nlmsghdr& m, const nlmsgerr& e) {
 
 Result<void> Xfrm::install(const XfrmSet& set, const sa::EspKeys& keys) {
     why_.clear();
+    // States first: a kernel that looks for a module meanwhile may take its time, or us be ended.
     for (const auto& sa : set.sas) add_state(set, sa, keys);
-    for (const auto& sa : set.sas) add_policy(set, sa);
-    std::vector<int> answers;
-    auto done = exchange(answers);
-    if (done && std::ranges::all_of(answers, [](int a) { return a == 0; })) return {};
+    std::vector<int> states;
+    std::vector<int> policies(set.sas.size(), -1);
+    const auto good = [](int answer) { return answer == 0; };
+    auto done = exchange(states);
+    if (done && std::ranges::all_of(states, good)) {
+        for (const auto& sa : set.sas) add_policy(set, sa);
+        done = exchange(policies);
+        if (done && std::ranges::all_of(policies, good)) return {};
+    }
 
     // All or nothing: what went in comes out again; what was another's stays.
     Error error = done ? Error{} : done.error();
     if (done) {
-        const auto bad = std::ranges::find_if(answers, [](int a) { return a != 0; });
+        auto bad = std::ranges::find_if(states, [](int a) { return a > 0; });
+        if (bad == states.end()) bad = std::ranges::find_if(policies, [](int a) { return a > 0; });
         error = explain_xfrm_error(*bad, set.suite, set.sas[0].from.address.is_v6(), why_);
     }
     for (std::size_t i = 0; i < set.sas.size(); ++i) {
-        if (answers[i + set.sas.size()] == 0) delete_policy(set.sas[i]);
-        if (answers[i] == 0) delete_state(set.sas[i]);
+        if (policies[i] == 0) delete_policy(set.sas[i]);
+        if (states[i] == 0) delete_state(set.sas[i]);
     }
     if (requests_ > 0) {
         std::vector<int> ignored;

@@ -3,6 +3,9 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 lab_prefix=gms$name lab_state=/run/gmgate-smoke-$name lab_out=build/test-logs/smoke-$name
+# GMGATE_BACKEND: dpdk, kernel or screen. In tests/vm the processor is emulated: everything takes many times longer.
+lab_backend=${GMGATE_BACKEND:-dpdk}
+lab_patience=${GMGATE_VM:+6}
 . deploy/lab.sh
 
 bad=0
