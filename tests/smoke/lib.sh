@@ -29,6 +29,8 @@ finish() {
     fi
     lab_down
     rm -f "/run/$lab_prefix.lock"
+    # What is written in the VM is gone with it.
+    [ -n "${VM_OUT:-}" ] && cp -r "$lab_out" "$VM_OUT/"
     exit "$rc"
 }
 
