@@ -42,12 +42,13 @@ std::optional<std::string_view> value_of(std::string_view word, std::string_view
 }  // namespace
 
 std::string_view console_help() {
-    return R"(  register [KIND] [clear] [hold] [expires=S]   registers, or registers anew. KIND: a misbehaviour. clear: SM1 not on the
-                                               SAs there are. hold: stops after the challenge
+    return R"(  register [KIND] [clear] [on=N] [hold] [expires=S]
+                                               registers, or registers anew. KIND: a misbehaviour. clear: SM1 in clear;
+                                               on: on these SAs. hold: stops after the challenge
   answer [lost]                                after a hold: SM7. lost: its answer gets lost on the way
   deregister
   request [METHOD] [set=N] [to=URI] [park]     OPTIONS or MESSAGE. park: goes on at once, the answer is an event
-  probe set=N [count=N]                        authentic ESP packets on any SAs it ever had; no answer is waited for
+  probe set=N [count=N] [forged]               ESP packets on any SAs it ever had; no answer is waited for
   hold-answers on|off, answer-held             requests of the network wait for their answer
   move ADDRESS                                 another address of its own
   status                                       its SAs, and what it saw
@@ -209,6 +210,8 @@ bool Console::do_register(std::string_view rest) {
                 return false;
             }
             what.expires = *v;
+        } else if (const auto on = value_of(word, "on"); on && number(*on)) {
+            what.on = *number(*on);
         } else if (const auto kind = parse_misbehaviour(word)) {
             what.misbehaviour = *kind;
         } else {
@@ -250,11 +253,14 @@ bool Console::do_request(std::string_view rest) {
 
 bool Console::do_probe(std::string_view rest) {
     std::uint32_t set = 0, count = 1;
+    bool forged = false;
     while (!rest.empty()) {
         const auto word = take_word(rest);
         const auto s = value_of(word, "set");
         const auto c = value_of(word, "count");
-        if (s && number(*s)) {
+        if (word == "forged") {
+            forged = true;
+        } else if (s && number(*s)) {
             set = *number(*s);
         } else if (c && number(*c)) {
             count = std::min(*number(*c), 1000U);
@@ -263,7 +269,7 @@ bool Console::do_probe(std::string_view rest) {
             return false;
         }
     }
-    if (!phone_->probe(set, count)) {
+    if (!phone_->probe(set, count, forged)) {
         error("the phone never had such SAs");
         return false;
     }

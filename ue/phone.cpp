@@ -144,6 +144,7 @@ void Phone::begin(Purpose purpose) {
     earlier_.reset();
     // The SAs are bound to the address they were made for (D5).
     if (carrier_ != nullptr && carrier_->local != plan_.address) carrier_ = nullptr;
+    if (scripted_ && scripted_->now.on != 0) carrier_ = set_of(scripted_->now.on, false);
     if (scripted_ && scripted_->now.in_clear) carrier_ = nullptr;
     sm1_sent_ = context_.timers.now();
     send_sm1(nullptr, "SM1");
@@ -229,6 +230,11 @@ void Phone::send_protected(SaSet& set, bool from_client_port, std::uint8_t proto
     p.payload = inner;
     Bytes esp;
     context_.crypto.seal(set.suite, set.secret->keys, p, context_.random, esp);
+    if (spoil_) {
+        // The sequence number is not used up: it never was authentic.
+        esp.back() ^= 0x01;
+        --last;
+    }
     ++context_.statistics.esp_sent;
     context_.network.send_esp(set.local, pcscf().address, esp);
     if (misbehaves(Misbehaviour::replay) && phase_ == Phase::registered) {
@@ -459,6 +465,7 @@ void Phone::on_challenge(const sip::Message& m) {
     Usim card(context_.card(identity().imsi), sqn_);
     if (misbehaves(Misbehaviour::mac_failure)) {
         say("      the phone refuses the network: its MAC is wrong, says the phone");
+        keep_refused(*chosen, *aka);
         send_sm1(&credentials, "REG");
         return;
     }
@@ -474,6 +481,7 @@ void Phone::on_challenge(const sip::Message& m) {
     }
     if (const auto* stale = std::get_if<AkaSyncFailure>(&outcome)) {
         say("      the network's sequence number is not fresh: AUTS");
+        keep_refused(*chosen, *aka);
         credentials.auts = to_base64(stale->auts);
         if (plan_.style == Style::google || plan_.style == Style::qualcomm) {
             // RFC 3310 3.4: the digest over an empty password; other phones leave the response
@@ -601,6 +609,15 @@ Result<void> Phone::install(const Mechanism& mechanism, const AkaSuccess& aka) {
     }
     pending_ = std::move(set);
     return {};
+}
+
+// A phone under a script keeps what it could have made of a challenge it refuses: so that packets
+// can show that the other side has nothing of it left.
+void Phone::keep_refused(const Mechanism& chosen, const AkaChallenge& aka) {
+    if (!scripted_) return;
+    Usim card(context_.card(identity().imsi));
+    const auto outcome = card.authenticate(aka.rand, aka.autn);
+    if (const auto* success = std::get_if<AkaSuccess>(&outcome)) install(chosen, *success);
 }
 
 std::string Phone::verify_lines(bool altered) const {
@@ -1485,7 +1502,7 @@ bool Phone::scripted_request(std::uint32_t serial, std::string_view method, std:
     return true;
 }
 
-bool Phone::probe(std::uint32_t serial, unsigned packets) {
+bool Phone::probe(std::uint32_t serial, unsigned packets, bool forged) {
     SaSet* set = set_of(serial, true);
     if (set == nullptr) return false;
     const std::string body = fmt::format(
@@ -1494,7 +1511,9 @@ bool Phone::probe(std::uint32_t serial, unsigned packets) {
         "CSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n",
         context_.realm, set->local.to_uri_host(), set->numbers.port_us, context_.random.u64(),
         identity().impu());
+    spoil_ = forged;
     for (unsigned i = 0; i < packets; ++i) send_udp_protected(*set, true, body);
+    spoil_ = false;
     return true;
 }
 

@@ -143,7 +143,8 @@ class Phone final : private ClearStreamHandler {
     bool scripted_request(std::uint32_t serial, std::string_view method, std::string_view to,
                           bool parked);
     // Authentic packets on any set this phone ever had, with an OPTIONS inside. False: no such set.
-    bool probe(std::uint32_t serial, unsigned packets);
+    // Forged: with a wrong ICV.
+    bool probe(std::uint32_t serial, unsigned packets, bool forged);
     void move(const IpAddress& address) { plan_.address = address; }
     void set_deaf(bool deaf) { deaf_ = deaf; }  // what is sent to it is lost on the way
     void hold_answers(bool hold) { hold_answers_ = hold; }
@@ -223,6 +224,7 @@ class Phone final : private ClearStreamHandler {
     void choose_numbers();
     void start_again();
     void watch();
+    void keep_refused(const Mechanism& chosen, const AkaChallenge& aka);
     void send_request_on(SaSet& set, std::string_view method, std::string_view to);
     [[nodiscard]] std::uint32_t expires() const;
     [[nodiscard]] SaSet* set_of(std::uint32_t serial, bool gone_too);
@@ -298,6 +300,7 @@ class Phone final : private ClearStreamHandler {
     bool talking_ = false;
     bool deaf_ = false;
     bool hold_answers_ = false;
+    bool spoil_ = false;
     std::uint32_t sets_made_ = 0;
     std::uint32_t cseq_ = 0;
     std::uint64_t call_token_ = 0;

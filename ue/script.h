@@ -13,6 +13,7 @@ namespace gmgate::ue {
 struct ScriptedRegister {
     Misbehaviour misbehaviour = Misbehaviour::none;  // in this procedure only
     bool in_clear = false;                           // SM1 in clear although there are SAs (D1)
+    std::uint32_t on = 0;       // serial of the set for SM1; 0: the current one
     bool hold = false;          // stops after SM6; Phone::answer_challenge() goes on
     std::uint32_t expires = 0;  // 0: the context's
 };

@@ -418,8 +418,12 @@ TEST(Script, OneStepAtATime) {
             EXPECT_EQ(told.parked.back(), (std::pair{200, serial}));
         }
         EXPECT_FALSE(p.scripted_request(first + 1, "OPTIONS", {}, false)) << "it is gone";
-        EXPECT_TRUE(p.probe(first + 1, 1));
-        EXPECT_FALSE(p.probe(first + 7, 1));
+        EXPECT_TRUE(p.probe(first + 1, 1, false));
+        EXPECT_FALSE(p.probe(first + 7, 1, false));
+        const auto forged = lab.pcscf.forged;
+        EXPECT_TRUE(p.probe(first + 2, 3, true));
+        settle();
+        EXPECT_EQ(lab.pcscf.forged, forged + 3);
 
         p.scripted_register({.in_clear = true, .hold = true});
         settle();
