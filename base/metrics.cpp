@@ -31,25 +31,40 @@ std::uint64_t Histogram::count() const {
     return n;
 }
 
+namespace {
+std::size_t hash_of(const std::string& name, const Labels& labels) {
+    const std::hash<std::string> hash;
+    std::size_t h = hash(name);
+    for (const auto& [key, value] : labels) h = (h * 31 + hash(key)) * 31 + hash(value);
+    return h;
+}
+}  // namespace
+
 Registry::Entry* Registry::find(const std::string& name, const Labels& labels) {
-    const auto it = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& e) {
-        return e.name == name && e.labels == labels;
-    });
-    return it == entries_.end() ? nullptr : &*it;
+    const auto [first, last] = index_.equal_range(hash_of(name, labels));
+    for (auto it = first; it != last; ++it) {
+        if (it->second->name == name && it->second->labels == labels) return it->second;
+    }
+    return nullptr;
+}
+
+void Registry::add(Entry entry) {
+    Entry& e = entries_.emplace_back(std::move(entry));  // a deque: entries never move
+    index_.emplace(hash_of(e.name, e.labels), &e);
 }
 
 Counter& Registry::counter(std::string name, std::string help, Labels labels) {
     const std::scoped_lock lock(mutex_);
     if (Entry* e = find(name, labels); e != nullptr && e->counter != nullptr) return *e->counter;
     Counter& c = counters_.emplace_back();
-    entries_.push_back({std::move(name),
-                        std::move(help),
-                        Kind::counter,
-                        std::move(labels),
-                        &c,
-                        nullptr,
-                        nullptr,
-                        {}});
+    add({std::move(name),
+         std::move(help),
+         Kind::counter,
+         std::move(labels),
+         &c,
+         nullptr,
+         nullptr,
+         {}});
     return c;
 }
 
@@ -57,14 +72,14 @@ Gauge& Registry::gauge(std::string name, std::string help, Labels labels) {
     const std::scoped_lock lock(mutex_);
     if (Entry* e = find(name, labels); e != nullptr && e->gauge != nullptr) return *e->gauge;
     Gauge& g = gauges_.emplace_back();
-    entries_.push_back({std::move(name),
-                        std::move(help),
-                        Kind::gauge,
-                        std::move(labels),
-                        nullptr,
-                        &g,
-                        nullptr,
-                        {}});
+    add({std::move(name),
+         std::move(help),
+         Kind::gauge,
+         std::move(labels),
+         nullptr,
+         &g,
+         nullptr,
+         {}});
     return g;
 }
 
@@ -74,22 +89,22 @@ Histogram& Registry::histogram(std::string name, std::string help, std::vector<d
     if (Entry* e = find(name, labels); e != nullptr && e->histogram != nullptr)
         return *e->histogram;
     Histogram& h = histograms_.emplace_back(std::move(bounds));
-    entries_.push_back({std::move(name),
-                        std::move(help),
-                        Kind::histogram,
-                        std::move(labels),
-                        nullptr,
-                        nullptr,
-                        &h,
-                        {}});
+    add({std::move(name),
+         std::move(help),
+         Kind::histogram,
+         std::move(labels),
+         nullptr,
+         nullptr,
+         &h,
+         {}});
     return h;
 }
 
 void Registry::function(std::string name, std::string help, Kind kind, Labels labels,
                         std::function<double()> read) {
     const std::scoped_lock lock(mutex_);
-    entries_.push_back({std::move(name), std::move(help), kind, std::move(labels), nullptr, nullptr,
-                        nullptr, std::move(read)});
+    add({std::move(name), std::move(help), kind, std::move(labels), nullptr, nullptr, nullptr,
+         std::move(read)});
 }
 
 std::vector<Sample> Registry::collect() const {

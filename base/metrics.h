@@ -9,6 +9,7 @@
 #include <functional>
 #include <mutex>
 #include <string>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -92,9 +93,11 @@ class Registry {
         std::function<double()> read;
     };
     Entry* find(const std::string& name, const Labels& labels);
+    void add(Entry entry);
 
     mutable std::mutex mutex_;
     std::deque<Entry> entries_;
+    std::unordered_multimap<std::size_t, Entry*> index_;  // by name and labels
     std::deque<Counter> counters_;
     std::deque<Gauge> gauges_;
     std::deque<Histogram> histograms_;
