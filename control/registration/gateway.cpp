@@ -34,6 +34,30 @@ sip::Framing framing(const sip::Flow& flow) {
     return flow.transport == sip::Transport::tcp ? sip::Framing::stream : sip::Framing::datagram;
 }
 
+// A6 from our own side: what would leave a protected port when its SA is gone (a late answer, a
+// retransmission) does not leave at all. The packet layer would drop it too.
+class GmTransport final : public sip::TransportLayer {
+  public:
+    GmTransport(Context& context, sip::TransportLayer& below) : ctx_(context), below_(below) {}
+    bool send(const sip::Flow& flow, std::span<const char> bytes) override {
+        const auto& ports = ctx_.sets.ports();
+        if (ports.is_port_ps(flow.local.port) || ports.is_port_pc(flow.local.port)) {
+            const sa::SaSet* set =
+                ctx_.sets.find_by_tuple(flow.remote.address, flow.remote.port, flow.local.port);
+            if (set == nullptr || !sa::in_backend(set->state)) {
+                ctx_.metrics.drop(Reason::ue_unreachable);
+                return false;
+            }
+        }
+        return below_.send(flow, bytes);
+    }
+    void close(sip::ConnectionId connection) override { below_.close(connection); }
+
+  private:
+    Context& ctx_;
+    sip::TransportLayer& below_;
+};
+
 constexpr std::uint64_t procedures_phase = std::uint64_t{1} << 63U;
 
 }  // namespace
@@ -79,6 +103,7 @@ struct Gateway::Impl {
     [[nodiscard]] RegistrationView view_of(const RegistrationProcedure& procedure) const;
 
     Context ctx;
+    std::optional<GmTransport> gm_transport;
     Registrar registrar;
     Proxy proxy;
     Sink gm_sink;
@@ -321,9 +346,10 @@ void Gateway::attach(sip::TransportLayer& gm, sip::TransportLayer& core) {
     times.t4 = ctx.policy.t1 * 10;
     const sip::TransactionLayer::Limits limits{ctx.policy.limits.transactions,
                                                ctx.policy.limits.transactions};
-    ctx.gm.transport = &gm;
+    sip::TransportLayer& guarded = impl_->gm_transport.emplace(ctx, gm);
+    ctx.gm.transport = &guarded;
     ctx.core.transport = &core;
-    ctx.gm.transactions.emplace(gm, ctx.timers, ctx.random, times, limits);
+    ctx.gm.transactions.emplace(guarded, ctx.timers, ctx.random, times, limits);
     ctx.core.transactions.emplace(core, ctx.timers, ctx.random, times, limits);
 }
 

@@ -5,7 +5,7 @@
 // A world cannot be copied, so each is made again by its actions from the start; nothing in it is
 // left to chance. An action that changes no signature costs no new world.
 //
-//   GMGATE_EXPLORE_SECONDS   processor time (default: 45 s in all; under a sanitizer a third of
+//   GMGATE_EXPLORE_SECONDS   processor time (default: 30 s in all; under a sanitizer a third of
 //   that)
 
 #include <gtest/gtest.h>
@@ -125,7 +125,7 @@ std::string explore(const Beginning& from, std::clock_t budget, Totals& totals) 
 
 TEST(Explore, EverySequenceToADepth) {
     const char* given = std::getenv("GMGATE_EXPLORE_SECONDS");
-    const double seconds = given != nullptr ? std::atof(given) : sanitized ? 15 : 45;
+    const double seconds = given != nullptr ? std::atof(given) : sanitized ? 15 : 30;
     const auto all = beginnings();
     const auto share =
         static_cast<std::clock_t>(seconds * CLOCKS_PER_SEC / static_cast<double>(all.size()));

@@ -93,9 +93,10 @@ class Model final : public Listener {
         for (Procedure& p : procedures_) {
             if (p.nonce == on_ && p.step == Step::challenged && named(packet_) == p.user &&
                 packet_.kind == Packet::Kind::sm7) {
-                linger(p);
+                refused(p);
             }
         }
+        sweep();
         on_ = 0;
     }
     void on_answer(const Request& request, int status, std::uint32_t nonce) override {
@@ -187,7 +188,10 @@ class Model final : public Listener {
     void sweep() {
         std::erase_if(procedures_, [](const Procedure& x) { return x.step == Step::over; });
     }
-    void linger(Procedure& p) {
+    // C2, C8, D6: the set goes at once if the refusal left on the old one, else when it has left on
+    // this.
+    void refused(Procedure& p) {
+        if (p.on != 0 && find(p.on) != nullptr) return remove(p.nonce);
         p.step = Step::lingering;
         p.lingers = world_.now() + transaction_time;
     }
@@ -333,13 +337,7 @@ class Model final : public Listener {
             return;
         }
         if (status != 200) {
-            // C2, D6: at once if the refusal left on the old set, else when it has left on this.
-            if (p.on != 0 && find(p.on) != nullptr) {
-                remove(p.nonce);
-            } else {
-                linger(p);
-            }
-            return;
+            return refused(p);
         }
         const TimePoint now = world_.now();
         set->life = now + granted_time + grace_time;

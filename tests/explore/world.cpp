@@ -1097,6 +1097,11 @@ void World::pass(Duration by) {
             std::min<Duration>(std::max<Duration>(timers_.until_next(), 1ms), end - now()));
         timers_.advance();
     }
+    // Sets that timed out in this very tick leave the packet layer together at the next.
+    for (int ticks = 0; ticks < 4 && layer_.installed() > sets_->set_count(); ++ticks) {
+        clock_.advance(1ms);
+        timers_.advance();
+    }
     // Nobody is asked anything new by time alone.
     for (const std::string& text : to_home_) wrong("time alone made a request: " + text);
     cause_ = {};

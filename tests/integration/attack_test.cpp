@@ -351,6 +351,26 @@ TEST(Attack, AReportInClearDoesNotVoidARenewal) {
     }
 }
 
+// A request on a set that is replaced before its answer comes: the answer has no way any more, and
+// does not leave in clear (A6).
+TEST(Attack, ALateAnswerDoesNotLeaveWithoutItsSa) {
+    World w;
+    w.home.integrity_yes_is_enough = false;
+    Phone& alice = w.phone();
+    ASSERT_TRUE(alice.register_once());
+    w.home.silent = true;
+    alice.send_on(alice.current(), alice.request("MESSAGE", "sip:bob@home.example"));
+    w.run();
+    w.home.silent = false;
+    alice.next_ports();
+    ASSERT_TRUE(alice.register_once()) << "in clear: the old set goes at once (D1)";
+    const auto dropped = w.drops(Reason::ue_unreachable);
+    w.advance(40s);
+    EXPECT_EQ(w.clear_on_protected, 0U);
+    EXPECT_GT(w.drops(Reason::ue_unreachable), dropped);
+    w.expect_no_leak(1);
+}
+
 // A phone that lost its SAs in the middle of a renewal is not shut out.
 TEST(Attack, WhoLostItsSetsRegistersInClearSoon) {
     World w;
