@@ -6,7 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "base/clock.h"
-#include "scripted_kernel.h"
+#include "tests/unit/sa_kernel/scripted_kernel.h"
 
 namespace gmgate::kernel {
 namespace {
