@@ -1,6 +1,7 @@
 // Bounded exhaustive exploration of the whole control plane: every sequence of actions (world.h) up
 // to a depth, from several beginnings, breadth first. A state that was seen is not tried again;
-// states are the same if their signatures are, with the two phones interchangeable.
+// states are the same if their signatures are, with the two phones interchangeable. After each
+// action the invariants hold (world.h), and the sets are those of the model (walk_model.h).
 //
 // A world cannot be copied, so each is made again by its actions from the start; nothing in it is
 // left to chance. An action that changes no signature costs no new world.
@@ -16,7 +17,7 @@
 #include <unordered_set>
 #include <vector>
 
-#include "tests/explore/world.h"
+#include "tests/explore/walk_model.h"
 
 namespace gmgate::explore {
 namespace {
@@ -59,10 +60,26 @@ std::vector<Beginning> beginnings() {
                  std::vector<Action>{deliver_first, deliver_first}}};
 }
 
-std::unique_ptr<World> replay(const std::vector<Action>& actions) {
-    auto world = std::make_unique<World>();
-    for (const Action& a : actions) world->act(a);
-    return world;
+// A world and what should exist in it.
+struct Watched {
+    Watched() { world.listener = &model; }
+    bool act(const Action& action) { return world.act(action); }
+    [[nodiscard]] std::string fault() {
+        return world.fault.empty() ? model.compare() : world.fault;
+    }
+    std::string finish() {
+        world.listener = nullptr;
+        world.finish();
+        return world.fault;
+    }
+    World world;
+    Model model{world};
+};
+
+std::unique_ptr<Watched> replay(const std::vector<Action>& actions) {
+    auto watched = std::make_unique<Watched>();
+    for (const Action& a : actions) watched->act(a);
+    return watched;
 }
 
 struct Totals {
@@ -79,7 +96,7 @@ std::string explore(const Beginning& from, std::clock_t budget, Totals& totals) 
     const std::clock_t until = std::clock() + budget;
     std::unordered_set<std::array<std::uint64_t, 2>, Hash> seen;
     std::vector<std::vector<Action>> frontier{from.actions};
-    seen.insert(replay(from.actions)->signature());
+    seen.insert(replay(from.actions)->world.signature());
     for (int depth = 1; !frontier.empty(); ++depth) {
         std::vector<std::vector<Action>> next;
         for (const auto& path : frontier) {
@@ -90,25 +107,26 @@ std::string explore(const Beginning& from, std::clock_t budget, Totals& totals) 
             totals.reached = depth;
             auto world = replay(path);
             ++totals.worlds;
-            const auto here = world->signature();
+            const auto here = world->world.signature();
             for (const Action& action : all_actions()) {
                 if (!world->act(action)) continue;
                 ++totals.transitions;
-                const auto there = world->signature();
+                const auto there = world->world.signature();
+                std::string fault = world->fault();
                 const bool fresh = seen.insert(there).second;
                 if (fresh) {
                     next.push_back(path);
                     next.back().push_back(action);
                     // From every eighth new state: what time leaves, and that all goes on.
-                    if (world->fault.empty() && seen.size() % 8 == 0) {
-                        world->finish();
+                    if (fault.empty() && seen.size() % 8 == 0) {
+                        fault = world->finish();
                         ++totals.finished;
                     }
                 }
-                if (!world->fault.empty()) {
+                if (!fault.empty()) {
                     auto trail = path;
                     trail.push_back(action);
-                    return world->fault + "\n  after " + to_string(trail);
+                    return fault + "\n  after " + to_string(trail);
                 }
                 if (there != here || fresh) {
                     world = replay(path);
@@ -133,7 +151,7 @@ TEST(Explore, EverySequenceToADepth) {
     for (const Beginning& b : all) {
         {
             const auto world = replay(b.actions);
-            ASSERT_EQ(world->fault, "") << b.name;
+            ASSERT_EQ(world->fault(), "") << b.name;
         }
         Totals t;
         const std::string fault = explore(b, share, t);
