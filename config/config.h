@@ -76,6 +76,9 @@ struct Core {
     std::vector<Endpoint> listen;  // ours; at least one; at most one per address family
     Endpoint next_hop;             // I-CSCF or S-CSCF; its family is one of `listen`
     Transport transport = Transport::udp;
+    // Who beside next_hop may speak to us there (S2): hosts that Service-Routes name, and networks.
+    bool trust_service_routes = true;
+    std::vector<Prefix> trusted;
 };
 
 enum class Backend : unsigned char { dpdk, kernel, screen };
@@ -141,9 +144,9 @@ struct Limits {
     std::size_t registrations = 100000;  // registered phones
     std::size_t pending = 20000;         // registrations not yet authenticated, all sources
     std::size_t pending_per_source = 8;  // of one source
-    Duration pending_grace = std::chrono::seconds(20);  // unanswered so long, one gives way
-    std::size_t pending_per_user = 4;                   // begun on the SAs of one phone
-    std::size_t requests_per_user = 128;                // of one phone, under way
+    Duration pending_grace = std::chrono::seconds(4);  // unanswered so long, one gives way
+    std::size_t pending_per_user = 4;                  // begun on the SAs of one phone
+    std::size_t requests_per_user = 128;               // of one phone, under way
     // What counts as one source: an IPv4 address, or an IPv6 network of this length; 1–128.
     unsigned ipv6_source_prefix = 64;
     double register_rate_per_source = 5;  // unprotected messages a second, one source, sustained

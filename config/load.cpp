@@ -276,6 +276,22 @@ void read_core(Section s, Core& c) {
     }
     s.choice("transport", c.transport,
              Choices<Transport>{{"udp", Transport::udp}, {"tcp", Transport::tcp}});
+    c.trust_service_routes = !s.has("trusted");
+    s.list("trusted", [&](int, const std::string& text) {
+        if (text == "service_routes") {
+            c.trust_service_routes = true;
+            return;
+        }
+        std::optional<Prefix> p = parse_prefix(text);
+        if (const auto host = IpAddress::parse(text)) p = Prefix{*host, host->is_v6() ? 128U : 32U};
+        if (!p) {
+            s.wrong("trusted", fmt::format("'{}' is neither an address nor a network with its "
+                                           "length; write 10.30.0.0/24, or service_routes",
+                                           printable(text)));
+        } else {
+            c.trusted.push_back(*p);
+        }
+    });
     s.finish();
 }
 

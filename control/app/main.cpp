@@ -1,5 +1,6 @@
 // gmgated: the gateway.
 
+#include <sys/prctl.h>
 #include <sys/resource.h>
 
 #include <fmt/format.h>
@@ -43,6 +44,12 @@ void raise_descriptor_limit() {
     }
 }
 
+// S1: a dump would hold keys; pages that hold them are kept out of it besides (base/secret.h).
+void forbid_core_dumps() {
+    const rlimit none{0, 0};
+    (void)setrlimit(RLIMIT_CORE, &none);
+}
+
 std::vector<ops::DropCount> all_drops(const PacketLayer& packets, const ops::GatewayView& view) {
     auto out = packets.drops();
     for (auto& d : view.drops()) out.push_back(std::move(d));
@@ -64,7 +71,8 @@ std::vector<ops::HealthItem> health(PacketLayer& packets, const registration::Ga
     return out;
 }
 
-int run(const config::Config& c) {
+int run(const config::Config& c, bool dumps) {
+    if (!dumps) forbid_core_dumps();
     raise_descriptor_limit();
     const SystemClock clock;
     SystemRandom random;
@@ -95,7 +103,9 @@ int run(const config::Config& c) {
     registration::Gateway gateway(policy(c), **database, loop.timers(), random, registry);
 
     sip::SocketTransport gm(loop, gateway.gm(), gm_transport(c, packets.device()), registry, "gm");
-    sip::SocketTransport core(loop, gateway.core(), core_transport(c), registry, "core");
+    auto core_options = core_transport(c);
+    core_options.accept = [&gateway](const IpAddress& a) { return gateway.trusts(a); };
+    sip::SocketTransport core(loop, gateway.core(), core_options, registry, "core");
     if (auto r = open_gm(gm, c); !r) return stopped(r.error());
     if (auto r = open_core(core, c); !r) return stopped(r.error());
     gateway.attach(gm, core);
@@ -130,6 +140,8 @@ int run(const config::Config& c) {
     }
     log::info("gmgated", "{} ready: {} on {}, {}, API {}", GMGATE_VERSION, c.gateway.name,
               c.gm.interface, packets.description(), c.ops.socket);
+    // S1: from now on the process may hold keys.
+    if (!dumps) (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
     loop.run();
     log::info("gmgated", "stopping: {} registered phones lose their SAs", gateway.registered());
     if (const int fd = backend.event_fd(); fd >= 0) loop.unwatch(fd);
@@ -158,6 +170,10 @@ int main_with(int argc, char** argv) {
     cli.add_option("--log-level", level,
                    "debug, info, warn, error or off; overrides the file's log.level")
         ->check(CLI::IsMember({"debug", "info", "warn", "error", "off"}));
+    bool dumps = false;
+    cli.add_flag(
+        "--allow-core-dumps", dumps,
+        "for debugging: let the process be dumped and traced; a dump holds keys of phones");
     cli.set_version_flag("--version", GMGATE_VERSION);
     try {
         cli.parse(argc, argv);
@@ -182,7 +198,7 @@ int main_with(int argc, char** argv) {
         std::cout << path << ": ok\n";
         return exit_ok;
     }
-    return run(c);
+    return run(c, dumps);
 }
 
 }  // namespace

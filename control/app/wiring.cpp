@@ -94,6 +94,8 @@ registration::Policy policy(const config::Config& c) {
     p.next_hop = c.core.next_hop;
     p.next_hop_transport =
         c.core.transport == config::Transport::tcp ? sip::Transport::tcp : sip::Transport::udp;
+    p.trust_service_routes = c.core.trust_service_routes;
+    for (const auto& t : c.core.trusted) p.trusted.push_back({t.address, t.length});
     p.suites = c.security.suites;
     p.missing_ealg = c.security.missing_ealg == config::MissingEalg::refuse
                          ? registration::MissingEalg::refuse

@@ -84,6 +84,16 @@ sip::Flow Context::core_flow() const {
     return sip::Flow{policy.next_hop_transport, local, policy.next_hop, 0};
 }
 
+bool Context::trusts(const IpAddress& peer) const {
+    if (peer == policy.next_hop.address || hops_.contains(peer)) return true;
+    return std::ranges::any_of(policy.trusted, [&](const Network& n) { return n.contains(peer); });
+}
+
+void Context::trust(const IpAddress& hop) {
+    constexpr std::size_t most = 256;
+    if (policy.trust_service_routes && hops_.size() < most) hops_.insert(hop);
+}
+
 bool Context::is_our_core_host(const sip::Uri& uri) const {
     if (!policy.name.empty() && iequals(uri.host, policy.name)) return true;
     const auto address = IpAddress::parse(uri.host);

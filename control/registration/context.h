@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <unordered_set>
 
 #include "base/clock.h"
 #include "base/random.h"
@@ -88,6 +89,10 @@ class Context {
     std::string generator;  // icid-generated-at
     [[nodiscard]] sip::Flow core_flow() const;
     [[nodiscard]] TimePoint now() const { return timers.now(); }
+    // May this address speak to us on the core's side (S2)?
+    [[nodiscard]] bool trusts(const IpAddress& peer) const;
+    // A host of a Service-Route, if policy trusts these. The first 256 are remembered.
+    void trust(const IpAddress& hop);
     [[nodiscard]] bool is_our_core_host(const sip::Uri& uri) const;
 
     // Answers the request at hand. `reason` is counted unless it is ok.
@@ -143,6 +148,7 @@ class Context {
     void note_event(std::uint64_t user, Step step, sa::SetId set, sa::Spi spi, Reason reason);
 
   private:
+    std::unordered_set<IpAddress> hops_;            // the core named them
     std::array<TimePoint, reason_count> listed_{};  // when shed() listed the reason last
 };
 

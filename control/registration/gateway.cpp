@@ -242,6 +242,7 @@ void Gateway::Impl::on_gm(const sip::Flow& flow, std::span<char> bytes) {
 }
 
 void Gateway::Impl::on_core(const sip::Flow& flow, std::span<char> bytes) {
+    if (!ctx.trusts(flow.remote.address)) return ctx.shed(Reason::untrusted_source, flow.remote);
     sip::Message message;
     const auto status = message.parse(std::string_view(bytes.data(), bytes.size()), framing(flow));
     if (status == sip::ParseStatus::empty) return;
@@ -395,6 +396,9 @@ std::optional<RegistrationView> Gateway::find(std::string_view impi) const {
     return std::nullopt;
 }
 
+bool Gateway::trusts(const IpAddress& peer) const {
+    return impl_->ctx.trusts(peer);
+}
 std::size_t Gateway::registered() const {
     return impl_->registrar.registrations().size();
 }

@@ -70,6 +70,10 @@ class Gateway {
     // leaves under them (D4). False: not registered.
     bool deregister(std::string_view impi);
 
+    // May this address speak to us on the core's side (S2)? Asked again for every message; asked
+    // first, a stranger's connection need not be taken.
+    [[nodiscard]] bool trusts(const IpAddress& peer) const;
+
     // Read-only views for the operator's API. Looks at no more than `budget` users from `cursor` on
     // (0: begin) and visits each; returns where to go on, 0: the end.
     std::uint64_t scan(std::uint64_t cursor, std::size_t budget,

@@ -120,8 +120,9 @@ Reason Admission::admit(const Endpoint& from, bool tcp, bool known, TimePoint no
     if (!modest) return total_.take(now, burst_ * 3 / 4) ? Reason::ok : Reason::rate_total;
     if (total_.take(now, burst_ / 2)) return Reason::ok;
     // Remembered only when it has to be turned away, so it costs nothing in peace.
-    if ((tcp || turned_away_.again(from, now)) && total_.take(now, burst_ / 4)) return Reason::ok;
-    return Reason::rate_total;
+    if (tcp) return total_.take(now, burst_ / 8) ? Reason::ok : Reason::rate_total;
+    return turned_away_.again(from, now) && total_.take(now, burst_ / 4) ? Reason::ok
+                                                                         : Reason::rate_total;
 }
 
 std::size_t CountBySource::of(const IpAddress& source) const {

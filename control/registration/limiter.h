@@ -93,8 +93,9 @@ class TurnedAway {
 // Who gets in when more knock than may. One bucket for all holds the total down; how full it has to
 // be to let somebody in depends on who it is, so each class is served before the next:
 //   known   a phone is registered at this address; at most half of the total
+//   proven  it has a TCP connection, so its address is its own; and it is modest
 //   patient it was turned away a moment ago and tries again, as a phone does and a flood of
-//           invented sources cannot, or its address is proven (TCP); and it is modest
+//           invented sources cannot; and it is modest
 //   modest  has sent less than four messages lately (one every four seconds in the long run)
 //   busy    everybody else
 class Admission {

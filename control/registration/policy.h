@@ -30,7 +30,7 @@ struct Limits {
     std::size_t pending_per_user = 4;     // begun on the SAs of one user
     // When `pending` are under way, one begun in clear that has waited longer than this for the
     // phone's answer gives way to a new one.
-    Duration pending_grace = std::chrono::seconds(20);
+    Duration pending_grace = std::chrono::seconds(4);
     // One source is an IPv4 address, or an IPv6 network of this length: a subscriber owns a /64.
     unsigned ipv6_source_prefix = 64;
     double register_rate_per_source = 5;  // unprotected messages a second of one source, sustained
@@ -64,6 +64,10 @@ struct Policy {
     std::vector<Endpoint> core;
     Endpoint next_hop;
     sip::Transport next_hop_transport = sip::Transport::udp;
+    // Who beside next_hop may speak to us there (S2): hosts that the core's Service-Routes name,
+    // and networks.
+    bool trust_service_routes = true;
+    std::vector<Network> trusted;
 
     // Our list, most preferred first (A8); valid suites, not empty, no pair twice.
     std::vector<sa::Suite> suites{{sa::Integrity::null, sa::Encryption::aes_gcm},

@@ -147,11 +147,12 @@ std::optional<sip::Flow> Proxy::flow_to(std::string_view route_value) const {
 
 bool Proxy::claims_other_user(const sip::Message& request, const sa::User& user) const {
     for (const HeaderId id : {HeaderId::authorization, HeaderId::proxy_authorization}) {
-        const auto value = request.value(id);
-        if (!value) continue;
-        const auto credentials = sip::parse_digest_credentials(*value);
-        if (credentials && credentials->username && *credentials->username != user.impi())
-            return true;
+        // Each of them: who reads the message may take another than the first.
+        for (const auto* h = request.first(id); h != nullptr; h = request.next(*h)) {
+            const auto credentials = sip::parse_digest_credentials(request.value(*h));
+            if (credentials && credentials->username && *credentials->username != user.impi())
+                return true;
+        }
     }
     const auto other = [&](HeaderId id) {
         const auto identity = identity_of(request, id);

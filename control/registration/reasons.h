@@ -65,6 +65,7 @@ enum class Reason : std::uint8_t {
     no_sa,
     unprotected_request,
     stray_response,
+    untrusted_source,
     // Requests of registered users (E2, E3).
     route_mismatch,
     unknown_flow,

@@ -424,6 +424,11 @@ Result<void> Registrar::store(const RegistrationProcedure& procedure, sa::SetId 
     if (impus.empty()) impus.emplace_back(default_impu);
 
     const std::string service_route = joined_values(response, HeaderId::service_route);
+    for (const sip::Value& value : response.values(HeaderId::service_route)) {
+        const auto hop = sip::parse_name_addr(value.text);
+        if (const auto address = hop ? IpAddress::parse(hop->uri.host) : std::nullopt)
+            ctx_.trust(*address);
+    }
     const std::string associated = joined_values(response, HeaderId::p_associated_uri);
     std::string contact(procedure.contact());
     const sa::User* known = ctx_.sets.find_user(user);

@@ -72,6 +72,13 @@ Result<std::unique_ptr<HostPort>> HostPort::open(const Options& options, rte_mem
     // advertises.
     (void)write_sysctl("ipv6", options.name, "accept_ra", "0");
     (void)write_sysctl("ipv6", options.name, "disable_ipv6", v6 ? "0" : "1");
+    // No redirects: a phone must not tell the host where to send its packets. Without forwarding
+    // IPv4 obeys them if either the interface or "all" allows it, so "all" goes too; other
+    // interfaces keep what their own value says.
+    (void)write_sysctl("ipv6", options.name, "accept_redirects", "0");
+    (void)write_sysctl("ipv4", options.name, "accept_redirects", "0");
+    if (const auto all = read_sysctl("ipv4", "all", "accept_redirects"); all && *all != "0")
+        port->redirects_before_ = write_sysctl("ipv4", "all", "accept_redirects", "0") ? *all : "";
     if (auto done = change_flags(options.name, IFF_UP, 0); !done)
         return std::unexpected(done.error());
     for (const Address& a : options.addresses) {
@@ -83,6 +90,11 @@ Result<std::unique_ptr<HostPort>> HostPort::open(const Options& options, rte_mem
             return std::unexpected(done.error());
     }
     return port;
+}
+
+HostPort::~HostPort() {
+    if (!redirects_before_.empty())
+        (void)write_sysctl("ipv4", "all", "accept_redirects", redirects_before_);
 }
 
 std::uint16_t HostPort::receive(unsigned queue, rte_mbuf** out, std::uint16_t max) {

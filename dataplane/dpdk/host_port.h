@@ -45,11 +45,13 @@ class HostPort final : public Port {
     [[nodiscard]] int wait_fd(unsigned queue) const override;
     bool revive(unsigned queue) override;
 
+    ~HostPort() override;
     [[nodiscard]] const std::string& name() const { return name_; }
 
   private:
     HostPort() = default;
     std::string name_;
+    std::string redirects_before_;  // net.ipv4.conf.all.accept_redirects, if we changed it
     std::vector<UniqueFd> queues_;
     rte_mempool* pool_ = nullptr;
 };

@@ -28,6 +28,7 @@
 
 #include "base/bytes.h"
 #include "base/log.h"
+#include "dataplane/dpdk/taken_record.h"
 
 namespace gmgate::dataplane {
 namespace {
@@ -518,38 +519,23 @@ std::string TakenInterface::record_path() const {
 void TakenInterface::write_record() const {
     std::error_code ignored;
     std::filesystem::create_directories("/run/gmgate", ignored);
-    std::ofstream out(record_path(), std::ios::trunc);
-    out << "interface " << info_.index << ' ' << to_hex(info_.mac) << '\n'
-        << "flags " << flags_on_ << '\n';
-    for (const OldSysctl& o : sysctls_)
-        out << "sysctl " << o.family << ' ' << o.key << ' ' << o.value << '\n';
-    for (const OldFeature& f : features_) out << "feature " << f.set << ' ' << f.value << '\n';
-    if (!out.flush()) log::debug("dataplane", "cannot write {}", record_path());
+    TakenRecord r;
+    r.index = info_.index;
+    r.mac = info_.mac;
+    r.flags = flags_on_;
+    for (const OldSysctl& o : sysctls_) r.sysctls.push_back({o.family, o.key, o.value});
+    for (const OldFeature& f : features_) r.features.push_back({f.set, f.value});
+    if (const auto done = r.write(record_path()); !done)
+        log::debug("dataplane", "{}", done.error().text);
 }
 
 // True if a dead run left a record of this very interface; what it says is then ours to put back.
 bool TakenInterface::read_record() {
-    std::ifstream in(record_path());
-    std::string word;
-    int index = 0;
-    std::string mac;
-    if (!(in >> word >> index >> mac) || word != "interface" || index != info_.index ||
-        mac != to_hex(info_.mac))
-        return false;
-    while (in >> word) {
-        if (word == "flags") {
-            in >> flags_on_;
-        } else if (word == "sysctl") {
-            OldSysctl o;
-            if (in >> o.family >> o.key >> o.value) sysctls_.push_back(std::move(o));
-        } else if (word == "feature") {
-            OldFeature f{};
-            if (in >> f.set >> f.value) features_.push_back(f);
-        } else {
-            break;
-        }
-    }
-    flags_on_ &= IFF_UP | IFF_NOARP | IFF_ALLMULTI;
+    const auto r = TakenRecord::read(record_path());
+    if (!r || r->index != info_.index || r->mac != info_.mac) return false;
+    for (const auto& o : r->sysctls) sysctls_.push_back({o.family, o.key, o.value});
+    for (const auto& f : r->features) features_.push_back({f.set, f.value});
+    flags_on_ = r->flags;
     return true;
 }
 

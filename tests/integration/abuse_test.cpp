@@ -127,7 +127,7 @@ TEST(Abuse, WhoDoesNotAnswerGivesWay) {
     w.run();
     EXPECT_EQ(alice.last_status(), 503);
     EXPECT_EQ(w.drops(Reason::pending_limit), 1U);
-    w.advance(21s);
+    w.advance(5s);
     // Nineteen who came in between wait not long enough to give way.
     EXPECT_TRUE(alice.register_once());
     EXPECT_EQ(w.gateway->pending(), 19U);

@@ -71,6 +71,9 @@ TEST(ConfigLoad, AnnotatedExampleShowsTheDefaults) {
     EXPECT_EQ(full->timers.lifetime_margin, least->timers.lifetime_margin);
     EXPECT_EQ(full->timers.drain, least->timers.drain);
     EXPECT_EQ(full->timers.spi_quarantine, least->timers.spi_quarantine);
+    EXPECT_EQ(full->core.trusted, least->core.trusted);
+    EXPECT_EQ(full->core.trust_service_routes, least->core.trust_service_routes);
+    EXPECT_TRUE(least->core.trust_service_routes);
     EXPECT_EQ(full->limits.registrations, least->limits.registrations);
     EXPECT_EQ(full->limits.pending, least->limits.pending);
     EXPECT_EQ(full->limits.pending_per_source, least->limits.pending_per_source);
@@ -133,7 +136,7 @@ gm:
   port_ps: 7000
   port_pc: 7100 - 7199
   mtu: 9000
-core: {listen: [10.30.0.1, "[fd00:30::1]:5080"], next_hop: "[fd00:30::2]", transport: tcp}
+core: {listen: [10.30.0.1, "[fd00:30::1]:5080"], next_hop: "[fd00:30::2]", transport: tcp, trusted: ["fd00:30::/64", 10.30.0.9]}
 backend: dpdk
 kernel: {reqid: 77, mark: 268435456, max_sets: 200000, replay_window: 4096, offload: packet, device: enp1s0f1,
          offload_fallback: no}
@@ -175,6 +178,10 @@ log: {level: debug, time: false}
     EXPECT_EQ(c->kernel.offload, Offload::packet);
     EXPECT_EQ(c->kernel.device, "enp1s0f1");
     EXPECT_FALSE(c->kernel.offload_fallback);
+    EXPECT_FALSE(c->core.trust_service_routes);
+    ASSERT_EQ(c->core.trusted.size(), 2U);
+    EXPECT_EQ(c->core.trusted[0].to_string(), "fd00:30::/64");
+    EXPECT_EQ(c->core.trusted[1].to_string(), "10.30.0.9/32");
     EXPECT_EQ(c->dpdk.workers, 4U);
     EXPECT_TRUE(c->dpdk.hugepages);
     EXPECT_EQ(c->dpdk.idle, Idle::poll);
