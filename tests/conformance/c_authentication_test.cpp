@@ -60,7 +60,6 @@ TEST(C1, TheOperatorSeesIt) {
     c.p.wrong_ik = true;
     c.p.send_sm7();
     c.w.run();
-    EXPECT_EQ(c.w.drops(Reason::integrity_failure), 1U);
     bool traced = false;
     for (const auto& r : c.w.gateway->trace().of_user(c.p.impi))
         traced = traced || r.reason == Reason::integrity_failure;

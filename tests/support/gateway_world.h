@@ -112,6 +112,7 @@ struct RegisterOptions {
     std::string via_host;
     bool rport = false;
     unsigned expires = 3600;
+    std::optional<std::string> contact;  // whole value, "*"
     std::string contact_params;
     std::string extra;   // header lines with CRLF
     std::string branch;  // fixed
@@ -241,6 +242,21 @@ class Home {
     std::map<std::string, std::string> nonces;  // by IMPI: the challenge that counts (C10)
     std::map<std::string, std::string> paths;   // by IMPI, at 200
     unsigned counter = 0;
+};
+
+// Stands still until told; its wall clock can be set by somebody in the middle of everything.
+class WallClock final : public Clock {
+  public:
+    [[nodiscard]] TimePoint now() const override { return now_.now(); }
+    [[nodiscard]] std::chrono::system_clock::time_point wall() const override {
+        return now_.wall() + std::chrono::duration_cast<std::chrono::system_clock::duration>(off_);
+    }
+    void advance(Duration by) { now_.advance(by); }
+    void jump_wall(Duration by) { off_ += by; }
+
+  private:
+    ManualClock now_;
+    Duration off_{};
 };
 
 // What the gateway holds, everywhere it can hold something.
@@ -424,7 +440,7 @@ class World {
         std::map<std::pair<Endpoint, Endpoint>, sip::ConnectionId> opened;
     };
 
-    ManualClock clock;
+    WallClock clock;
     TimerWheel timers;
     SeededRandom random{42};
     metrics::Registry registry;
@@ -561,14 +577,14 @@ inline std::string Phone::register_text(const RegisterOptions& o, const Security
     const std::string who = o.impu.empty() ? impu : o.impu;
     const std::string host = o.via_host.empty() ? address.to_uri_host() : o.via_host;
     const std::uint16_t via_port = on != nullptr ? on->numbers.port_us : port;
-    std::string t = "REGISTER sip:home.example SIP/2.0\r\nVia: SIP/2.0/" +
-                    std::string(sip::name(transport)) + " " + host + ":" +
-                    std::to_string(via_port) +
-                    ";branch=" + (o.branch.empty() ? "z9hG4bK" + world.random.token(8) : o.branch) +
-                    (o.rport ? ";rport" : "") + "\r\nMax-Forwards: 70\r\nFrom: <" + who +
-                    ">;tag=1\r\nTo: <" + who + ">\r\nCall-ID: " + impi +
-                    "\r\nCSeq: " + std::to_string(++cseq) + " REGISTER\r\nContact: <" + contact() +
-                    ">" + o.contact_params + "\r\nExpires: " + std::to_string(o.expires) + "\r\n";
+    std::string t =
+        "REGISTER sip:home.example SIP/2.0\r\nVia: SIP/2.0/" + std::string(sip::name(transport)) +
+        " " + host + ":" + std::to_string(via_port) +
+        ";branch=" + (o.branch.empty() ? "z9hG4bK" + world.random.token(8) : o.branch) +
+        (o.rport ? ";rport" : "") + "\r\nMax-Forwards: 70\r\nFrom: <" + who + ">;tag=1\r\nTo: <" +
+        who + ">\r\nCall-ID: " + impi + "\r\nCSeq: " + std::to_string(++cseq) +
+        " REGISTER\r\nContact: " + o.contact.value_or("<" + contact() + ">" + o.contact_params) +
+        "\r\nExpires: " + std::to_string(o.expires) + "\r\n";
     if (!o.authorization) {
         t += "Authorization: Digest username=\"" + (o.impi.empty() ? impi : o.impi) +
              "\",realm=\"home.example\",nonce=\"\",uri=\"sip:home.example\",response=\"\"\r\n";
