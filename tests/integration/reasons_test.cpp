@@ -406,6 +406,12 @@ const std::map<Reason, Case>& cases() {
              w.run();
              return std::string();
          }}},
+        {Reason::untrusted_source, {[](World& w) {
+             std::string text = "OPTIONS sip:192.0.2.1 SIP/2.0\r\n\r\n";
+             w.gateway->core().on_message(
+                 {sip::Transport::udp, ep("192.0.2.1:5060"), ep("192.0.2.66:5060"), 0}, text);
+             return std::string();
+         }}},
         {Reason::route_mismatch,
          {[](World& w) {
               Phone& p = alice(w);

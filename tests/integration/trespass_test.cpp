@@ -292,6 +292,7 @@ TEST(CoreSide, StrangersThereAreNotHeard) {
         w.gateway->core().on_message({sip::Transport::udp, ep("192.0.2.1:5060"), ep(source), 0},
                                      bytes);
         w.run();
+        EXPECT_EQ(bytes.find(std::string(32, 'a')), std::string::npos) << "keys left behind (S1)";
     };
     // A challenge with keys of its own, by who knows even the branch.
     w.home.silent = true;
