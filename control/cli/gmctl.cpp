@@ -73,6 +73,8 @@ class Gmctl {
             "  gmctl sa list --ip 10.20.0.7              the security associations of one phone\n"
             "  gmctl sa show --spi 0x04000001            the set an SPI from a packet trace "
             "belongs to\n"
+            "  gmctl reg failures                        which registrations fail, and why\n"
+            "  gmctl explain authentication_timeout      what that means and what to do\n"
             "  gmctl trace 001010000000001@ims.example   its registration as a ladder, SM1 to "
             "SM12\n"
             "  gmctl -j sa list | jq .ue                 one JSON object a line, for scripts\n"
@@ -125,6 +127,42 @@ class Gmctl {
         });
         reg->add_subcommand("count", "how many are registered, and how many authenticate now")
             ->callback([&] { print_result("reg.count", counts_view); });
+
+        CLI::App* failures = reg->add_subcommand(
+            "failures", "which registrations failed, and why: grouped by reason, or one by one");
+        failures->footer(
+            "Without an option: each reason with its count since the start and the latest phone it "
+            "met.\n"
+            "One by one (--list, --reason, --impi): newest first; the gateway remembers the latest "
+            "128 of\n"
+            "each reason.\n"
+            "Examples:\n"
+            "  gmctl reg failures                                what goes wrong here\n"
+            "  gmctl explain authentication_timeout              what that means, what to do\n"
+            "  gmctl reg failures --reason verify_mismatch       which phones\n"
+            "  gmctl reg failures --impi 001010000000001@ims.example\n"
+            "  gmctl trace 001010000000001@ims.example           where it broke, as a ladder\n"
+            "  gmctl -j reg failures --list | jq -r .impi        one JSON object a line");
+        bool one_by_one = false;
+        std::string reason;
+        std::uint64_t most = 0;
+        failures->add_flag("--list", one_by_one, "one line a failed registration");
+        failures->add_option("--reason", reason, "only those of this reason (implies --list)");
+        failures->add_option("--impi", filters_.impi,
+                             "only those of this private identity (implies --list)");
+        failures->add_option("--limit", most, "at most so many lines; without it 100")
+            ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{1000}));
+        failures->callback([&] { failures_command(one_by_one, reason, most); });
+
+        CLI::App* explain = app.add_subcommand(
+            "explain", "what a reason means and what to do; without one: all of them");
+        explain->footer(
+            "Works without a gateway; words of the packet layer (gmctl drops, layer dataplane) are "
+            "asked of it.\nExample:\n  gmctl explain verify_mismatch");
+        std::string word;
+        explain->add_option("REASON", word,
+                            "a word from reg failures, drops, trace, log or metrics");
+        explain->callback([&] { explain_command(word); });
 
         CLI::App* stats = app.add_subcommand("stats", "all counters, gauges and latencies");
         stats->footer(
@@ -296,6 +334,48 @@ class Gmctl {
         const json args = filters_.args();
         if (args.empty()) throw UsageError{"reg show needs an IMPI, or --ip or --spi"};
         show_command("reg.show", args, registration_card);
+    }
+    void failures_command(bool one_by_one, const std::string& reason, std::uint64_t most) {
+        json args = json::object();
+        if (!reason.empty()) args["reason"] = reason;
+        if (!filters_.impi.empty()) args["impi"] = filters_.impi;
+        if (most != 0) args["limit"] = most;
+        one_by_one = one_by_one || !args.empty();
+        const std::optional<json> result = call(one_by_one ? "reg.failures" : "reg.reasons", args);
+        if (!result) return;
+        if (json_) {
+            for (const json& row :
+                 result->value(one_by_one ? "failures" : "reasons", json::array()))
+                print_json(row);
+            return;
+        }
+        t_.out << (one_by_one ? failures_view(*result, t_.style) : reasons_view(*result, t_.style));
+    }
+    void explain_command(const std::string& word) {
+        if (word.empty()) {
+            t_.out << catalogue_view(t_.style);
+            return;
+        }
+        const std::string text = explanation(word, t_.style);
+        if (!text.empty()) {
+            t_.out << text;
+            return;
+        }
+        // Perhaps a word of the packet layer, which the gateway knows.
+        if (Result<Client> client = Client::connect(socket_); client) {
+            if (const Result<json> drops = client->call("drops"); drops) {
+                for (const json& d : drops->value("drops", json::array())) {
+                    if (d.value("reason", "") != word) continue;
+                    t_.out << fmt::format("{} ({}): {}\n", word, clean(d.value("layer", "")),
+                                          clean(d.value("help", "")));
+                    return;
+                }
+            }
+        }
+        throw UsageError{
+            fmt::format("'{}' is no reason; 'gmctl explain' lists them, 'gmctl drops' those of the "
+                        "packet layer",
+                        clean(word))};
     }
     void stats_command(bool all, double rate) {
         std::optional<json> earlier;

@@ -76,8 +76,8 @@ class Canvas {
             row += g_.lane;
         }
         if (first_gap)
-            row +=
-                s.spi ? "  SA " + spi_text(*s.spi) : "  " + paint(style_, Colour::yellow, "clear");
+            row += s.spi ? (s.set.empty() ? "  SA " : " " + s.set + " ") + spi_text(*s.spi)
+                         : "  " + paint(style_, Colour::yellow, "clear");
         if (s.failed) row += " " + paint(style_, Colour::red, g_.broken);
         put(row);
     }
@@ -103,7 +103,7 @@ class Canvas {
     [[nodiscard]] std::string take() { return std::move(out_); }
 
     static constexpr std::size_t time_width = 10;
-    static constexpr std::size_t sa_width = 15;  // "  SA 0x04000001"
+    static constexpr std::size_t sa_width = 15;  // "  SA 0x04000001", " new 0x04000001"
 
   private:
     std::string arrow(const std::string& label, std::size_t width, bool to_right) const {
@@ -145,6 +145,7 @@ LadderStep ladder_step(const nlohmann::json& step) {
     s.name = text("name");
     s.text = text("text");
     s.reason = text("reason");
+    s.set = text("set");
     if (const auto spi = step.find("spi"); spi != step.end() && spi->is_number_unsigned())
         s.spi = spi->get<std::uint32_t>();
     if (const auto failed = step.find("failed"); failed != step.end() && failed->is_boolean())

@@ -21,6 +21,7 @@ struct LadderStep {
     std::string name;                  // "SM1" or empty
     std::string text;                  // "REGISTER", "401 REGISTER", "SA set installed"
     std::optional<std::uint32_t> spi;  // nullopt: in clear
+    std::string set;                   // "new", "old": whose SA; empty: not known
     bool failed = false;
     std::string reason;
 };

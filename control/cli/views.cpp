@@ -9,6 +9,8 @@
 #include <utility>
 #include <vector>
 
+#include "control/registration/reasons.h"
+
 namespace gmgate::cli {
 
 using nlohmann::json;
@@ -207,7 +209,98 @@ std::string registration_card(const json& r, const Style& style) {
     for (const json& id : list(r, "sets")) sets.push_back(id.dump());
     card.put("SA sets", fmt::format("{}", fmt::join(sets, ", ")));
     card.put("age / left", age_text(number(r, "age_seconds")) + " / " + left(r));
+    if (r.is_object() && r.contains("last_failure")) {
+        const json& f = r["last_failure"];
+        card.put("last failure",
+                 fmt::format("{} ago from {}: {}: {} {}", age_text(number(f, "age_seconds")),
+                             text(f, "source"), text(f, "reason"), text(f, "meaning"),
+                             text(f, "remedy")));
+    }
     return card.take();
+}
+
+namespace {
+std::string answer_of(const json& failure) {
+    const std::uint64_t status = whole(failure, "status");
+    return status == 0 ? "-" : std::to_string(status);
+}
+std::string impi_of(const json& failure) {
+    const std::string impi = text(failure, "impi");
+    return impi.empty() ? "-" : impi;
+}
+}  // namespace
+
+std::string reasons_view(const json& result, const Style& style) {
+    Table table({{"COUNT", true, 0, 0},
+                 {"REASON", false, 0, 0},
+                 {"LAST", true, 0, 0},
+                 {"ANSWER", true, 0, 3},
+                 {"LATEST IMPI", false, 16, 1},
+                 {"FROM", false, 12, 2}},
+                style);
+    for (const json& r : list(result, "reasons")) {
+        table.add({count_text(whole(r, "count")), text(r, "reason"),
+                   age_text(number(r, "age_seconds")) + " ago", answer_of(r), impi_of(r),
+                   text(r, "source")});
+    }
+    const std::string out = table.render();
+    if (out.empty()) return "No registration has failed.\n";
+    return out +
+           paint(style, Colour::faint,
+                 "gmctl explain REASON: what to do; gmctl trace IMPI (or address): its ladder") +
+           '\n';
+}
+
+std::string failures_view(const json& result, const Style& style) {
+    Table table({{"AGO", true, 0, 0},
+                 {"REASON", false, 0, 0},
+                 {"ANSWER", true, 0, 3},
+                 {"IMPI", false, 16, 1},
+                 {"FROM", false, 12, 2}},
+                style);
+    for (const json& f : list(result, "failures")) {
+        table.add({age_text(number(f, "age_seconds")), text(f, "reason"), answer_of(f), impi_of(f),
+                   text(f, "source")});
+    }
+    const std::string out = table.render();
+    return out.empty() ? "No failed registration is like that.\n" : out;
+}
+
+std::string explanation(const std::string& word, const Style& style) {
+    const auto reason = registration::reason_of(word);
+    if (!reason || *reason == registration::Reason::ok) return {};
+    const registration::ReasonInfo& why = registration::info(*reason);
+    Card card(style);
+    card.title(std::string(why.name));
+    card.put("rule", std::string(why.rule));
+    card.put("meaning", std::string(why.meaning));
+    card.put("what to do", std::string(why.remedy));
+    switch (why.scope) {
+        case registration::Scope::registration:
+            card.put("counted in",
+                     fmt::format("gmgate_registrations_total{{reason=\"{}\"}}", word));
+            card.put("see also", fmt::format("gmctl reg failures --reason {}", word));
+            break;
+        case registration::Scope::message:
+            card.put("counted in",
+                     fmt::format("gmgate_registration_drops_total{{reason=\"{}\"}}", word));
+            card.put("see also", "gmctl drops");
+            break;
+        case registration::Scope::event:
+        case registration::Scope::success:
+            card.put("see also", "gmctl trace IMPI");
+            break;
+    }
+    return card.take();
+}
+
+std::string catalogue_view(const Style& style) {
+    Table table({{"REASON", false, 0, 0}, {"RULE", false, 0, 2}, {"MEANING", false, 20, 1}}, style);
+    for (const registration::ReasonInfo& why : registration::catalogue()) {
+        if (why.scope == registration::Scope::success) continue;
+        table.add({std::string(why.name), std::string(why.rule), std::string(why.meaning)});
+    }
+    return table.render();
 }
 
 std::string counts_view(const json& result, const Style& style) {

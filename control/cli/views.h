@@ -19,6 +19,15 @@ void add_sa(Table& table, const nlohmann::json& row);
 void add_registration(Table& table, const nlohmann::json& row);
 [[nodiscard]] std::string registration_card(const nlohmann::json& row, const Style& style);
 
+// How often each reason made a registration fail, and the latest of each.
+[[nodiscard]] std::string reasons_view(const nlohmann::json& result, const Style& style);
+// Failed registrations one by one, newest first.
+[[nodiscard]] std::string failures_view(const nlohmann::json& result, const Style& style);
+// What a word of the catalogue of reasons means and what to do; "" if there is no such word.
+[[nodiscard]] std::string explanation(const std::string& word, const Style& style);
+// All words with their rules and meanings.
+[[nodiscard]] std::string catalogue_view(const Style& style);
+
 [[nodiscard]] std::string counts_view(const nlohmann::json& result, const Style& style);
 [[nodiscard]] std::string health_view(const nlohmann::json& result, const Style& style);
 [[nodiscard]] std::string drops_view(const nlohmann::json& result, const Style& style);

@@ -9,7 +9,8 @@
 // serves one request at a time, in order; requests may be sent ahead, within the input buffer.
 //
 // Operations: version; health; stats; drops; sa.list, sa.show, sa.count; reg.list, reg.show,
-// reg.count; trace. No operation returns a key (S1), none changes the gateway.
+// reg.count, reg.failures, reg.reasons; trace. No operation returns a key (S1), none changes the
+// gateway.
 
 #include <cstddef>
 #include <memory>
@@ -40,8 +41,8 @@ struct ServerOptions {
 class OpsServer {
   public:
     // One gmgated per socket: take this before anything is touched, so that a second copy is
-    // refused before it disturbs the first. Makes the socket's directory if it is missing.
-    // conflict: another gmgated holds it (the text names its pid).
+    // refused before it disturbs the first. Makes /run/gmgate if that is the socket's directory;
+    // any other must exist (invalid). conflict: another gmgated holds it (the text names its pid).
     [[nodiscard]] static Result<LockFile> lock(const std::string& socket);
 
     // With the lock taken before; otherwise as below.

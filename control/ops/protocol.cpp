@@ -17,10 +17,11 @@ using nlohmann::json;
 namespace {
 
 constexpr std::array<std::string_view, operation_count> names{
-    "version",  "health",   "stats",    "drops",     "sa.list", "sa.show",
-    "sa.count", "reg.list", "reg.show", "reg.count", "trace"};
+    "version",  "health",   "stats",     "drops",        "sa.list",     "sa.show", "sa.count",
+    "reg.list", "reg.show", "reg.count", "reg.failures", "reg.reasons", "trace"};
 
-constexpr std::size_t longest_text = 1024;  // of an argument
+constexpr std::size_t longest_text = 1024;     // of an argument
+constexpr std::uint64_t most_failures = 1000;  // of one answer
 
 std::string line(const json& object) {
     return object.dump(-1, ' ', false, json::error_handler_t::replace) + '\n';
@@ -69,6 +70,21 @@ std::string take_argument(Request& r, const std::string& key, const json& value)
     if (key == "impi" && (of_sa || of_registration || r.operation == Operation::trace)) {
         r.query.impi = text_of(value);
         return r.query.impi ? "" : "impi must be a text of 1 to 1024 octets";
+    }
+    const bool of_failures = r.operation == Operation::reg_failures;
+    if (key == "impi" && of_failures) {
+        r.query.impi = text_of(value);
+        return r.query.impi ? "" : "impi must be a text of 1 to 1024 octets";
+    }
+    if (key == "reason" && of_failures) {
+        r.query.reason = text_of(value);
+        return r.query.reason ? "" : "reason must be a word of the catalogue";
+    }
+    if (key == "limit" && of_failures) {
+        r.limit = whole(value);
+        return r.limit && *r.limit > 0 && *r.limit <= most_failures
+                   ? ""
+                   : fmt::format("limit must be a number from 1 to {}", most_failures);
     }
     if (key == "ip" && (of_sa || of_registration)) {
         const auto text = text_of(value);
@@ -255,7 +271,30 @@ json to_json(const TraceStep& s) {
     if (!s.name.empty()) o["name"] = s.name;
     if (s.spi) o["spi"] = *s.spi;
     if (s.failed) o["failed"] = true;
+    if (!s.set.empty()) o["set"] = s.set;
     if (!s.reason.empty()) o["reason"] = s.reason;
+    if (!s.word.empty()) o["word"] = s.word;
+    return o;
+}
+
+json to_json(const FailureRow& r) {
+    json o{
+        {"time_us",
+         std::chrono::duration_cast<std::chrono::microseconds>(r.time.time_since_epoch()).count()},
+        {"age_seconds", seconds(r.age)},
+        {"reason", r.reason},
+        {"rule", r.rule},
+        {"meaning", r.meaning},
+        {"remedy", r.remedy},
+        {"source", r.source}};
+    if (r.status != 0) o["status"] = r.status;
+    if (!r.impi.empty()) o["impi"] = r.impi;
+    return o;
+}
+
+json to_json(const FailureTotal& t) {
+    json o = to_json(t.last);
+    o["count"] = t.count;
     return o;
 }
 

@@ -26,9 +26,11 @@ enum class Operation : unsigned char {
     reg_list,
     reg_show,
     reg_count,
+    reg_failures,
+    reg_reasons,
     trace
 };
-inline constexpr std::size_t operation_count = 11;
+inline constexpr std::size_t operation_count = 13;
 [[nodiscard]] std::string_view name(Operation operation);
 
 struct Request {
@@ -61,6 +63,8 @@ struct RequestError {
 [[nodiscard]] nlohmann::json to_json(const SaRow& row, bool detail);
 [[nodiscard]] nlohmann::json to_json(const RegistrationRow& row);
 [[nodiscard]] nlohmann::json to_json(const TraceStep& step);
+[[nodiscard]] nlohmann::json to_json(const FailureRow& row);
+[[nodiscard]] nlohmann::json to_json(const FailureTotal& total);
 [[nodiscard]] nlohmann::json to_json(const metrics::Sample& sample);
 
 // Does a row pass the filter? Views may hand out more than was asked for.

@@ -68,11 +68,23 @@ std::vector<TraceStep> GatewayView::steps(std::string_view impi) const {
     const auto wall = clock_.wall();
     const TimePoint now = clock_.now();
     std::vector<TraceStep> out;
+    // Which set is the new one of the registration a message belongs to; begun: its SM1 is known.
+    sa::SetId fresh = 0;
+    bool begun = false;
     for (const registration::TraceRecord& r : gateway_.trace().of_user(impi)) {
         TraceStep s;
         s.time =
             wall - std::chrono::duration_cast<std::chrono::system_clock::duration>(now - r.time);
         const bool message = r.step < registration::Step::set_installed;
+        if (r.step == registration::Step::sm1) {
+            fresh = 0;
+            begun = true;
+        }
+        if (r.step == registration::Step::set_installed) fresh = r.set;
+        if (r.set != 0 && r.set == fresh)
+            s.set = "new";
+        else if (r.set != 0 && begun)
+            s.set = "old";
         s.from = message ? party_of(r.from) : Party::gateway;
         s.to = message ? party_of(r.to) : Party::gateway;
         if (message) {
@@ -82,9 +94,12 @@ std::vector<TraceStep> GatewayView::steps(std::string_view impi) const {
             if (r.spi != 0) s.spi = r.spi;
         } else {
             s.text = std::string(registration::name(r.step));
+            if (r.spi != 0)
+                s.text += fmt::format(", {}SA 0x{:08x}", s.set.empty() ? "" : s.set + " ", r.spi);
         }
         if (r.reason != registration::Reason::ok) {
             const registration::ReasonInfo& why = registration::info(r.reason);
+            s.word = std::string(why.name);
             s.reason = fmt::format("{}: {}", why.name, why.meaning);
             if (!why.remedy.empty()) s.reason += fmt::format(" {}", why.remedy);
         }
@@ -95,6 +110,56 @@ std::vector<TraceStep> GatewayView::steps(std::string_view impi) const {
         out.push_back(std::move(s));
     }
     return out;
+}
+
+FailureRow GatewayView::failure_row(const registration::FailureRecord& r) const {
+    const registration::ReasonInfo& why = registration::info(r.reason);
+    FailureRow row;
+    row.age = clock_.now() - r.time;
+    row.time =
+        clock_.wall() - std::chrono::duration_cast<std::chrono::system_clock::duration>(row.age);
+    row.reason = std::string(why.name);
+    row.rule = std::string(why.rule);
+    row.meaning = std::string(why.meaning);
+    row.remedy = std::string(why.remedy);
+    row.status = r.status;
+    row.source =
+        r.source_port == 0 ? r.source.to_string() : Endpoint{r.source, r.source_port}.to_string();
+    row.impi = registration::printable(r.impi_text());
+    return row;
+}
+
+std::vector<FailureTotal> GatewayView::failure_totals() const {
+    std::vector<std::pair<std::uint64_t, FailureTotal>> found;
+    for (std::size_t i = 0; i < registration::reason_count; ++i) {
+        const auto total = gateway_.failures().total(static_cast<registration::Reason>(i));
+        if (total)
+            found.emplace_back(total->last.number,
+                               FailureTotal{total->count, failure_row(total->last)});
+    }
+    std::ranges::sort(found, std::greater{}, [](const auto& f) { return f.first; });
+    std::vector<FailureTotal> out;
+    out.reserve(found.size());
+    for (auto& [number, total] : found) out.push_back(std::move(total));
+    return out;
+}
+
+std::vector<FailureRow> GatewayView::latest_failures(std::size_t limit,
+                                                     const std::optional<std::string>& reason,
+                                                     const std::optional<std::string>& impi) const {
+    std::optional<registration::Reason> wanted;
+    if (reason) {
+        wanted = registration::reason_of(*reason);
+        if (!wanted) return {};
+    }
+    std::vector<FailureRow> out;
+    for (const auto& r : gateway_.failures().latest(limit, wanted, impi.value_or("")))
+        out.push_back(failure_row(r));
+    return out;
+}
+
+bool GatewayView::is_reason(std::string_view word) const {
+    return registration::reason_of(word).has_value();
 }
 
 std::vector<DropCount> GatewayView::drops() const {

@@ -12,7 +12,7 @@ class SaDatabase;
 namespace gmgate::ops {
 
 // All three references outlive the view. Control thread.
-class GatewayView final : public RegistrationView, public TraceView {
+class GatewayView final : public RegistrationView, public TraceView, public FailureView {
   public:
     GatewayView(const registration::Gateway& gateway, const sa::SaDatabase& database,
                 const Clock& clock)
@@ -25,10 +25,18 @@ class GatewayView final : public RegistrationView, public TraceView {
     [[nodiscard]] std::size_t pending() const override { return gateway_.pending(); }
     [[nodiscard]] std::vector<TraceStep> steps(std::string_view impi) const override;
 
+    [[nodiscard]] std::vector<FailureTotal> failure_totals() const override;
+    [[nodiscard]] std::vector<FailureRow> latest_failures(
+        std::size_t limit, const std::optional<std::string>& reason,
+        const std::optional<std::string>& impi) const override;
+    [[nodiscard]] bool is_reason(std::string_view word) const override;
+
     // Refused and discarded messages by reason, zeros left out. For Views::drops.
     [[nodiscard]] std::vector<DropCount> drops() const;
 
   private:
+    [[nodiscard]] FailureRow failure_row(const registration::FailureRecord& r) const;
+
     const registration::Gateway& gateway_;
     const sa::SaDatabase& database_;
     const Clock& clock_;

@@ -390,6 +390,18 @@ struct OpsServer::Impl {
                        result_line(request->id, {{"registered", views.registrations->registered()},
                                                  {"pending", views.registrations->pending()}}));
                 return;
+            case Operation::reg_failures:
+                if (views.failures == nullptr) return unavailable();
+                failures(c, *request);
+                return;
+            case Operation::reg_reasons: {
+                if (views.failures == nullptr) return unavailable();
+                json rows = json::array();
+                for (const FailureTotal& t : views.failures->failure_totals())
+                    rows.push_back(to_json(t));
+                answer(c, result_line(request->id, {{"reasons", std::move(rows)}}));
+                return;
+            }
             case Operation::trace:
                 if (views.trace == nullptr) return unavailable();
                 trace(c, *request);
@@ -481,6 +493,29 @@ struct OpsServer::Impl {
                               {{"impi", *request.query.impi}, {"steps", std::move(steps)}}));
     }
 
+    void failures(const ConnectionPtr& c, const Request& r) {
+        if (r.query.reason && !views.failures->is_reason(*r.query.reason)) {
+            // An empty list would give the operator the wrong idea.
+            answer_error(c, r.id, "bad_argument",
+                         fmt::format("there is no reason '{}'; 'gmctl explain' lists them",
+                                     r.query.reason->substr(0, 64)));
+            return;
+        }
+        json rows = json::array();
+        for (const FailureRow& row : views.failures->latest_failures(
+                 static_cast<std::size_t>(r.limit.value_or(100)), r.query.reason, r.query.impi)) {
+            rows.push_back(to_json(row));
+        }
+        answer(c, result_line(r.id, {{"failures", std::move(rows)}}));
+    }
+    // The latest failed registration of a phone; nullopt: none is remembered.
+    [[nodiscard]] std::optional<FailureRow> last_failure(const std::string& impi) const {
+        if (views.failures == nullptr) return std::nullopt;
+        auto rows = views.failures->latest_failures(1, std::nullopt, impi);
+        if (rows.empty()) return std::nullopt;
+        return std::move(rows.front());
+    }
+
     // ---- lists: one bounded scan a turn of the loop
 
     void post_turn(const ConnectionPtr& c) {
@@ -507,20 +542,31 @@ struct OpsServer::Impl {
                     rows.push_back(to_json(row, r.detail));
             });
         } else {
-            r.cursor = views.registrations->scan(r.query, r.cursor, budget,
-                                                 [&](const RegistrationRow& row) {
-                                                     if (matches(r.query, row))
-                                                         rows.push_back(to_json(row));
-                                                 });
+            r.cursor = views.registrations->scan(
+                r.query, r.cursor, budget, [&](const RegistrationRow& row) {
+                    if (!matches(r.query, row)) return;
+                    rows.push_back(to_json(row));
+                    if (r.operation != Operation::reg_show) return;
+                    if (const auto last = last_failure(row.impi))
+                        rows.back()["last_failure"] = to_json(*last);
+                });
         }
         c->rows_given += rows.size();
         if (!rows.empty()) answer(c, rows_line(r.id, std::move(rows)));
         if (r.cursor != 0 && !(r.limit && c->rows_given >= *r.limit)) return;
         const bool show = r.operation == Operation::sa_show || r.operation == Operation::reg_show;
         if (show && c->rows_given == 0) {
-            answer_error(c, r.id, "not_found",
-                         r.operation == Operation::sa_show ? "no SA set is like that"
-                                                           : "no registration is like that");
+            std::string text = r.operation == Operation::sa_show ? "no SA set is like that"
+                                                                 : "no registration is like that";
+            if (const auto last = r.operation == Operation::reg_show && r.query.impi
+                                      ? last_failure(*r.query.impi)
+                                      : std::nullopt) {
+                text += fmt::format(
+                    "; the latest attempt failed {} s ago: {}: {} {} ('gmctl trace' draws it)",
+                    std::chrono::duration_cast<std::chrono::seconds>(last->age).count(),
+                    last->reason, last->meaning, last->remedy);
+            }
+            answer_error(c, r.id, "not_found", text);
         } else {
             answer(c, end_line(r.id, r.cursor));
         }
@@ -553,10 +599,21 @@ Result<LockFile> OpsServer::lock(const std::string& socket) {
         return fail(ErrorKind::invalid, fmt::format("ops.socket: a path has 1 to {} octets",
                                                     sizeof(sockaddr_un::sun_path) - 1));
     }
-    // /run/gmgate is there under systemd; by hand we make it.
+    // /run/gmgate is there under systemd, and made by hand; any other folder is the operator's, and
+    // a missing one most likely a slip of the pen.
     const std::size_t slash = socket.rfind('/');
-    if (slash != std::string::npos && slash > 0)
-        (void)::mkdir(socket.substr(0, slash).c_str(), 0755);
+    if (slash != std::string::npos && slash > 0) {
+        const std::string folder = socket.substr(0, slash);
+        if (folder == "/run/gmgate") (void)::mkdir(folder.c_str(), 0755);
+        struct stat info{};
+        if (::stat(folder.c_str(), &info) != 0 || !S_ISDIR(info.st_mode)) {
+            return fail(
+                ErrorKind::invalid,
+                fmt::format("ops.socket: {} is no folder; make it (mkdir -p {}), or look for "
+                            "a slip of the pen in the path",
+                            folder, folder));
+        }
+    }
     return LockFile::take(socket + ".lock");
 }
 

@@ -28,6 +28,7 @@ struct Query {
     std::optional<IpAddress> ip;      // the phone's
     std::optional<sa::Spi> spi;       // any of the four; for registrations: of any of its sets
     std::optional<std::string> state;
+    std::optional<std::string> reason;  // failures
 };
 
 // One SA set.
@@ -99,7 +100,9 @@ struct TraceStep {
     std::string text;            // "REGISTER", "401 Unauthorized", "SAs installed"
     std::optional<sa::Spi> spi;  // the SA that carried it; nullopt: in clear
     bool failed = false;         // the procedure broke here; `reason` says why
-    std::string reason;
+    std::string reason;          // word, meaning, what to do
+    std::string word = {};       // the word alone
+    std::string set = {};        // whose SA: "new" of this registration, "old"; "": not known
 };
 
 class TraceView {
@@ -107,6 +110,36 @@ class TraceView {
     virtual ~TraceView() = default;
     // Oldest first; empty: nothing is remembered about this IMPI.
     [[nodiscard]] virtual std::vector<TraceStep> steps(std::string_view impi) const = 0;
+};
+
+// One registration that failed.
+struct FailureRow {
+    std::chrono::system_clock::time_point time{};
+    Duration age{};
+    std::string reason;   // the catalogue's word
+    std::string rule;     // "C8"
+    std::string meaning;  // one sentence
+    std::string remedy;   // what to do
+    unsigned status = 0;  // what the phone was told; 0: nothing
+    std::string source;   // address, with the port if it is known
+    std::string impi;     // the first 80 octets; empty: not known
+};
+struct FailureTotal {
+    std::uint64_t count = 0;  // since the start
+    FailureRow last;
+};
+
+class FailureView {
+  public:
+    virtual ~FailureView() = default;
+    // One entry for each reason that has occurred, the latest first.
+    [[nodiscard]] virtual std::vector<FailureTotal> failure_totals() const = 0;
+    // Newest first, at most `limit`; a bounded number is remembered of each reason.
+    [[nodiscard]] virtual std::vector<FailureRow> latest_failures(
+        std::size_t limit, const std::optional<std::string>& reason,
+        const std::optional<std::string>& impi) const = 0;
+    // Is there such a word?
+    [[nodiscard]] virtual bool is_reason(std::string_view word) const = 0;
 };
 
 // One reason for which packets or messages are dropped. `layer`: "dataplane", "sip", …
@@ -130,6 +163,7 @@ struct Views {
     const SaView* sas = nullptr;
     const RegistrationView* registrations = nullptr;
     const TraceView* trace = nullptr;
+    const FailureView* failures = nullptr;
     std::function<std::vector<DropCount>()> drops;
     std::function<std::vector<HealthItem>()> health;
     std::string version;

@@ -241,7 +241,7 @@ TEST_F(CliTest, StoppedGatewayLeavesNobodyListening) {
 TEST_F(CliTest, Usage) {
     EXPECT_EQ(run({}), 2);
     EXPECT_EQ(err.str(),
-              "gmctl: gmctl needs a command: sa, reg, stats, drops, health, trace, version\n"
+              "gmctl: gmctl needs a command: sa, reg, explain, stats, drops, health, trace, version\n"
               "gmctl: try 'gmctl --help', or --help behind a command\n");
     EXPECT_EQ(run({"sa", "lst"}), 2);
     EXPECT_THAT(err.str(),
