@@ -238,6 +238,10 @@ struct Environment {
     bool net_raw = false;                       // CAP_NET_RAW
     bool bpf = false;                           // CAP_BPF, or CAP_SYS_ADMIN which holds it
     unsigned long free_huge_pages = 0;
+    unsigned long available_memory_mb = 0;  // without huge pages; 0: not known
+    unsigned long huge_page_kb = 2048;
+    // Addresses of this machine; empty: not known, and not checked.
+    std::vector<IpAddress> addresses;
     static Environment of_this_process();
 };
 [[nodiscard]] std::vector<std::string> check_environment(const Config& config,

@@ -1,7 +1,10 @@
+#include <arpa/inet.h>
 #include <fmt/core.h>
 #include <fmt/format.h>
 #include <grp.h>
+#include <ifaddrs.h>
 #include <linux/capability.h>
+#include <netinet/in.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -46,11 +49,34 @@ Environment Environment::of_this_process() {
     std::ifstream memory("/proc/meminfo");
     std::string name;
     while (memory >> name) {
+        unsigned long number = 0;
         if (name == "HugePages_Free:") {
             memory >> e.free_huge_pages;
-            break;
+        } else if (name == "MemAvailable:" && memory >> number) {
+            e.available_memory_mb = number / 1024;
+        } else if (name == "Hugepagesize:" && memory >> number && number > 0) {
+            e.huge_page_kb = number;
         }
         memory.ignore(256, '\n');
+    }
+    ifaddrs* all = nullptr;
+    if (::getifaddrs(&all) == 0) {
+        for (const ifaddrs* i = all; i != nullptr; i = i->ifa_next) {
+            if (i->ifa_addr == nullptr) continue;
+            std::array<char, INET6_ADDRSTRLEN> text{};
+            const int family = i->ifa_addr->sa_family;
+            const void* octets = nullptr;
+            if (family == AF_INET) {
+                octets = &reinterpret_cast<const sockaddr_in*>(i->ifa_addr)->sin_addr;
+            } else if (family == AF_INET6) {
+                octets = &reinterpret_cast<const sockaddr_in6*>(i->ifa_addr)->sin6_addr;
+            }
+            if (octets == nullptr ||
+                ::inet_ntop(family, octets, text.data(), text.size()) == nullptr)
+                continue;
+            if (const auto address = IpAddress::parse(text.data())) e.addresses.push_back(*address);
+        }
+        ::freeifaddrs(all);
     }
     return e;
 }
@@ -91,6 +117,39 @@ std::vector<std::string> check_environment(const Config& config, const Environme
         add("dpdk.hugepages",
             "no huge pages are free; reserve some (sysctl vm.nr_hugepages=256) or write false");
     }
+    if (dpdk) {
+        // Asked now, not after seconds of the packet library's trying.
+        const unsigned long free_mb =
+            config.dpdk.hugepages ? environment.free_huge_pages * environment.huge_page_kb / 1024
+                                  : environment.available_memory_mb;
+        if (free_mb != 0 && config.dpdk.memory_mb > free_mb) {
+            add("dpdk.memory_mb",
+                fmt::format(
+                    "{} MB of packet memory are asked for, and this machine has {} MB {}; "
+                    "write less{}",
+                    config.dpdk.memory_mb, free_mb,
+                    config.dpdk.hugepages ? "in free huge pages" : "available",
+                    config.dpdk.hugepages ? ", or reserve more (sysctl vm.nr_hugepages)" : ""));
+        }
+    }
+    // Where we listen must be ours; what the fast path brings up itself (gm.addresses) is not
+    // asked.
+    const auto is_ours = [&](const IpAddress& address) {
+        if (environment.addresses.empty() || address.is_unspecified()) return true;
+        if (std::ranges::find(environment.addresses, address) != environment.addresses.end())
+            return true;
+        if (!address.is_v6() && address.to_string().starts_with("127.")) return true;
+        return std::ranges::any_of(config.gm.addresses,
+                                   [&](const auto& a) { return a.address == address; });
+    };
+    const auto must_be_ours = [&](const std::string& key, const Endpoint& endpoint) {
+        if (is_ours(endpoint.address)) return;
+        add(key, fmt::format("{} is no address of this machine; give one that 'ip addr' shows, or "
+                             "add it to an interface",
+                             endpoint.address.to_string()));
+    };
+    for (const Endpoint& endpoint : config.core.listen) must_be_ours("core.listen", endpoint);
+    if (config.ops.metrics) must_be_ours("ops.metrics", *config.ops.metrics);
     if (!config.ops.group.empty() && !group_exists(config.ops.group)) {
         add("ops.group", fmt::format("this machine has no group '{}'; create it (groupadd --system "
                                      "{}) or leave the key out",
