@@ -31,12 +31,23 @@ void Commands::originate(std::string_view method, std::string_view to, std::stri
     if (!sent) reply("error: " + sent.error().text);
 }
 
+std::string Commands::cx_lines(std::string_view impi) const {
+    if (!cx_.remembers()) return "error: Cx is not traced; start gmhome with --trace-cx";
+    std::string out = "ok";
+    for (const auto& line : cx_.lines()) {
+        if (impi.empty() || line.impi == impi) out += "\n" + line.text;
+    }
+    return out;
+}
+
 void Commands::execute(std::string_view line, CommandReply reply) {
     const auto command = take_word(line);
     if (command == "stats") return reply(stats_json(registrar_, cx_.counters(), server_).dump(2));
+    if (command == "cx") return reply(cx_lines(take_word(line)));
     const auto to = take_word(line);
     constexpr std::string_view known =
-        "message TO TEXT, options TO, deregister TO, rechallenge TO always|never, show TO, stats";
+        "message TO TEXT, options TO, deregister TO, rechallenge TO always|never, show TO, "
+        "cx [IMPI], stats";
     if (command != "message" && command != "options" && command != "deregister" &&
         command != "rechallenge" && command != "show") {
         return reply(fmt::format("error: unknown command '{}'; known are {}", command, known));

@@ -1,6 +1,7 @@
 #pragma once
 // The commands of the control socket; see control_socket.h for their list.
 
+#include <string>
 #include <string_view>
 
 #include "home/control_socket.h"
@@ -18,6 +19,7 @@ class Commands {
     void execute(std::string_view line, CommandReply reply);
 
   private:
+    [[nodiscard]] std::string cx_lines(std::string_view impi) const;
     void originate(std::string_view method, std::string_view to, std::string_view text,
                    CommandReply reply);
 

@@ -6,6 +6,8 @@
 //   deregister TO         administrative deregistration          ok
 //   rechallenge TO always|never   its protected re-REGISTERs are challenged, or not   ok
 //   show TO               the binding of a registered phone
+//   cx [IMPI]             the latest Cx operations, CM1 to CM4, with the registration flag before
+//                         and after (needs --trace-cx)
 //   stats                 counters as JSON
 //
 // An answer is one or more lines and ends with the connection; its first word is a SIP status, "ok"

@@ -3,6 +3,11 @@
 
 #include <array>
 #include <cstdint>
+#include <deque>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <utility>
 
 #include "base/log.h"
 #include "home/hss.h"
@@ -28,6 +33,20 @@ struct CxCounters {
 class CxLog final : public Hss {
   public:
     CxLog(Hss& hss, log::Level level) : hss_(hss), level_(level) {}
+    // Remembers the latest lines, too, for `gmhome ctl cx`.
+    static constexpr std::size_t remembered = 1000;
+    void remember() { remembers_ = true; }
+    // What the HSS holds of an IMPI, "registered at sip:scscf…": told before and after each
+    // operation. Without it that part is left out.
+    using Look = std::function<std::string(std::string_view impi)>;
+    void look_with(Look look) { look_ = std::move(look); }
+
+    struct Line {
+        std::string impi;
+        std::string text;
+    };
+    [[nodiscard]] const std::deque<Line>& lines() const { return lines_; }
+    [[nodiscard]] bool remembers() const { return remembers_; }
 
     void query(std::string_view impi, std::string_view impu, QueryAnswer answer) override;
     void av_request(const AvRequest& request, AvAnswer answer) override;
@@ -39,10 +58,18 @@ class CxLog final : public Hss {
   private:
     // "impi=… impu=…" if lines are written at all, else empty: nothing is formatted for nobody.
     [[nodiscard]] std::string who(std::string_view impi, std::string_view impu) const;
+    [[nodiscard]] bool speaks() const { return remembers_ || log::enabled(level_); }
+    // "; not_registered -> registered at sip:scscf…".
+    [[nodiscard]] std::string before(std::string_view impi) const;
+    [[nodiscard]] std::string change(std::string_view impi, const std::string& before) const;
+    void tell(std::string_view impi, const std::string& text);
 
     Hss& hss_;
     log::Level level_;
     CxCounters counters_;
+    Look look_;
+    bool remembers_ = false;
+    std::deque<Line> lines_;
 };
 
 }  // namespace gmgate::home

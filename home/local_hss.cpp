@@ -159,6 +159,18 @@ void LocalHss::load_key(const Ref& ref) {
     }
 }
 
+std::string_view LocalHss::name(Flag flag) {
+    switch (flag) {
+        case Flag::not_registered:
+            return "not_registered";
+        case Flag::authentication_pending:
+            return "authentication_pending";
+        case Flag::registered:
+            return "registered";
+    }
+    return "";
+}
+
 void LocalHss::query(std::string_view impi, std::string_view impu, QueryAnswer answer) {
     Ref ref;
     const auto result = resolve(impi, impu, ref);

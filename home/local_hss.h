@@ -40,6 +40,7 @@ class LocalHss final : public Hss {
 
     // For tests and the operator: what the HSS holds. nullopt: no such IMPI.
     enum class Flag : std::uint8_t { not_registered, authentication_pending, registered };
+    [[nodiscard]] static std::string_view name(Flag flag);
     struct View {
         Flag flag = Flag::not_registered;
         std::string server_name;

@@ -213,6 +213,16 @@ int serve(const Options& o) {
     LocalHss hss(random);
     if (auto done = fill_hss(hss, o); !done) return complain(done.error().text);
     CxLog cx(hss, o.trace_cx ? log::Level::info : log::Level::debug);
+    if (o.trace_cx) {
+        cx.remember();
+        cx.look_with([&hss](std::string_view impi) {
+            const auto held = hss.view(impi);
+            if (!held) return std::string("unknown");
+            return std::string(LocalHss::name(held->flag)) +
+                   (held->server_name.empty() ? ", no S-CSCF name"
+                                              : ", S-CSCF " + held->server_name);
+        });
+    }
     Registrar registrar(std::move(*config), cx, loop.timers(), random);
     ServerConfig server_config;
     server_config.listen = *listen;
@@ -338,7 +348,9 @@ int main(int argc, char** argv) {
         ->type_name("NAME")
         ->capture_default_str();
     const auto seen = "What is seen";
-    app.add_flag("--trace-cx", o.trace_cx, "a line for each Cx operation")->group(seen);
+    app.add_flag("--trace-cx", o.trace_cx,
+                 "a line for each Cx operation (CM1 to CM4), also for 'ctl cx'")
+        ->group(seen);
     app.add_option("--log-level", o.log_level, "debug, info, warn, error or off")
         ->capture_default_str()
         ->group(seen);
