@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -238,10 +239,10 @@ struct Environment {
     bool net_raw = false;                       // CAP_NET_RAW
     bool bpf = false;                           // CAP_BPF, or CAP_SYS_ADMIN which holds it
     unsigned long free_huge_pages = 0;
-    unsigned long available_memory_mb = 0;  // without huge pages; 0: not known
-    unsigned long huge_page_kb = 2048;
-    // Addresses of this machine; empty: not known, and not checked.
-    std::vector<IpAddress> addresses;
+    unsigned long free_huge_mb = 0;  // of all page sizes; 0: not known
+    unsigned long memory_mb = 0;     // all of this machine's; 0: not known
+    // May a socket be bound to this address here? Empty: not known, and not asked.
+    std::function<bool(const IpAddress&)> can_bind = {};
     static Environment of_this_process();
 };
 [[nodiscard]] std::vector<std::string> check_environment(const Config& config,

@@ -1,18 +1,20 @@
-#include <arpa/inet.h>
 #include <fmt/core.h>
 #include <fmt/format.h>
 #include <grp.h>
-#include <ifaddrs.h>
 #include <linux/capability.h>
 #include <netinet/in.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
+#include <cstdio>
 #include <filesystem>
 #include <fstream>
 
+#include "base/unique_fd.h"
 #include "config/config.h"
 #include "config/problems.h"
 
@@ -30,6 +32,31 @@ bool group_exists(const std::string& name) {
         buffer.resize(buffer.size() * 2);
     }
     return found != nullptr;
+}
+
+// /proc/meminfo knows the default size of huge pages only.
+unsigned long count_free_huge_mb() {
+    unsigned long kb = 0;
+    std::error_code ignored;
+    for (const auto& size :
+         std::filesystem::directory_iterator("/sys/kernel/mm/hugepages", ignored)) {
+        unsigned long page_kb = 0;
+        unsigned long pages = 0;
+        const std::string name = size.path().filename();  // hugepages-2048kB
+        if (std::sscanf(name.c_str(), "hugepages-%lukB", &page_kb) != 1) continue;
+        if (std::ifstream(size.path() / "free_hugepages") >> pages) kb += pages * page_kb;
+    }
+    return kb / 1024;
+}
+
+// Asked of the kernel, which knows of non-local binding and local routes, too. Doubt is yes.
+bool bindable(const IpAddress& address) {
+    const UniqueFd fd(::socket(address.is_v6() ? AF_INET6 : AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    if (!fd.valid()) return true;
+    sockaddr_storage to{};
+    const socklen_t length = Endpoint{address, 0}.to_sockaddr(to);
+    return ::bind(fd.get(), reinterpret_cast<const sockaddr*>(&to), length) == 0 ||
+           errno != EADDRNOTAVAIL;
 }
 
 }  // namespace
@@ -52,32 +79,13 @@ Environment Environment::of_this_process() {
         unsigned long number = 0;
         if (name == "HugePages_Free:") {
             memory >> e.free_huge_pages;
-        } else if (name == "MemAvailable:" && memory >> number) {
-            e.available_memory_mb = number / 1024;
-        } else if (name == "Hugepagesize:" && memory >> number && number > 0) {
-            e.huge_page_kb = number;
+        } else if (name == "MemTotal:" && memory >> number) {
+            e.memory_mb = number / 1024;
         }
         memory.ignore(256, '\n');
     }
-    ifaddrs* all = nullptr;
-    if (::getifaddrs(&all) == 0) {
-        for (const ifaddrs* i = all; i != nullptr; i = i->ifa_next) {
-            if (i->ifa_addr == nullptr) continue;
-            std::array<char, INET6_ADDRSTRLEN> text{};
-            const int family = i->ifa_addr->sa_family;
-            const void* octets = nullptr;
-            if (family == AF_INET) {
-                octets = &reinterpret_cast<const sockaddr_in*>(i->ifa_addr)->sin_addr;
-            } else if (family == AF_INET6) {
-                octets = &reinterpret_cast<const sockaddr_in6*>(i->ifa_addr)->sin6_addr;
-            }
-            if (octets == nullptr ||
-                ::inet_ntop(family, octets, text.data(), text.size()) == nullptr)
-                continue;
-            if (const auto address = IpAddress::parse(text.data())) e.addresses.push_back(*address);
-        }
-        ::freeifaddrs(all);
-    }
+    e.free_huge_mb = count_free_huge_mb();
+    e.can_bind = bindable;
     return e;
 }
 
@@ -118,35 +126,31 @@ std::vector<std::string> check_environment(const Config& config, const Environme
             "no huge pages are free; reserve some (sysctl vm.nr_hugepages=256) or write false");
     }
     if (dpdk) {
-        // Asked now, not after seconds of the packet library's trying.
-        const unsigned long free_mb =
-            config.dpdk.hugepages ? environment.free_huge_pages * environment.huge_page_kb / 1024
-                                  : environment.available_memory_mb;
-        if (free_mb != 0 && config.dpdk.memory_mb > free_mb) {
+        // Asked now, not after seconds of the packet library's trying. Without huge pages only what
+        // cannot be at all: how much is free changes while we look.
+        const unsigned long most =
+            config.dpdk.hugepages ? environment.free_huge_mb : environment.memory_mb;
+        if (most != 0 && config.dpdk.memory_mb > most) {
             add("dpdk.memory_mb",
-                fmt::format(
-                    "{} MB of packet memory are asked for, and this machine has {} MB {}; "
-                    "write less{}",
-                    config.dpdk.memory_mb, free_mb,
-                    config.dpdk.hugepages ? "in free huge pages" : "available",
-                    config.dpdk.hugepages ? ", or reserve more (sysctl vm.nr_hugepages)" : ""));
+                fmt::format("{} MB of packet memory are asked for, and this machine has {} MB{}",
+                            config.dpdk.memory_mb, most,
+                            config.dpdk.hugepages ? " in free huge pages; write less, or reserve "
+                                                    "more (sysctl vm.nr_hugepages)"
+                                                  : "; write less"));
         }
     }
-    // Where we listen must be ours; what the fast path brings up itself (gm.addresses) is not
-    // asked.
-    const auto is_ours = [&](const IpAddress& address) {
-        if (environment.addresses.empty() || address.is_unspecified()) return true;
-        if (std::ranges::find(environment.addresses, address) != environment.addresses.end())
-            return true;
-        if (!address.is_v6() && address.to_string().starts_with("127.")) return true;
-        return std::ranges::any_of(config.gm.addresses,
-                                   [&](const auto& a) { return a.address == address; });
-    };
+    // Where we listen must be ours. gm.addresses come up with the fast path; an IPv6 address may
+    // be still on its way (duplicate address detection), and is bound to nevertheless.
     const auto must_be_ours = [&](const std::string& key, const Endpoint& endpoint) {
-        if (is_ours(endpoint.address)) return;
+        const IpAddress& address = endpoint.address;
+        if (!environment.can_bind || address.is_v6() ||
+            std::ranges::any_of(config.gm.addresses,
+                                [&](const auto& a) { return a.address == address; }) ||
+            environment.can_bind(address))
+            return;
         add(key, fmt::format("{} is no address of this machine; give one that 'ip addr' shows, or "
                              "add it to an interface",
-                             endpoint.address.to_string()));
+                             address.to_string()));
     };
     for (const Endpoint& endpoint : config.core.listen) must_be_ours("core.listen", endpoint);
     if (config.ops.metrics) must_be_ours("ops.metrics", *config.ops.metrics);

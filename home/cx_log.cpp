@@ -13,10 +13,24 @@ template <class Array>
 void count(Array& counters, CxResult result) {
     ++counters[static_cast<std::size_t>(result)];
 }
+// A stranger's text, on one line and in one piece.
+std::string visible(std::string_view text) {
+    constexpr std::size_t longest = 256;
+    std::string out;
+    for (const char c : text.substr(0, longest)) {
+        const auto octet = static_cast<unsigned char>(c);
+        if (octet > 0x20 && octet < 0x7f && c != '\\') {
+            out += c;
+        } else {
+            out += fmt::format("\\x{:02x}", octet);
+        }
+    }
+    return text.size() > longest ? out + "…" : out;
+}
 }  // namespace
 
 std::string CxLog::who(std::string_view impi, std::string_view impu) const {
-    return speaks() ? fmt::format("impi={} impu={}", impi, impu) : std::string{};
+    return speaks() ? fmt::format("impi={} impu={}", visible(impi), visible(impu)) : std::string{};
 }
 
 std::string CxLog::before(std::string_view impi) const {

@@ -36,7 +36,7 @@ class CxLog final : public Hss {
     // Remembers the latest lines, too, for `gmhome ctl cx`.
     static constexpr std::size_t remembered = 1000;
     void remember() { remembers_ = true; }
-    // What the HSS holds of an IMPI, "registered at sip:scscf…": told before and after each
+    // What the HSS holds of an IMPI, "registered, S-CSCF sip:…": told before and after each
     // operation. Without it that part is left out.
     using Look = std::function<std::string(std::string_view impi)>;
     void look_with(Look look) { look_ = std::move(look); }
@@ -59,7 +59,7 @@ class CxLog final : public Hss {
     // "impi=… impu=…" if lines are written at all, else empty: nothing is formatted for nobody.
     [[nodiscard]] std::string who(std::string_view impi, std::string_view impu) const;
     [[nodiscard]] bool speaks() const { return remembers_ || log::enabled(level_); }
-    // "; not_registered -> registered at sip:scscf…".
+    // What it held before; "; flag not_registered, … → registered, S-CSCF sip:…".
     [[nodiscard]] std::string before(std::string_view impi) const;
     [[nodiscard]] std::string change(std::string_view impi, const std::string& before) const;
     void tell(std::string_view impi, const std::string& text);

@@ -56,34 +56,6 @@ std::vector<ops::DropCount> all_drops(const PacketLayer& packets, const ops::Gat
     return out;
 }
 
-// What became of the REGISTERs sent to the home network.
-ops::HealthItem core_health(const registration::CoreHealth& core, TimePoint now) {
-    const auto ago = [now](TimePoint then) {
-        return std::chrono::duration_cast<std::chrono::seconds>(now - then).count();
-    };
-    if (core.unreachable()) {
-        const auto& why = registration::info(core.last_failure);
-        return {"core", false,
-                fmt::format("unreachable for {} s ({}, {} REGISTERs failed, {}): {}",
-                            ago(core.silent_since), why.name, core.failures_since,
-                            core.answers == 0
-                                ? std::string("never an answer")
-                                : fmt::format("last answer {} s ago", ago(core.last_answer)),
-                            why.remedy)};
-    }
-    if (core.answers == 0) return {"core", true, "nothing was asked of it yet"};
-    if (core.errors_since > 0) {
-        return {"core", false,
-                fmt::format(
-                    "reachable, but its last {} answers to REGISTER were errors (latest {}): {}",
-                    core.errors_since, core.last_error,
-                    registration::info(registration::Reason::core_error).remedy)};
-    }
-    return {"core", true,
-            fmt::format("reachable, last answer {} s ago, {} failures since the start",
-                        ago(core.last_answer), core.failures)};
-}
-
 std::vector<ops::HealthItem> health(PacketLayer& packets, const registration::Gateway& gateway,
                                     const sa::SaDatabase& database, TimePoint now) {
     auto out = packets.health();
@@ -93,7 +65,7 @@ std::vector<ops::HealthItem> health(PacketLayer& packets, const registration::Ga
     out.push_back({"sa", roomy,
                    fmt::format("{} of {} SA sets in use{}", used, capacity,
                                roomy ? "" : "; raise " + packets.capacity_key())});
-    out.push_back(core_health(gateway.core_health(), now));
+    out.push_back(ops::core_health(gateway.core_health(), now));
     out.push_back({"registrations", true,
                    fmt::format("{} registered, {} authenticating, {} users with SAs",
                                gateway.registered(), gateway.pending(), database.user_count())});

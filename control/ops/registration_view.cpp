@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <chrono>
 
 #include "sa/database.h"
 
@@ -173,6 +174,34 @@ std::vector<DropCount> GatewayView::drops() const {
             {"sip", std::string(why.name), fmt::format("{} [{}]", why.meaning, why.rule), n});
     }
     return out;
+}
+
+HealthItem core_health(const registration::CoreHealth& core, TimePoint now) {
+    const auto ago = [now](TimePoint then) {
+        return std::chrono::duration_cast<std::chrono::seconds>(now - then).count();
+    };
+    if (core.unreachable()) {
+        const auto& why = registration::info(core.last_failure);
+        return {"core", false,
+                fmt::format("unreachable for {} s ({}, {} REGISTERs failed, {}): {}",
+                            ago(core.silent_since), why.name, core.failures_since,
+                            core.answers == 0
+                                ? std::string("never an answer")
+                                : fmt::format("last answer {} s ago", ago(core.last_answer)),
+                            why.remedy)};
+    }
+    if (core.answers == 0) return {"core", true, "nothing was asked of it yet"};
+    // One or two may be about one subscriber.
+    if (core.errors_since > 2) {
+        return {"core", false,
+                fmt::format(
+                    "reachable, but its last {} answers to REGISTER were errors (latest {}): {}",
+                    core.errors_since, core.last_error,
+                    registration::info(registration::Reason::core_error).remedy)};
+    }
+    return {"core", true,
+            fmt::format("reachable, last answer {} s ago, {} failures since the start",
+                        ago(core.last_answer), core.failures)};
 }
 
 }  // namespace gmgate::ops

@@ -42,4 +42,7 @@ class GatewayView final : public RegistrationView, public TraceView, public Fail
     const Clock& clock_;
 };
 
+// The component "core" of the health: what became of the REGISTERs sent to the home network.
+[[nodiscard]] HealthItem core_health(const registration::CoreHealth& core, TimePoint now);
+
 }  // namespace gmgate::ops

@@ -490,6 +490,65 @@ TEST_F(ConfigEnvironment, NoHugePages) {
                             "false"));
 }
 
+TEST_F(ConfigEnvironment, PacketMemoryBeyondTheMachine) {
+    Environment e = good();
+    e.free_huge_mb = 256;
+    e.memory_mb = 2000;
+    EXPECT_THAT(check_environment(config_of(with("dpdk", "  memory_mb: 2000")), e),
+                testing::IsEmpty());
+    EXPECT_THAT(check_environment(config_of(with("dpdk", "  memory_mb: 2001")), e),
+                ElementsAre("gmgated.yaml:2: dpdk.memory_mb: 2001 MB of packet memory are asked "
+                            "for, and this machine has 2000 MB; write less"));
+    EXPECT_THAT(
+        check_environment(config_of(with("dpdk", "  memory_mb: 257\n  hugepages: true")), e),
+        ElementsAre("gmgated.yaml:2: dpdk.memory_mb: 257 MB of packet memory are asked for, "
+                    "and this machine has 256 MB in free huge pages; write less, or "
+                    "reserve more (sysctl vm.nr_hugepages)"));
+    // The kernel's IPsec takes none.
+    EXPECT_THAT(check_environment(config_of(with("dpdk", "  memory_mb: 2001\nbackend: kernel")), e),
+                testing::Each(Not(HasSubstr("memory_mb"))));
+}
+
+TEST_F(ConfigEnvironment, ListensOnOurAddressesOnly) {
+    Environment e = good();
+    std::vector<std::string> asked;
+    e.can_bind = [&](const IpAddress& a) {
+        asked.push_back(a.to_string());
+        return a.to_string() != "10.30.0.1";
+    };
+    const auto text = [](const std::string& listen, const std::string& metrics) {
+        return "gateway: {name: a}\ngm: {interface: eth1, addresses: [10.0.0.1/8]}\ncore: {listen: "
+               "[" +
+               listen + "], next_hop: 10.30.0.2:5060}\nops: {metrics: '" + metrics + "'}\n";
+    };
+    EXPECT_THAT(
+        check_environment(config_of(text("10.30.0.1:5060", "127.0.0.1:9464")), e),
+        ElementsAre("gmgated.yaml:3: core.listen: 10.30.0.1 is no address of this machine; give "
+                    "one that 'ip addr' shows, or add it to an interface"));
+    EXPECT_THAT(check_environment(config_of(text("10.31.0.1:5060", "10.30.0.1:9464")), e),
+                ElementsAre(HasSubstr("ops.metrics: 10.30.0.1 is no address of this machine")));
+    asked.clear();
+    // Brought up by the fast path, and IPv6 that may be still on its way: not asked.
+    EXPECT_THAT(
+        check_environment(
+            config_of(text("10.0.0.1:5060, '[2001:db8::1]:5060'", "[2001:db8::1]:9464")), e),
+        testing::IsEmpty());
+    EXPECT_THAT(asked, testing::IsEmpty());
+}
+
+// The real machine: what is no address of it is told from what is.
+TEST_F(ConfigEnvironment, TheKernelIsAskedForAddresses) {
+    const Environment e = Environment::of_this_process();
+    ASSERT_TRUE(e.can_bind);
+    EXPECT_TRUE(e.can_bind(*IpAddress::parse("127.0.0.1")));
+    EXPECT_TRUE(e.can_bind(*IpAddress::parse("0.0.0.0")));
+    std::ifstream nonlocal("/proc/sys/net/ipv4/ip_nonlocal_bind");
+    int on = 0;
+    nonlocal >> on;
+    EXPECT_EQ(e.can_bind(*IpAddress::parse("192.0.2.77")), on != 0);
+    EXPECT_GT(e.memory_mb, 0U);
+}
+
 TEST_F(ConfigEnvironment, UnknownGroup) {
     EXPECT_THAT(check_environment(config_of(with("ops", "  group: no-such-group")), good()),
                 ElementsAre("gmgated.yaml:2: ops.group: this machine has no group 'no-such-group'; "

@@ -304,5 +304,55 @@ TEST_F(LocalHssTest, CxLogCountsAndPassesOn) {
     EXPECT_EQ(c.resynchronisations, 0U);
 }
 
+// C9: the pair CM1, CM2 marks the user, CM3, CM4 clear what it marked.
+TEST_F(LocalHssTest, C9_CxLogTellsTheFlagBeforeAndAfter) {
+    CxLog cx(hss, log::Level::debug);
+    cx.av_request({listed_impi, listed_impu, scscf, 1, nullptr}, [](auto, const auto&) {});
+    EXPECT_TRUE(cx.lines().empty());  // not asked to remember
+
+    cx.remember();
+    cx.look_with([this](std::string_view impi) {
+        const auto held = hss.view(impi);
+        if (!held) return std::string("unknown");
+        return std::string(LocalHss::name(held->flag)) +
+               (held->server_name.empty() ? "" : " at " + held->server_name);
+    });
+    cx.put({listed_impi, listed_impu, scscf, ServerAssignment::authentication_timeout},
+           [](CxResult) {});
+    cx.av_request({listed_impi, listed_impu, scscf, 1, nullptr}, [](auto, const auto&) {});
+    cx.put({listed_impi, listed_impu, scscf, ServerAssignment::registration}, [](CxResult) {});
+    ASSERT_EQ(cx.lines().size(), 3U);
+    const auto told = [&](std::size_t i) {
+        const std::string& text = cx.lines()[i].text;
+        return text.substr(text.find("Cx "));  // behind the wall clock
+    };
+    EXPECT_EQ(told(0),
+              "Cx Put impi=alice@home.example impu=sip:alice@home.example AUTHENTICATION_TIMEOUT → "
+              "ok [CM3 Put \"clear S-CSCF name\", CM4 Put-Resp]; flag authentication_pending at "
+              "sip:scscf.example → not_registered");
+    EXPECT_EQ(told(1),
+              "Cx Av-Req impi=alice@home.example impu=sip:alice@home.example → ok, vectors: 1 "
+              "[CM1 Av-Req, CM2 Av-Req-Resp]; flag not_registered → authentication_pending at "
+              "sip:scscf.example");
+    EXPECT_EQ(told(2),
+              "Cx Put impi=alice@home.example impu=sip:alice@home.example REGISTRATION → ok "
+              "[CM3 Put, CM4 Put-Resp]; flag authentication_pending at sip:scscf.example → "
+              "registered at sip:scscf.example");
+}
+
+TEST_F(LocalHssTest, CxLinesAreBoundedAndHostileNamesStayOnOneLine) {
+    CxLog cx(hss, log::Level::debug);
+    cx.remember();
+    for (std::size_t i = 0; i < CxLog::remembered + 5; ++i)
+        cx.query("nobody", "", [](CxResult, const UserStatus&) {});
+    EXPECT_EQ(cx.lines().size(), CxLog::remembered);
+    const std::string evil = "e\n\x1b[31m\xff \\";
+    cx.query(evil, "", [](CxResult, const UserStatus&) {});
+    EXPECT_EQ(cx.lines().back().impi, evil);  // still found by its name
+    EXPECT_NE(cx.lines().back().text.find("impi=e\\x0a\\x1b[31m\\xff\\x20\\x5c impu= "),
+              std::string::npos)
+        << cx.lines().back().text;
+}
+
 }  // namespace
 }  // namespace gmgate::home

@@ -12,6 +12,7 @@ namespace {
 
 using nlohmann::json;
 using testing::HasSubstr;
+using testing::Not;
 using testing::StartsWith;
 
 class CliTest : public ServerTest {
@@ -155,6 +156,82 @@ TEST_F(CliTest, Registrations) {
     EXPECT_THAT(out.str(), HasSubstr("authenticating now      1\n"));
 }
 
+TEST_F(CliTest, FailuresByReason) {
+    start();
+    EXPECT_EQ(run({"reg", "failures"}), 0);
+    EXPECT_EQ(out.str(),
+              "COUNT  REASON                       LAST  ANSWER  LATEST IMPI    FROM\n"
+              "    2  sec_agree_missing          5s ago     421  -              10.20.0.1:5060\n"
+              "    1  authentication_timeout  1m10s ago       -  a@ims.example  10.20.0.1:5060\n"
+              "gmctl explain REASON: what to do; gmctl trace IMPI (or address): its ladder\n");
+    EXPECT_EQ(run({"reg", "failures", "--reason", "sec_agree_missing"}), 0);
+    EXPECT_EQ(lines(), 3U);
+    EXPECT_THAT(out.str(), Not(HasSubstr("authentication_timeout")));
+    EXPECT_EQ(run({"reg", "failures", "--impi", "a@ims.example"}), 0);
+    EXPECT_EQ(lines(), 2U);
+    EXPECT_EQ(run({"reg", "failures", "--impi", "nobody"}), 0);
+    EXPECT_EQ(out.str(), "No failed registration is like that.\n");
+    EXPECT_EQ(run({"-j", "reg", "failures", "--list"}), 0);
+    EXPECT_EQ(lines(), 3U);
+    EXPECT_EQ(run({"-j", "reg", "failures"}), 0);
+    EXPECT_EQ(lines(), 2U);
+    EXPECT_EQ(json::parse(out.str().substr(0, out.str().find('\n')))["count"], 2);
+    EXPECT_EQ(run({"reg", "failures", "--reason", "nonsense"}), 1);
+    EXPECT_THAT(err.str(), HasSubstr("there is no reason 'nonsense'; 'gmctl explain' lists them"));
+}
+
+TEST_F(CliTest, NothingFailed) {
+    failures.recorded.clear();
+    start();
+    EXPECT_EQ(run({"reg", "failures"}), 0);
+    EXPECT_EQ(out.str(), "No registration has failed.\n");
+}
+
+// Whatever a gateway says, the terminal obeys none of it.
+TEST_F(CliTest, HostileNamesOfFailuresDoNotReachTheTerminal) {
+    failures.recorded = {fake_failure("sec_agree_missing", 1, 421, "e\x1b[31m\nvil\xff@x")};
+    start();
+    for (const auto& arguments : {std::vector<std::string>{"reg", "failures"},
+                                  std::vector<std::string>{"reg", "failures", "--list"},
+                                  std::vector<std::string>{"-j", "reg", "failures", "--list"}}) {
+        EXPECT_EQ(run(arguments), 0);
+        EXPECT_THAT(out.str(), HasSubstr("vil"));
+        EXPECT_THAT(out.str(), Not(HasSubstr("\x1b")));
+        EXPECT_THAT(out.str(), Not(HasSubstr("\nvil")));
+    }
+}
+
+TEST_F(CliTest, ShowTellsTheLastFailure) {
+    failures.recorded = {fake_failure("authentication_timeout", 70, 0, fake_sa(2).impi),
+                         fake_failure("sec_agree_missing", 90, 421, "who")};
+    start();
+    EXPECT_EQ(run({"reg", "show", fake_sa(2).impi}), 0);
+    EXPECT_THAT(out.str(), HasSubstr("1m10s ago from 10.20.0.1:5060: authentication_timeout: It "
+                                     "went wrong. Look at it."));
+    EXPECT_EQ(run({"reg", "show", fake_sa(1).impi}), 0);
+    EXPECT_THAT(out.str(), Not(HasSubstr("last failure")));
+    EXPECT_EQ(run({"reg", "show", "who"}), 1);
+    EXPECT_THAT(err.str(), HasSubstr("no registration is like that; the latest attempt failed 90 s "
+                                     "ago: sec_agree_missing: It went wrong. Look at it."));
+}
+
+TEST_F(CliTest, Explain) {
+    // Without a gateway.
+    EXPECT_EQ(run({"explain", "sec_agree_missing"}), 0);
+    EXPECT_THAT(out.str(), StartsWith("sec_agree_missing\n"));
+    EXPECT_THAT(out.str(), HasSubstr("C6"));
+    EXPECT_EQ(run({"explain"}), 0);
+    EXPECT_THAT(out.str(), HasSubstr("authentication_timeout"));
+    EXPECT_EQ(run({"explain", "bad_icv"}), 2);
+    EXPECT_EQ(run({"explain", "ok"}), 2);
+    // With one: words of the packet layer, too.
+    start();
+    EXPECT_EQ(run({"explain", "bad_icv"}), 0);
+    EXPECT_EQ(out.str(), "bad_icv (dataplane): The integrity check failed.\n");
+    EXPECT_EQ(run({"explain", "non\x1bsense"}), 2);
+    EXPECT_THAT(err.str(), Not(HasSubstr("\x1b")));
+}
+
 TEST_F(CliTest, DropsLargestFirst) {
     start();
     EXPECT_EQ(run({"drops"}), 0);
@@ -240,9 +317,10 @@ TEST_F(CliTest, StoppedGatewayLeavesNobodyListening) {
 
 TEST_F(CliTest, Usage) {
     EXPECT_EQ(run({}), 2);
-    EXPECT_EQ(err.str(),
-              "gmctl: gmctl needs a command: sa, reg, explain, stats, drops, health, trace, version\n"
-              "gmctl: try 'gmctl --help', or --help behind a command\n");
+    EXPECT_EQ(
+        err.str(),
+        "gmctl: gmctl needs a command: sa, reg, explain, stats, drops, health, trace, version\n"
+        "gmctl: try 'gmctl --help', or --help behind a command\n");
     EXPECT_EQ(run({"sa", "lst"}), 2);
     EXPECT_THAT(err.str(),
                 StartsWith("gmctl: 'lst' is no command of sa; there are list, show, count\n"));

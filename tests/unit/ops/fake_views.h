@@ -1,6 +1,7 @@
 #pragma once
 // SAs, registrations and traces made by rule, for the tests of the operator's API.
 
+#include <algorithm>
 #include <atomic>
 #include <string>
 #include <vector>
@@ -94,6 +95,54 @@ class FakeTrace final : public TraceView {
     std::vector<TraceStep> recorded;
     [[nodiscard]] std::vector<TraceStep> steps(std::string_view impi) const override {
         return impi == fake_sa(1).impi ? recorded : std::vector<TraceStep>{};
+    }
+};
+
+inline FailureRow fake_failure(const std::string& reason, int seconds_ago, unsigned status,
+                               const std::string& impi) {
+    FailureRow r;
+    r.age = std::chrono::seconds(seconds_ago);
+    r.reason = reason;
+    r.rule = "C5";
+    r.meaning = "It went wrong.";
+    r.remedy = "Look at it.";
+    r.status = status;
+    r.source = "10.20.0.1:5060";
+    r.impi = impi;
+    return r;
+}
+
+// Newest first, as the gateway gives them.
+class FakeFailures final : public FailureView {
+  public:
+    std::vector<FailureRow> recorded{fake_failure("sec_agree_missing", 5, 421, ""),
+                                     fake_failure("authentication_timeout", 70, 0, "a@ims.example"),
+                                     fake_failure("sec_agree_missing", 90, 421, "b@ims.example")};
+    [[nodiscard]] std::vector<FailureTotal> failure_totals() const override {
+        std::vector<FailureTotal> out;
+        for (const FailureRow& r : recorded) {
+            const auto known = std::ranges::find(
+                out, r.reason, [](const FailureTotal& t) { return t.last.reason; });
+            if (known == out.end()) {
+                out.push_back({1, r});
+            } else {
+                ++known->count;
+            }
+        }
+        return out;
+    }
+    [[nodiscard]] std::vector<FailureRow> latest_failures(
+        std::size_t limit, const std::optional<std::string>& reason,
+        const std::optional<std::string>& impi) const override {
+        std::vector<FailureRow> out;
+        for (const FailureRow& r : recorded) {
+            if (out.size() == limit) break;
+            if ((!reason || r.reason == *reason) && (!impi || r.impi == *impi)) out.push_back(r);
+        }
+        return out;
+    }
+    [[nodiscard]] bool is_reason(std::string_view word) const override {
+        return std::ranges::any_of(recorded, [&](const FailureRow& r) { return r.reason == word; });
     }
 };
 

@@ -113,6 +113,7 @@ class ServerTest : public testing::Test {
         views.sas = &sas;
         views.registrations = &registrations;
         views.trace = &trace;
+        views.failures = &failures;
         views.drops = [] {
             return std::vector<DropCount>{
                 {"dataplane", "bad_icv", "The integrity check failed.", 12},
@@ -161,6 +162,7 @@ class ServerTest : public testing::Test {
     FakeSas sas;
     FakeRegistrations registrations;
     FakeTrace trace;
+    FakeFailures failures;
     std::atomic<bool> healthy{true};
     Views views;
     ServerOptions options;

@@ -329,11 +329,41 @@ TEST_F(ServerTest, PathTooLong) {
     EXPECT_EQ(made.error().kind, ErrorKind::invalid);
 }
 
-TEST_F(ServerTest, MissingDirectoryIsMade) {
+// Most likely a slip of the pen: made silently, no one would find the socket.
+TEST_F(ServerTest, MissingDirectoryIsRefused) {
     options.socket = directory.path() + "/run/gmgated.sock";
+    const auto made = OpsServer::listen(loop, registry, views, options);
+    ASSERT_FALSE(made.has_value());
+    EXPECT_EQ(made.error().text, "ops.socket: " + directory.path() +
+                                     "/run is no folder; make it (mkdir -p " + directory.path() +
+                                     "/run), or look for a slip of the pen in the path");
+    EXPECT_FALSE(std::filesystem::exists(directory.path() + "/run"));
+}
+
+TEST_F(ServerTest, Failures) {
     start();
     PlainClient c(options.socket);
-    EXPECT_TRUE(c.connected());
+    const auto all = c.ask(R"({"v":1,"op":"reg.failures"})")["result"]["failures"];
+    ASSERT_EQ(all.size(), 3U);
+    EXPECT_FALSE(all[0].contains("impi"));  // not known: left out
+    EXPECT_EQ(all[0]["status"], 421);
+    EXPECT_FALSE(all[1].contains("status"));  // no answer
+    const auto of = [&](const std::string& args) {
+        return c.ask(R"({"v":1,"op":"reg.failures","args":)" + args + "}");
+    };
+    EXPECT_EQ(of(R"({"limit":2})")["result"]["failures"].size(), 2U);
+    EXPECT_EQ(of(R"({"reason":"sec_agree_missing"})")["result"]["failures"].size(), 2U);
+    EXPECT_EQ(
+        of(R"({"reason":"sec_agree_missing","impi":"b@ims.example"})")["result"]["failures"].size(),
+        1U);
+    EXPECT_EQ(of(R"({"reason":"nonsense"})")["error"]["code"], "bad_argument");
+    for (const char* wrong : {R"({"limit":0})", R"({"limit":1001})", R"({"reason":""})",
+                              R"({"reason":7})", R"({"impi":[]})", R"({"ip":"10.0.0.1"})"})
+        EXPECT_TRUE(of(wrong).contains("error")) << wrong;
+    const auto totals = c.ask(R"({"v":1,"op":"reg.reasons"})")["result"]["reasons"];
+    ASSERT_EQ(totals.size(), 2U);
+    EXPECT_EQ(totals[0]["reason"], "sec_agree_missing");
+    EXPECT_EQ(totals[0]["count"], 2);
 }
 
 TEST_F(ServerTest, WhatIsNotWiredIsUnavailable) {

@@ -190,6 +190,70 @@ TEST_F(ViewsTest, TraceOfAFailureNamesTheReason) {
                 testing::HasSubstr("\nBroke after SM"));
 }
 
+TEST_F(ViewsTest, FailuresAreRememberedByReasonAndUser) {
+    EXPECT_TRUE(view.failure_totals().empty());
+    test::RegisterOptions without;
+    without.security_client = false;
+    Phone& hostile = world.phone("ev\xc3\xa4l", "10.2.0.9");
+    Phone& plain = world.phone("bob", "10.2.0.2");
+    plain.send_sm1(without);
+    hostile.send_sm1(without);
+    world.run();
+    const auto totals = view.failure_totals();
+    ASSERT_EQ(totals.size(), 1U);
+    EXPECT_EQ(totals[0].count, 2U);
+    EXPECT_EQ(totals[0].last.reason, "sec_agree_missing");
+    EXPECT_EQ(totals[0].last.rule, "C6");
+    EXPECT_EQ(totals[0].last.status, 421U);
+    EXPECT_THAT(totals[0].last.source, testing::StartsWith("10.2.0.9"));
+    EXPECT_THAT(totals[0].last.impi, testing::HasSubstr("ev\\xc3\\xa4l"));
+    EXPECT_EQ(view.latest_failures(10, {}, {}).size(), 2U);
+    EXPECT_EQ(view.latest_failures(1, "sec_agree_missing", {}).size(), 1U);
+    EXPECT_EQ(view.latest_failures(10, {}, plain.impi).size(), 1U);
+    EXPECT_EQ(view.latest_failures(10, {}, hostile.impi).size(), 1U);
+    EXPECT_TRUE(view.latest_failures(10, "authentication_failed", {}).empty());
+    EXPECT_TRUE(view.is_reason("sec_agree_missing"));
+    EXPECT_FALSE(view.is_reason("nonsense"));
+}
+
+TEST_F(ViewsTest, TraceSaysWhetherTheOldSetOrTheNewCarriedAMessage) {
+    Phone& phone = world.phone();
+    ASSERT_TRUE(phone.register_once());
+    ASSERT_TRUE(phone.register_once());
+    std::vector<std::string> told;
+    for (const TraceStep& s : view.steps(phone.impi))
+        if (s.name == "SM1" || s.name == "SM7") told.push_back(s.name + " " + s.set);
+    EXPECT_THAT(told, testing::ElementsAre("SM1 ", "SM7 new", "SM1 old", "SM7 new"));
+}
+
+TEST_F(ViewsTest, HealthOfTheCore) {
+    const TimePoint now = world.clock.now();
+    registration::CoreHealth core;
+    EXPECT_TRUE(core_health(core, now).ok);
+    EXPECT_EQ(core_health(core, now).text, "nothing was asked of it yet");
+
+    core.failures = core.failures_since = 2;
+    core.silent_since = now - std::chrono::seconds(30);
+    core.last_failure = registration::Reason::core_timeout;
+    EXPECT_FALSE(core_health(core, now).ok);
+    EXPECT_THAT(core_health(core, now).text,
+                testing::StartsWith("unreachable for 30 s (core_timeout, 2 REGISTERs failed, never "
+                                    "an answer): "));
+    core.answers = 5;
+    core.last_answer = now - std::chrono::seconds(40);
+    EXPECT_THAT(core_health(core, now).text, testing::HasSubstr("last answer 40 s ago"));
+
+    core.failures_since = 0;
+    EXPECT_TRUE(core_health(core, now).ok);
+    EXPECT_EQ(core_health(core, now).text,
+              "reachable, last answer 40 s ago, 2 failures since the start");
+    core.errors_since = 3;
+    core.last_error = 503;
+    EXPECT_FALSE(core_health(core, now).ok);
+    EXPECT_THAT(core_health(core, now).text,
+                testing::HasSubstr("last 3 answers to REGISTER were errors (latest 503)"));
+}
+
 TEST_F(ViewsTest, DropsHaveReasonAndMeaning) {
     EXPECT_TRUE(view.drops().empty());
     Phone& phone = world.phone();
