@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "control/registration/reasons.h"
+#include "control/ops/reasons.h"
 
 namespace gmgate::cli {
 
@@ -267,27 +267,27 @@ std::string failures_view(const json& result, const Style& style) {
 }
 
 std::string explanation(const std::string& word, const Style& style) {
-    const auto reason = registration::reason_of(word);
-    if (!reason || *reason == registration::Reason::ok) return {};
-    const registration::ReasonInfo& why = registration::info(*reason);
+    const auto reason = ops::reason_of(word);
+    if (!reason || *reason == ops::Reason::ok) return {};
+    const ops::ReasonInfo& why = ops::info(*reason);
     Card card(style);
     card.title(std::string(why.name));
     card.put("rule", std::string(why.rule));
     card.put("meaning", std::string(why.meaning));
     card.put("what to do", std::string(why.remedy));
     switch (why.scope) {
-        case registration::Scope::registration:
+        case ops::Scope::registration:
             card.put("counted in",
                      fmt::format("gmgate_registrations_total{{reason=\"{}\"}}", word));
             card.put("see also", fmt::format("gmctl reg failures --reason {}", word));
             break;
-        case registration::Scope::message:
+        case ops::Scope::message:
             card.put("counted in",
                      fmt::format("gmgate_registration_drops_total{{reason=\"{}\"}}", word));
             card.put("see also", "gmctl drops");
             break;
-        case registration::Scope::event:
-        case registration::Scope::success:
+        case ops::Scope::event:
+        case ops::Scope::success:
             card.put("see also", "gmctl trace IMPI");
             break;
     }
@@ -296,8 +296,8 @@ std::string explanation(const std::string& word, const Style& style) {
 
 std::string catalogue_view(const Style& style) {
     Table table({{"REASON", false, 0, 0}, {"RULE", false, 0, 2}, {"MEANING", false, 20, 1}}, style);
-    for (const registration::ReasonInfo& why : registration::catalogue()) {
-        if (why.scope == registration::Scope::success) continue;
+    for (const ops::ReasonInfo& why : ops::catalogue()) {
+        if (why.scope == ops::Scope::success) continue;
         table.add({std::string(why.name), std::string(why.rule), std::string(why.meaning)});
     }
     return table.render();

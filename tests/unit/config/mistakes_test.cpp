@@ -531,7 +531,7 @@ TEST_F(ConfigEnvironment, ListensOnOurAddressesOnly) {
     // Brought up by the fast path, and IPv6 that may be still on its way: not asked.
     EXPECT_THAT(
         check_environment(
-            config_of(text("10.0.0.1:5060, '[2001:db8::1]:5060'", "[2001:db8::1]:9464")), e),
+            config_of(text("10.0.0.1:5080, '[2001:db8::1]:5060'", "[2001:db8::1]:9464")), e),
         testing::IsEmpty());
     EXPECT_THAT(asked, testing::IsEmpty());
 }
