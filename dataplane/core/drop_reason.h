@@ -32,9 +32,9 @@ namespace gmgate::dataplane {
     X(next_header, "authentic ESP that carries neither UDP nor TCP (A3)")                      \
     X(selector,                                                                                \
       "authentic ESP whose inner ports or transport header are not those of its SA (A3)")      \
-    X(screen_header,                                                                           \
-      "screen: ESP under an IP or link header the host might refuse (bad checksum, options, "  \
-      "extension headers, VLAN, another station's address): it never reaches the replay "      \
+    X(outer_header,                                                                            \
+      "ESP under an IP or link header the host would refuse (bad checksum, another station's " \
+      "address; screen: also options, extension headers, VLAN): it never reaches the replay "  \
       "window")                                                                                \
     X(outbound_no_sa, "packet of the host from a protected port without an SA (A6)")           \
     X(outbound_sequence_exhausted, "outbound SA at the end of its sequence numbers (D7)")      \

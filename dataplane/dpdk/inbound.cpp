@@ -213,8 +213,8 @@ void InboundPath::admit(Item& item, InboundResult& result) {
         drop_replay(item, verdict);
         return;
     }
-    if (context_.config.verify_only && !host_would_take(item)) {
-        drops_.add(item.m, DropReason::screen_header);
+    if (!host_would_take(item)) {
+        drops_.add(item.m, DropReason::outer_header);
         return;
     }
     if (!make_linear(item.m)) {
@@ -237,18 +237,22 @@ void InboundPath::admit(Item& item, InboundResult& result) {
 bool InboundPath::host_would_take(const Item& item) const {
     const PacketView& view = item.view;
     const std::uint8_t* frame = item.frame;
-    constexpr std::uint16_t ethernet = 14;
-    constexpr std::uint16_t vlan = 4;
-    // One tag without a VLAN's number is a priority only, which the host takes off.
-    const bool priority_tag =
-        view.l3 == ethernet + vlan && (load_be16(frame + ethernet) & 0x0FFFU) == 0;
-    if (view.l3 != ethernet && !priority_tag) return false;
     static constexpr std::array<std::uint8_t, 6> any{};
     const auto& mac = context_.config.host_mac;
     if (mac != any && std::memcmp(frame, mac.data(), mac.size()) != 0) return false;
-    if (view.v6) return view.l4 == view.l3 + 40;
+    if (context_.config.verify_only) {  // the host sees the outer header as it is
+        constexpr std::uint16_t ethernet = 14;
+        constexpr std::uint16_t vlan = 4;
+        // One tag without a VLAN's number is a priority only, which the host takes off.
+        const bool priority_tag =
+            view.l3 == ethernet + vlan && (load_be16(frame + ethernet) & 0x0FFFU) == 0;
+        if (view.l3 != ethernet && !priority_tag) return false;
+        if (view.l4 != view.l3 + (view.v6 ? 40 : 20)) return false;
+    }
+    if (view.v6) return true;
     // The sum over a sound header, its checksum included, is all ones.
-    return view.l4 == view.l3 + 20 && ones_sum({frame + view.l3, 20}) == 0xFFFF;
+    const std::size_t header = std::size_t{frame[view.l3] & 0x0FU} * 4;
+    return ones_sum({frame + view.l3, header}) == 0xFFFF;
 }
 
 void InboundPath::fail_integrity(const Item& item, std::uint32_t now) {

@@ -54,6 +54,23 @@ TEST_F(Inbound, EverySuiteFamilyAndProtocolArrivesAsItWasSent) {
     EXPECT_EQ(path_->counters().in_received.get(), 28U * n);
 }
 
+// Who copies a packet off the wire and sends it again first, its IP header damaged, must not use up
+// its sequence number: the host would refuse the copy, and we the phone's own.
+TEST_F(Inbound, ADamagedOuterHeaderDoesNotReachTheReplayWindow) {
+    const Phone phone(0, sha1, false, random_);
+    install(phone);
+    const Octets good = phone.esp_up(1, 40);
+    Octets damaged = good;
+    damaged[24] ^= 1U;  // checksum
+    EXPECT_TRUE(inbound({damaged}).to_host.empty());
+    EXPECT_EQ(dropped(DropReason::outer_header), 1U);
+    damaged = good;
+    damaged[22] ^= 1U;  // time to live, the checksum as it was
+    EXPECT_TRUE(inbound({damaged}).to_host.empty());
+    EXPECT_EQ(dropped(DropReason::outer_header), 1U);
+    EXPECT_EQ(inbound({good}).to_host.size(), 1U);
+}
+
 TEST_F(Inbound, ABurstOfAllSuitesKeepsTheOrderOfEachSa) {
     std::vector<Phone> phones;
     std::uint32_t n = 0;

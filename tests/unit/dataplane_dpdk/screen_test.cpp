@@ -264,7 +264,7 @@ TEST_F(Screen, AHeaderTheHostMayRefuseUsesNoSequenceNumberUp) {
     damaged.push_back(f);
     for (const Octets& d : damaged) {
         EXPECT_TRUE(inbound({d}).to_host.empty());
-        EXPECT_EQ(dropped(DropReason::screen_header), 1U) << to_hex(d);
+        EXPECT_EQ(dropped(DropReason::outer_header), 1U) << to_hex(d);
     }
     f = good4;  // a priority alone, which the host takes off
     f.insert(f.begin() + 12, {0x81, 0x00, 0xA0, 0x00});
@@ -286,7 +286,7 @@ TEST_F(Screen, EspForAnotherStationIsNotForTheHost) {
     Octets other = wire;
     other[5] = 8;
     EXPECT_TRUE(inbound({other}).to_host.empty());
-    EXPECT_EQ(dropped(DropReason::screen_header), 1U);
+    EXPECT_EQ(dropped(DropReason::outer_header), 1U);
     EXPECT_EQ(inbound({wire}).to_host.size(), 1U);
 }
 
