@@ -66,8 +66,8 @@ struct FastPathConfig {
     // came, bit for bit, everything else is as ever. Outbound: nothing is sealed; the host's ESP
     // passes, cleartext from protected ports ends here (A6). The table may be inbound_only.
     bool verify_only = false;
-    // The link address of the host's port: ESP sent to another one is not for the host, whatever its
-    // IP addresses. All zeros: not checked.
+    // The link address of the host's port: ESP sent to another one is not for the host, whatever
+    // its IP addresses. All zeros: not checked.
     std::array<std::uint8_t, 6> host_mac{};
     // The host leaves UDP/TCP checksums to its (virtual) NIC: compute them before encapsulation for
     // every packet. Packets flagged RTE_MBUF_F_TX_UDP_CKSUM / _TCP_CKSUM get theirs in any case.

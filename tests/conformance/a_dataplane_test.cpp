@@ -59,6 +59,7 @@ TEST_F(A1_packets, TransportModeWithAntiReplayAndWithoutDummies) {
     const Octets esp = phone.esp.seal(phone.numbers.spi_ps, 1, phone.esp.pad(Octets(20), 59));
     frame.insert(frame.end(), esp.begin(), esp.end());
     store_be16(&frame[16], static_cast<std::uint16_t>(frame.size() - 14));
+    test::set_ipv4_checksum(frame);
     EXPECT_TRUE(inbound({frame}).to_host.empty());
     EXPECT_EQ(dropped(DropReason::dummy), 1U);
 }
@@ -98,6 +99,7 @@ TEST_F(A3_packets, OnlyTheAddressPairThePortsUdpAndTcp) {
         const Octets esp = phone.esp.seal(n.spi_ps, ++sequence, phone.esp.pad(inner, protocol));
         frame.insert(frame.end(), esp.begin(), esp.end());
         store_be16(&frame[16], static_cast<std::uint16_t>(frame.size() - 14));
+        test::set_ipv4_checksum(frame);
         return inbound({frame}).to_host.size();
     };
     EXPECT_EQ(send(n.port_uc, n.port_ps, 17), 1U);

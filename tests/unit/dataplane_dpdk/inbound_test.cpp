@@ -266,6 +266,7 @@ TEST_F(Inbound, RuntAndMisalignedEsp) {
         Octets f = phone.esp_up(1, 40);
         f.resize(34 + esp_octets);
         store_be16(&f[16], static_cast<std::uint16_t>(f.size() - 14));
+        test::set_ipv4_checksum(f);
         return f;
     };
     (void)inbound({raw(0), raw(7), raw(8), raw(35)});
@@ -362,6 +363,7 @@ TEST_F(Inbound, TrailerAndSelectorsAfterTheIcv) {
         const Octets esp = phone.esp.seal(phone.numbers.spi_ps, ++sequence, cleartext);
         f.insert(f.end(), esp.begin(), esp.end());
         store_be16(&f[16], static_cast<std::uint16_t>(f.size() - 14));
+        test::set_ipv4_checksum(f);
         return f;
     };
     const auto udp = [](std::uint16_t from, std::uint16_t to, std::size_t size = 20) {

@@ -213,7 +213,7 @@ Octets plain_frame(const Flow& flow, std::size_t data) {
         f[23] = flow.tcp ? 6 : 17;
         std::copy(flow.source.begin(), flow.source.end(), f.begin() + 26);
         std::copy(flow.destination.begin(), flow.destination.end(), f.begin() + 30);
-        store_be16(&f[24], static_cast<std::uint16_t>(~sum_words(f, 14, 34, 0)));
+        set_ipv4_checksum(f);
     }
     store_be16(&f[l4], flow.source_port);
     store_be16(&f[l4 + 2], flow.destination_port);
@@ -228,6 +228,11 @@ Octets plain_frame(const Flow& flow, std::size_t data) {
     if (checksum == 0) checksum = 0xFFFF;
     store_be16(field, checksum);
     return f;
+}
+
+void set_ipv4_checksum(Octets& frame, std::size_t header) {
+    store_be16(&frame[24], 0);
+    store_be16(&frame[24], static_cast<std::uint16_t>(~sum_words(frame, 14, 14 + header, 0)));
 }
 
 bool is_sound(const Octets& f) {

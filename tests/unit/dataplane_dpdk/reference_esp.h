@@ -59,6 +59,8 @@ struct Flow {
 };
 // Ethernet + IP + UDP/TCP with correct checksums; `data` octets behind the transport header.
 [[nodiscard]] Octets plain_frame(const Flow& flow, std::size_t data);
+// Makes the checksum of an Ethernet frame's IPv4 header of `header` octets right.
+void set_ipv4_checksum(Octets& frame, std::size_t header = 20);
 // IP header checksum and UDP/TCP checksum are right and all lengths fit exactly.
 [[nodiscard]] bool is_sound(const Octets& frame);
 

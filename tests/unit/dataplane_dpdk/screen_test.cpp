@@ -14,6 +14,7 @@ namespace {
 using test::Octets;
 using test::Phone;
 using test::plain_frame;
+using test::set_ipv4_checksum;
 
 constexpr sa::Suite sha1{sa::Integrity::hmac_sha_1_96, sa::Encryption::null};
 constexpr sa::Suite gmac{sa::Integrity::aes_gmac, sa::Encryption::null};
@@ -34,10 +35,6 @@ class ScreenOpenssl : public Screen {
   protected:
     ScreenOpenssl() : Screen(EngineKind::openssl) {}
 };
-
-void set_ipv4_checksum(Octets& frame, std::size_t header = 20) {
-    store_be16(&frame[24], ipv4_header_checksum({&frame[14], header}));
-}
 
 TEST_F(Screen, AuthenticEspOfEverySuiteAndFamilyIsUntouched) {
     std::uint32_t n = 0;
