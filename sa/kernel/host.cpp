@@ -9,6 +9,7 @@
 #include <cstring>
 #include <fstream>
 #include <memory>
+#include <string_view>
 #include <vector>
 
 namespace gmgate::kernel {
@@ -24,7 +25,10 @@ Result<std::vector<IpAddress>> addresses_of(const std::string& interface) {
     const std::unique_ptr<ifaddrs, decltype(&::freeifaddrs)> owner(list, &::freeifaddrs);
     std::vector<IpAddress> out;
     for (const ifaddrs* a = list; a != nullptr; a = a->ifa_next) {
-        if (a->ifa_addr == nullptr || interface != a->ifa_name) continue;
+        if (a->ifa_addr == nullptr) continue;
+        // The name may be a label of the address, an alias: eth0:gm.
+        const std::string_view name = a->ifa_name;
+        if (interface != name.substr(0, name.find(':'))) continue;
         const int family = a->ifa_addr->sa_family;
         if (family != AF_INET && family != AF_INET6) continue;
         sockaddr_storage storage{};

@@ -92,7 +92,9 @@ Result<void> KernelBackend::Impl::add(std::span<State> wanted, sa::Suite suite,
     const bool with_offload = offload != Offload::none && offloaded[sa::suite_index(suite)];
     for (std::size_t i = 0; i < wanted.size(); ++i) dress(wanted[i], i, with_offload);
     auto refused = try_add(wanted);
-    if (refused && with_offload && options.offload_fallback && is_offload_refusal(refused->error)) {
+    // With `packet` the policies are in the NIC, and they do not find a state outside of it.
+    const bool may_fall_back = offload == Offload::crypto && options.offload_fallback;
+    if (refused && with_offload && may_fall_back && is_offload_refusal(refused->error)) {
         counters.offload_fallbacks.add();
         if (!offload_warned) {
             log::warn(area, "{} no longer takes SAs ({}): the CPU does ESP for those that follow",

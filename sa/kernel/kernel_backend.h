@@ -52,7 +52,8 @@ struct KernelOptions {
     std::uint32_t replay_window = 128;  // packets; a multiple of 32, 64–4096 (A1)
     Offload offload = Offload::none;
     std::string device;  // the NIC that does it; empty: `interface`
-    // The NIC refuses: true: go on without, one warning and a metric; false: do not start.
+    // The NIC refuses: true: go on without, one warning and a metric; false: do not start. `packet`
+    // is for all suites or none; a set the NIC refuses later is refused (its policies are there).
     bool offload_fallback = true;
 };
 

@@ -238,7 +238,12 @@ Result<void> KernelBackend::Impl::probe_offload() {
                         "; choose offload: none, another NIC, or offload_fallback: true");
     }
     counters.offload_fallbacks.add();
-    log::warn(area, "{}; the CPU does it", refused);
+    // A policy in the NIC takes states in the NIC only: beside it the CPU's would never be found.
+    if (offload == Offload::packet) any = false;
+    log::warn(area, "{}; the CPU does {}", refused,
+              any                                  ? "it"
+              : options.offload == Offload::packet ? "all, since packet is for all suites or none"
+                                                   : "all");
     offload_warned = true;
     if (!any) offload = Offload::none;
     return {};

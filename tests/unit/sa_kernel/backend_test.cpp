@@ -1,5 +1,6 @@
 // The kernel backend against a kernel that keeps tables and fails where told.
 
+#include "sa/kernel/decoder.h"
 #include "sa/kernel/kernel_backend.h"
 
 #include <gmock/gmock.h>
@@ -593,6 +594,10 @@ class OffloadTest : public KernelBackendTest {
         options.offload = Offload::crypto;
         options.device = "lo";
     }
+    static bool policy_carries(const Octets& payload) {
+        const auto p = parse_policy(payload);
+        return p && p->offload.has_value();
+    }
     static bool carries(const Octets& payload) {
         return KernelTables::without(payload, XFRMA_OFFLOAD_DEV).size() != payload.size();
     }
@@ -641,6 +646,35 @@ TEST_F(OffloadTest, PacketOffloadCoversThePolicies) {
     ASSERT_TRUE(without);
     EXPECT_EQ((*without)->offload(), Offload::none);
     EXPECT_EQ(kernel.policies.size(), 32U);
+}
+
+// A policy in the NIC finds no state outside of it: packets of such a phone would never leave.
+TEST_F(OffloadTest, PacketOffloadIsForAllSuitesOrNone) {
+    options.offload = Offload::packet;
+    const auto tried = static_cast<unsigned>(2 * options.suites.size());  // first without the NIC
+    ASSERT_GE(options.suites.size(), 2U);
+    kernel.refuse = [&](std::uint16_t type, unsigned before) {
+        return type == XFRM_MSG_NEWSA && before == tried ? EOPNOTSUPP : 0;
+    };
+    const auto b = create();
+    EXPECT_EQ(b->offload(), Offload::none);
+    for (const auto& [key, payload] : kernel.policies) EXPECT_FALSE(policy_carries(payload));
+    ASSERT_TRUE(b->install(params(1)));
+    for (const auto& [key, payload] : kernel.states) EXPECT_FALSE(carries(payload));
+}
+
+TEST_F(OffloadTest, FullNicRefusesTheSetIfThePoliciesAreInIt) {
+    options.offload = Offload::packet;
+    const auto b = create();
+    ASSERT_EQ(b->offload(), Offload::packet);
+    kernel.seen.clear();
+    kernel.refuse = [&](std::uint16_t type, unsigned before) {
+        return type == XFRM_MSG_NEWSA && before == 2 ? ENOSPC : 0;
+    };
+    const auto refused = b->install(params(1));
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().kind, ErrorKind::exhausted);
+    EXPECT_TRUE(kernel.states.empty());
 }
 
 TEST_F(OffloadTest, NoSuchDevice) {

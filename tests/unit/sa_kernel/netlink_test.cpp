@@ -2,12 +2,17 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <net/if.h>
 #include <sched.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
 
 #include <cerrno>
+#include <cstring>
 
 #include "base/clock.h"
 #include "sa/kernel/backend_impl.h"
+#include "sa/kernel/host.h"
 #include "sa/kernel/policies.h"
 
 namespace gmgate::kernel {
@@ -106,6 +111,21 @@ TEST_F(NetlinkTest, HostMustGiveInterfaceAndAddress) {
     options.interface = "lo";
     EXPECT_THAT(KernelBackend::create(options, clock).error().text,
                 testing::HasSubstr("10.21.0.1 is not on lo"));
+}
+
+// An alias (lo:gm) is a label of the address; the interface is the one before the colon.
+TEST_F(NetlinkTest, AddressUnderALabelIsOnTheInterface) {
+    const UniqueFd fd(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    ifreq request{};
+    std::strncpy(request.ifr_name, "lo:gm", sizeof request.ifr_name - 1);
+    sockaddr_storage address{};
+    const socklen_t length = Endpoint{options.addresses[0], 0}.to_sockaddr(address);
+    std::memcpy(&request.ifr_addr, &address, length);
+    ASSERT_EQ(::ioctl(fd.get(), SIOCSIFADDR, &request), 0) << std::strerror(errno);
+    options.interface = "lo";
+    options.addresses.resize(1);
+    const auto there = check_host(options, "/nowhere");
+    EXPECT_TRUE(there) << there.error().text;
 }
 
 }  // namespace
