@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sys/socket.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -28,7 +29,14 @@ TcpConnections::TcpConnections(EventLoop& loop, MessageSink& sink,
 
 TcpConnections::~TcpConnections() {
     for (const auto& l : listeners_) loop_.unwatch(l->fd.get());
-    for (auto& [id, c] : connections_) loop_.unwatch(c->fd.get());
+    for (auto& [id, c] : connections_) {
+        loop_.unwatch(c->fd.get());
+        if (options_.unprotected_port == 0 || is_unprotected(c->flow)) continue;
+        // Nothing may stay behind with the kernel: it would be sent when the SAs' policies are
+        // gone (A6).
+        const linger cut{.l_onoff = 1, .l_linger = 0};
+        (void)setsockopt(c->fd.get(), SOL_SOCKET, SO_LINGER, &cut, sizeof cut);
+    }
     wipe({reinterpret_cast<std::uint8_t*>(read_buffer_.data()), read_buffer_.size()});
 }
 

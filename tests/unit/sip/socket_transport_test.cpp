@@ -4,7 +4,9 @@
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 
+#include <cerrno>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -138,6 +140,31 @@ TEST_F(SocketTransportTest, TcpConnectsReusesAndAnswersOnTheSameConnection) {
     EXPECT_TRUE(sink.closed[0].second);
     EXPECT_FALSE(transport.send(seen, options_message));
     EXPECT_EQ(transport.connections(), 0U);
+}
+
+// What the kernel would send later for a connection that ended in good order, it would send when
+// the policies are gone: in clear (A6).
+TEST_F(SocketTransportTest, AtTheEndConnectionsOfProtectedPortsAreCutOff) {
+    for (const bool is_protected : {true, false}) {
+        SocketTransportOptions options;
+        const Endpoint server = free_endpoint(SOCK_STREAM, "127.0.0.1");
+        options.unprotected_port = is_protected ? 1 : server.port;
+        auto transport = std::make_unique<SocketTransport>(loop, sink, options, registry, "test");
+        ASSERT_TRUE(transport->add_tcp_listener(server));
+        const UniqueFd peer(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+        sockaddr_storage sa{};
+        const socklen_t length = server.to_sockaddr(sa);
+        ASSERT_EQ(connect(peer.get(), reinterpret_cast<sockaddr*>(&sa), length), 0);
+        ASSERT_EQ(::send(peer.get(), options_message.data(), options_message.size(), 0),
+                  static_cast<ssize_t>(options_message.size()));
+        sink.messages.clear();
+        ASSERT_TRUE(run_until([&] { return sink.messages.size() == 1; }));
+        transport.reset();
+        char octet = 0;
+        const ssize_t n = ::recv(peer.get(), &octet, 1, 0);
+        const int error = n < 0 ? errno : 0;
+        EXPECT_EQ(error, is_protected ? ECONNRESET : 0);
+    }
 }
 
 TEST_F(SocketTransportTest, AConnectionThatCannotBeMadeIsReported) {
