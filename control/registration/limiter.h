@@ -129,7 +129,6 @@ class CountBySource {
     void remove(const IpAddress& source);
     [[nodiscard]] std::size_t sources() const { return counts_.size(); }
 
-  private:
     struct Hash {
         SeededHash hash;
         std::size_t operator()(const IpAddress& a) const {
@@ -137,6 +136,7 @@ class CountBySource {
         }
     };
 
+  private:
     SeededHash hash_;
     std::unordered_map<IpAddress, std::uint32_t, Hash> counts_{16, Hash{hash_}};
 };

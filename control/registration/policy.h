@@ -28,8 +28,8 @@ struct Limits {
     std::size_t pending = 20'000;         // procedures not yet authenticated, all sources
     std::size_t pending_per_source = 8;   // of one source
     std::size_t pending_per_user = 4;     // begun on the SAs of one user
-    // When `pending` are under way, one begun in clear that has waited longer than this for the
-    // phone's answer gives way to a new one.
+    // When `pending` are under way, or `pending_per_source` of one source, one of these begun in
+    // clear that has waited longer than this for the phone's answer gives way to a new one.
     Duration pending_grace = std::chrono::seconds(4);
     // One source is an IPv4 address, or an IPv6 network of this length: a subscriber owns a /64.
     unsigned ipv6_source_prefix = 64;

@@ -75,7 +75,7 @@ Registrar::Registrar(Context& context)
                 context.policy.limits.register_burst_per_user, context.random),
       per_user_(context.policy.limits.sources, context.policy.limits.message_rate_per_user,
                 context.policy.limits.message_burst_per_user, context.random),
-      pending_by_source_(context.random),
+      pending_by_source_(16, CountBySource::Hash{SeededHash(context.random)}),
       registered_at_(context.random) {
     ctx_.sets.add_observer(*this);
 }
@@ -126,6 +126,24 @@ bool Registrar::make_room() {
             return true;
         }
         ++at;
+    }
+    return false;
+}
+
+bool Registrar::make_room_at(const IpAddress& source) {
+    const auto here = pending_by_source_.find(source);
+    if (here == pending_by_source_.end() ||
+        here->second.size() < ctx_.policy.limits.pending_per_source)
+        return true;
+    for (std::size_t i = 0; i < here->second.size() && i < 64; ++i) {
+        auto* procedure = procedures_.find(here->second[i]);
+        if (procedure == nullptr ||
+            ctx_.now() - procedure->started() < ctx_.policy.limits.pending_grace)
+            return false;
+        if (procedure->state() == RegistrationProcedure::State::awaiting_authentication) {
+            procedure->abandoned_by_ue(sa::Event::reg_await_timeout, Reason::gave_way);
+            return true;
+        }
     }
     return false;
 }
@@ -317,8 +335,6 @@ void Registrar::on_first(const Arrival& arrival, const sip::Message& request,
         // them from renewing.
         const auto& limits = ctx_.policy.limits;
         const IpAddress& source = arrival.flow.remote.address;
-        if (pending_by_source_.of(admission_.source_of(source)) >= limits.pending_per_source)
-            return refuse(503, Reason::pending_source_limit, {{"Retry-After", "30"}});
         // Each may cost the home an authentication vector, and voids the challenge before it (C10):
         // a name is not to be had for that without end. Who is registered at this very address
         // does not depend on what others do with its name.
@@ -345,8 +361,11 @@ void Registrar::on_first(const Arrival& arrival, const sip::Message& request,
     } else if (strangers_must_wait(facts.impi)) {
         return refuse(503, Reason::pending_user_limit, {{"Retry-After", "32"}});
     }
-    if (!carrier.is_protected() && !make_room())
-        return refuse(503, Reason::pending_limit, {{"Retry-After", "30"}});
+    if (!carrier.is_protected()) {
+        if (!make_room_at(admission_.source_of(arrival.flow.remote.address)))
+            return refuse(503, Reason::pending_source_limit, {{"Retry-After", "30"}});
+        if (!make_room()) return refuse(503, Reason::pending_limit, {{"Retry-After", "30"}});
+    }
     RegistrationProcedure& procedure = procedures_.emplace(ctx_, *this);
     if (carrier.is_protected()) {
         UnderWay& under_way = pending_by_user_[carrier.user];
@@ -356,7 +375,8 @@ void Registrar::on_first(const Arrival& arrival, const sip::Message& request,
     } else {
         procedure.counted_source_ = true;
         procedure.ue_ = arrival.flow.remote;
-        pending_by_source_.add(admission_.source_of(arrival.flow.remote.address));
+        pending_by_source_[admission_.source_of(arrival.flow.remote.address)].push_back(
+            procedure.id());
         if (begun_in_clear_.size() > 2 * procedures_.size() + 64) {
             std::erase_if(begun_in_clear_,
                           [this](SlotId id) { return procedures_.find(id) == nullptr; });
@@ -477,8 +497,14 @@ bool Registrar::deregister(std::string_view impi) {
 void Registrar::finish(SlotId id) {
     const auto* procedure = procedures_.find(id);
     if (procedure == nullptr) return;
-    if (procedure->counted_source_)
-        pending_by_source_.remove(admission_.source_of(procedure->ue_.address));
+    if (procedure->counted_source_) {
+        if (const auto counted =
+                pending_by_source_.find(admission_.source_of(procedure->ue_.address));
+            counted != pending_by_source_.end()) {
+            std::erase(counted->second, id);
+            if (counted->second.empty()) pending_by_source_.erase(counted);
+        }
+    }
     if (const auto counted = pending_by_user_.find(procedure->counted_user_);
         counted != pending_by_user_.end() && --counted->second.count == 0) {
         pending_by_user_.erase(counted);

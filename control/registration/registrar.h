@@ -7,6 +7,7 @@
 #include <initializer_list>
 #include <string_view>
 #include <unordered_map>
+#include <vector>
 
 #include "base/seeded_hash.h"
 #include "control/registration/context.h"
@@ -78,6 +79,9 @@ class Registrar final : public sip::TransactionUser, public sa::SetObserver {
 
     // S3: a place among the pending, if need be that of one that has waited too long. False: none.
     [[nodiscard]] bool make_room();
+    // The same among those of one source: its address may be forged, and who is really there must
+    // not be kept out for as long as challenges live.
+    [[nodiscard]] bool make_room_at(const IpAddress& source);
     // The phone registers in clear from where it is registered.
     [[nodiscard]] bool is_at_home(const sa::User& user, const IpAddress& source) const;
     void moved(Registration& registration, const IpAddress& to);
@@ -87,7 +91,8 @@ class Registrar final : public sip::TransactionUser, public sa::SetObserver {
     Admission admission_;
     RateTable per_name_;
     RateTable per_user_;
-    CountBySource pending_by_source_;
+    // Procedures begun in clear, of each source, oldest first.
+    std::unordered_map<IpAddress, std::vector<SlotId>, CountBySource::Hash> pending_by_source_;
     CountBySource registered_at_;
     // Procedures begun in clear, oldest first, with some that are over; never more than twice as
     // many as there are.

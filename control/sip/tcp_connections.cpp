@@ -92,8 +92,9 @@ bool TcpConnections::may_connect(const Flow& flow) const {
     if (connections_.size() >= options_.max_connections) return false;
     // Whoever comes to another port has an SA: strangers leave half of the places to those.
     if (is_unprotected(flow) && unprotected_ >= (options_.max_connections + 1) / 2) return false;
-    const auto source = per_source_.find(source_of(flow));
-    return source == per_source_.end() || source->second < options_.max_connections_per_source;
+    const auto& sources = per_source_[is_unprotected(flow) ? 0 : 1];
+    const auto source = sources.find(source_of(flow));
+    return source == sources.end() || source->second < options_.max_connections_per_source;
 }
 
 TcpConnections::Connection& TcpConnections::adopt(UniqueFd fd, const Flow& flow, State state) {
@@ -115,7 +116,7 @@ TcpConnections::Connection& TcpConnections::adopt(UniqueFd fd, const Flow& flow,
         &c);
     connections_[c.flow.connection] = std::move(connection);
     by_pair_[{c.flow.local, c.flow.remote}] = c.flow.connection;
-    ++per_source_[source_of(flow)];
+    ++per_source_[is_unprotected(flow) ? 0 : 1][source_of(flow)];
     if (is_unprotected(flow)) ++unprotected_;
     counters_.open.set(static_cast<std::int64_t>(connections_.size()));
     const unsigned interest =
@@ -331,8 +332,9 @@ void TcpConnections::drop(ConnectionId id, bool tell) {
     connections_.erase(it);
     const auto pair = by_pair_.find({c->flow.local, c->flow.remote});
     if (pair != by_pair_.end() && pair->second == id) by_pair_.erase(pair);
-    const auto source = per_source_.find(source_of(c->flow));
-    if (source != per_source_.end() && --source->second == 0) per_source_.erase(source);
+    auto& sources = per_source_[is_unprotected(c->flow) ? 0 : 1];
+    const auto source = sources.find(source_of(c->flow));
+    if (source != sources.end() && --source->second == 0) sources.erase(source);
     if (is_unprotected(c->flow)) --unprotected_;
     counters_.open.set(static_cast<std::int64_t>(connections_.size()));
     c->timer.stop();

@@ -2,6 +2,7 @@
 // The TCP half of SocketTransport: listeners, connections by id and by endpoints, framing, limits,
 // time-outs.
 
+#include <array>
 #include <deque>
 #include <list>
 #include <memory>
@@ -95,7 +96,8 @@ class TcpConnections {
     std::vector<std::unique_ptr<Listener>> listeners_;
     std::unordered_map<ConnectionId, std::unique_ptr<Connection>> connections_;
     std::unordered_map<Pair, ConnectionId, PairHash> by_pair_;
-    std::unordered_map<IpAddress, std::size_t> per_source_;
+    // Strangers', and those on SAs: who shares a phone's address must not take the phone's share.
+    std::array<std::unordered_map<IpAddress, std::size_t>, 2> per_source_;
     std::size_t unprotected_ = 0;  // connections at options_.unprotected_port
     std::vector<char> read_buffer_;
 };

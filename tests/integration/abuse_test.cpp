@@ -138,6 +138,34 @@ TEST(Abuse, WhoDoesNotAnswerGivesWay) {
     w.expect_no_leak(1);
 }
 
+// Eight packets with a phone's address hold the places of that source: not for as long as
+// challenges live, or two packets a minute would keep the phone out.
+TEST(Abuse, AForgedSourceKeepsThePhoneThereOutForSecondsOnly) {
+    World w;
+    Phone& alice = w.phone();
+    ASSERT_TRUE(alice.register_once());
+    const auto places = w.options.policy.limits.pending_per_source;
+    for (std::size_t i = 0; i < places; ++i) {
+        Phone forger(w, "x" + std::to_string(i), alice.address);
+        forger.port_uc = static_cast<sa::Port>(30'000 + i);
+        forger.send_sm1();
+    }
+    w.run();
+    ASSERT_EQ(w.gateway->pending(), places);
+    alice.next_ports();  // it has lost its SAs
+    alice.send_sm1();
+    w.run();
+    EXPECT_EQ(alice.last_status(), 503);
+    EXPECT_EQ(w.drops(Reason::pending_source_limit), 1U);
+    w.advance(5s);
+    EXPECT_TRUE(alice.register_once());
+    EXPECT_EQ(w.gateway->pending(), places - 1);
+    const auto failures = w.gateway->failures().latest(1);
+    ASSERT_EQ(failures.size(), 1U);
+    EXPECT_EQ(failures[0].reason, Reason::gave_way);
+    w.expect_no_leak(1);
+}
+
 TEST(Abuse, ANameCostsTheHomeFewVectors) {
     World w;
     w.home.integrity_yes_is_enough = false;

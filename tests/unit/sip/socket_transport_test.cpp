@@ -207,6 +207,32 @@ TEST_F(SocketTransportTest, GarbageOnAStreamClosesItAndPerSourceLimitHolds) {
     EXPECT_EQ(transport.connections(), 0U);
 }
 
+// Two phones may share an address: what a stranger there opens in clear costs the other none of its
+// connections on SAs.
+TEST_F(SocketTransportTest, StrangersTakeNoneOfASourcesProtectedConnections) {
+    const Endpoint clear = free_endpoint(SOCK_STREAM, "127.0.0.1");
+    SocketTransportOptions options;
+    options.max_connections_per_source = 1;
+    options.unprotected_port = clear.port;
+    SocketTransport transport(loop, sink, options, registry, "test");
+    ASSERT_TRUE(transport.add_tcp_listener(clear));
+    const Endpoint protected_one = free_endpoint(SOCK_STREAM, "127.0.0.1");
+    ASSERT_TRUE(transport.add_tcp_listener(protected_one));
+    const auto dial = [](const Endpoint& to) {
+        UniqueFd fd(socket(AF_INET, SOCK_STREAM, 0));
+        sockaddr_storage sa{};
+        const socklen_t length = to.to_sockaddr(sa);
+        EXPECT_EQ(connect(fd.get(), reinterpret_cast<sockaddr*>(&sa), length), 0);
+        (void)send(fd.get(), options_message.data(), options_message.size(), MSG_NOSIGNAL);
+        return fd;
+    };
+    const UniqueFd stranger = dial(clear);
+    ASSERT_TRUE(run_until([&] { return sink.messages.size() == 1; }));
+    const UniqueFd phone = dial(protected_one);
+    ASSERT_TRUE(run_until([&] { return sink.messages.size() == 2; }));
+    EXPECT_EQ(sink.messages[1].first.local, protected_one);
+}
+
 TEST_F(SocketTransportTest, WhoPingsAndReadsNoPongIsClosed) {
     SocketTransportOptions options;
     options.max_queued_bytes = 1024;
