@@ -94,6 +94,15 @@ void Context::trust(const IpAddress& hop) {
     if (policy.trust_service_routes && hops_.size() < most) hops_.insert(hop);
 }
 
+void Context::cannot_trust(std::string_view host) {
+    if (!policy.trust_service_routes || untrusted_told_) return;
+    untrusted_told_ = true;
+    log::warn("core",
+              "Service-Route names the host \"{}\", not an address: requests from it are dropped "
+              "(untrusted_source) unless core.trusted lists its address or network",
+              printable(host));
+}
+
 bool Context::is_our_core_host(const sip::Uri& uri) const {
     if (!policy.name.empty() && iequals(uri.host, policy.name)) return true;
     const auto address = IpAddress::parse(uri.host);
@@ -124,20 +133,25 @@ void Context::registration_failed(const Failed& failed) {
 }
 
 void Context::core_answered() {
-    const bool was_unreachable = core_watch.health().unreachable();
     core_watch.answered(now());
     metrics.set_core_reachable(true);
-    if (was_unreachable) log::info("core", "the home network answers again");
+    if (!silence_told_) return;
+    silence_told_ = false;
+    log::info("core", "the home network answers again");
 }
 
+// A core that answers one and not the next must not fill the log (S2): told once, and again when it
+// was told to be back and some time has passed.
 void Context::core_failed(Reason why) {
-    const bool was_unreachable = core_watch.health().unreachable();
     core_watch.register_failed(now(), why);
     metrics.set_core_reachable(false);
-    if (!was_unreachable) {
-        log::warn("core", "{}: {} does not answer REGISTER. {}", name(why),
-                  policy.next_hop.to_string(), info(why).remedy);
-    }
+    constexpr auto pause = std::chrono::seconds(10);
+    if (silence_told_ || (silence_told_at_ != TimePoint{} && now() - silence_told_at_ < pause))
+        return;
+    silence_told_ = true;
+    silence_told_at_ = now();
+    log::warn("core", "{}: {} does not answer REGISTER. {}", name(why), policy.next_hop.to_string(),
+              info(why).remedy);
 }
 
 void Context::registration_discarded(Reason reason, const Endpoint& source) {

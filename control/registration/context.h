@@ -93,6 +93,8 @@ class Context {
     [[nodiscard]] bool trusts(const IpAddress& peer) const;
     // A host of a Service-Route, if policy trusts these. The first 256 are remembered.
     void trust(const IpAddress& hop);
+    // The core named a hop by a host name: nothing can be compared with it. Told once.
+    void cannot_trust(std::string_view host);
     [[nodiscard]] bool is_our_core_host(const sip::Uri& uri) const;
 
     // Answers the request at hand. `reason` is counted unless it is ok.
@@ -148,7 +150,10 @@ class Context {
     void note_event(std::uint64_t user, Step step, sa::SetId set, sa::Spi spi, Reason reason);
 
   private:
-    std::unordered_set<IpAddress> hops_;            // the core named them
+    std::unordered_set<IpAddress> hops_;  // the core named them
+    bool untrusted_told_ = false;         // once, see cannot_trust()
+    bool silence_told_ = false;           // of the core; its return not yet
+    TimePoint silence_told_at_{};
     std::array<TimePoint, reason_count> listed_{};  // when shed() listed the reason last
 };
 

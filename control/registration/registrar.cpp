@@ -446,8 +446,12 @@ Result<void> Registrar::store(const RegistrationProcedure& procedure, sa::SetId 
     const std::string service_route = joined_values(response, HeaderId::service_route);
     for (const sip::Value& value : response.values(HeaderId::service_route)) {
         const auto hop = sip::parse_name_addr(value.text);
-        if (const auto address = hop ? IpAddress::parse(hop->uri.host) : std::nullopt)
+        if (!hop) continue;
+        if (const auto address = IpAddress::parse(hop->uri.host)) {
             ctx_.trust(*address);
+        } else if (!ctx_.is_our_core_host(hop->uri)) {
+            ctx_.cannot_trust(hop->uri.host);
+        }
     }
     const std::string associated = joined_values(response, HeaderId::p_associated_uri);
     std::string contact(procedure.contact());

@@ -623,5 +623,23 @@ INSTANTIATE_TEST_SUITE_P(Catalogue, EachReason, testing::ValuesIn(whole_catalogu
                              return std::string(registration::name(param.param));
                          });
 
+// A core that fails one registration and answers the next is told of, not with two lines each.
+TEST(CoreHealth, ACoreThatComesAndGoesDoesNotFillTheLog) {
+    World w;
+    log::configure(log::Level::info, false);
+    testing::internal::CaptureStderr();
+    for (int i = 0; i < 20; ++i) {
+        Phone& p = w.phone();
+        w.core_net.refuse = i % 2 == 0;
+        p.send_sm1();
+        w.run();
+    }
+    const std::string log = testing::internal::GetCapturedStderr();
+    log::configure(log::Level::off, false);
+    EXPECT_EQ(count_of(log, "does not answer REGISTER"), 1U) << log;
+    EXPECT_EQ(count_of(log, "answers again"), 1U) << log;
+    EXPECT_GE(w.gateway->core_health().failures, 4U);
+}
+
 }  // namespace
 }  // namespace gmgate::test
