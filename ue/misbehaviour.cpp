@@ -40,6 +40,17 @@ const MisbehaviourInfo& info(Misbehaviour kind) {
     return misbehaviours()[static_cast<std::size_t>(kind)];
 }
 
+bool is_attack(Misbehaviour m) {
+    return m == Misbehaviour::replay || m == Misbehaviour::forged_esp ||
+           m == Misbehaviour::unknown_spi || m == Misbehaviour::clear_on_protected ||
+           m == Misbehaviour::same_port_uc;
+}
+
+bool expects_silence(Misbehaviour m) {
+    return m == Misbehaviour::wrong_ik || m == Misbehaviour::altered_verify ||
+           m == Misbehaviour::altered_client;
+}
+
 std::optional<Misbehaviour> parse_misbehaviour(std::string_view text) {
     for (const auto& m : misbehaviours()) {
         if (iequals(m.name, text)) return m.kind;

@@ -43,6 +43,10 @@ struct MisbehaviourInfo {
 };
 [[nodiscard]] const std::array<MisbehaviourInfo, misbehaviour_count>& misbehaviours();
 [[nodiscard]] const MisbehaviourInfo& info(Misbehaviour kind);
+// Done by a phone that is registered.
+[[nodiscard]] bool is_attack(Misbehaviour kind);
+// After this SM7 a right gateway is silent, or need not answer.
+[[nodiscard]] bool expects_silence(Misbehaviour kind);
 [[nodiscard]] std::optional<Misbehaviour> parse_misbehaviour(std::string_view text);
 // The catalogue, a line each: name, rule, what a right gateway does.
 [[nodiscard]] std::string misbehaviour_list();

@@ -284,6 +284,7 @@ class Phone final : private ClearStreamHandler {
     [[nodiscard]] std::string call_id() const;
     [[nodiscard]] std::string verify_lines(bool altered) const;
     [[nodiscard]] std::uint16_t mss() const;
+    [[nodiscard]] static std::string status_text(const sip::Message& message);
     [[nodiscard]] std::string route_text(const Arrival& arrival, bool sent) const;
     void say(std::string_view line) const;
     void violation(std::string_view what);
