@@ -21,7 +21,7 @@ lab_down() {
     local name pid ns
     if [ -d "$lab_state" ]; then
         # Phones first, the gateway next: it gives the interface back and wipes its keys.
-        for name in gmue dumpcap gmgated gmhome; do
+        for name in gmue dumpcap dumpcap-core gmgated gmhome; do
             [ -f "$lab_state/$name.pid" ] && lab_stop "$name"
         done
     fi
@@ -137,7 +137,23 @@ lab_gmgated() { lab_start "$lab_gw" gmgated "$lab_bin/gmgated" --config "$lab_ou
 lab_ue_args=(--pcscf 10.21.0.1:5060 --pcscf6 "[fd00:21::1]:5060" --realm "$lab_realm" --seed "$lab_seed"
              --ue-net 10.20.0.0/16 --ue-net6 fd00:20::/64)
 lab_gmue() { ip netns exec "$lab_ue" "$lab_bin/gmue" "${lab_ue_args[@]}" "$@" 9>&-; }
-lab_capture() { # file
-    lab_start "$lab_ue" dumpcap dumpcap -q -i "$lab_prefix-ue" -w "$1"
-    lab_wait 10 test -s "$1"
+# file [name namespace interface]: by default what the phones' end of Gm sees.
+lab_capture() {
+    local file=$1 name=${2:-dumpcap} ns=${3:-$lab_ue} device=${4:-$lab_prefix-ue}
+    lab_start "$ns" "$name" dumpcap -q -B 64 -i "$device" -w "$file"
+    echo "$ns $device $file" >"$lab_state/$name.capture"
+    lab_wait 10 test -s "$file"
+}
+# [name]: ends a capture when everything up to now is in its file. dumpcap throws away what it has not read when it is told to stop; so a
+# datagram with a mark is sent on the same cable (to all nodes of IPv6: nobody need answer for it), and waited for in the file.
+lab_capture_end() {
+    local name=${1:-dumpcap} ns device file mark=gmgate-end-of-capture-$RANDOM$RANDOM
+    read -r ns device file <"$lab_state/$name.capture" || return 1
+    _lab_marked() {
+        ip netns exec "$ns" bash -c 'printf %s "$0" >"/dev/udp/ff02::1%$1/9"' "$mark" "$device"
+        grep -qaF "$mark" "$file"
+    }
+    lab_wait 20 _lab_marked || echo "lab: the end of $file may be missing" >&2
+    lab_stop "$name" INT
+    rm -f "$lab_state/$name.capture"
 }

@@ -637,7 +637,7 @@ def main():
     parser.add_argument("--jobs", type=int, default=32)
     parser.add_argument("--first-phone", type=int, default=1)
     parser.add_argument("--only", nargs="*", default=[])
-    parser.add_argument("--stop-captures", required=True, help="shell command, run before the captures are read")
+    parser.add_argument("--stop-captures", required=True, help="bash command, run before the captures are read")
     args = parser.parse_args()
     Phone.counter = args.first_phone - 1
     lab = Lab(args)
@@ -656,7 +656,7 @@ def main():
     for p in lab.phones:
         p.close()
     drove = time.monotonic() - began
-    subprocess.run(args.stop_captures, shell=True, check=False)
+    subprocess.run(["bash", "-c", args.stop_captures], check=False)
     witness = Witness(lab)
     bad = [r["frame.number"] for r in witness.esp if r["esp.icv_bad"] in ("1", "True")
            and (r["ip.src"] or r["ipv6.src"]) in ("10.21.0.1", "fd00:21::1")]
