@@ -143,6 +143,7 @@ struct KernelBackend::Impl {
     TimePoint next_poll{};
     TimePoint acquire_told{};
     std::uint64_t acquires_untold = 0;
+    mutable std::size_t missing_sets = 0;  // those of `sets` that are
     mutable TimePoint missing_told{};
     mutable Counters counters;
 };

@@ -174,6 +174,7 @@ void KernelBackend::Impl::forget(sa::SetId id) {
     const Entry& e = it->second;
     for (const StateId& s : state_ids(e.ue, e.ours, e.numbers)) states.erase(s);
     for (const Flow& f : flows_of(e.ue, e.ours, e.numbers)) flows.erase(f);
+    if (e.missing) --missing_sets;
     const sa::SetId last = order.back();
     order[e.place] = last;
     sets.find(last)->second.place = e.place;
@@ -226,6 +227,17 @@ Result<void> KernelBackend::install(const sa::SetParams& p) {
         return refuse(ErrorKind::unsupported, "no such algorithm pair");
     if (p.ue.is_v6() != p.ours.is_v6())
         return refuse(ErrorKind::invalid, "the two addresses of a set are of one family");
+    // No policy of ours covers another address or port: cleartext would pass beside the SA (A6).
+    if (std::ranges::find(i.options.addresses, p.ours) == i.options.addresses.end())
+        return refuse(ErrorKind::invalid, fmt::format("{} of the SA set is not one of gm.addresses",
+                                                      p.ours.to_string()));
+    for (const sa::Port port : {p.numbers.port_ps, p.numbers.port_pc}) {
+        if (!i.options.port_ps.contains(port) && !i.options.port_pc.contains(port))
+            return refuse(ErrorKind::invalid,
+                          fmt::format("port {} of the SA set is not a protected one (gm.port_ps, "
+                                      "gm.port_pc)",
+                                      port));
+    }
     if (i.sets.size() >= i.options.max_sets) {
         return refuse(
             ErrorKind::exhausted,

@@ -37,6 +37,7 @@ struct KernelOptions {
     struct PortRange {
         sa::Port first = 0;  // inclusive both ends
         sa::Port last = 0;
+        [[nodiscard]] bool contains(sa::Port port) const { return port >= first && port <= last; }
     };
 
     // The interface the phones are behind; `addresses` must be on it. Empty: not checked (screen:

@@ -245,6 +245,7 @@ void KernelBackend::Impl::guard_policies() {
 void KernelBackend::Impl::lost(Entry& e) const {
     if (e.missing) return;
     e.missing = true;
+    ++missing_sets;
     counters.missing.add();
     if (missing_told != TimePoint{} && clock.now() - missing_told < tell_interval) return;
     missing_told = clock.now();
@@ -366,10 +367,11 @@ KernelBackend::Health KernelBackend::health() const {
                                        to_string(p))};
         }
     }
-    if (const auto n = i.counters.missing.value(); n != 0) {
+    // Until these phones have registered anew, or their time is over.
+    if (i.missing_sets != 0) {
         return {false, fmt::format("somebody removed SAs of {} sets from the kernel; find out who "
                                    "('ip xfrm monitor')",
-                                   n)};
+                                   i.missing_sets)};
     }
     return {true, "ok"};
 }

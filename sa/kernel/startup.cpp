@@ -167,14 +167,14 @@ Result<void> KernelBackend::Impl::probe_suites() {
             State& s = states_wanted[in_ps];
             dress(s, in_ps, false);
             keys.fill(s);
-            Encoder& batch = requests.begin();
-            batch.add_state(s);
-            batch.delete_state(s.id);
-            const Outcome o = requests.run()[0];
-            if (o.error == 0) continue;
+            const auto refused = try_add({&s, 1});
+            if (!refused) {
+                delete_states({&s.id, 1}, "of a probe");
+                continue;
+            }
             const Error e = to_error(fmt::format("the kernel cannot do {} over {}",
                                                  sa::to_string(suite), v6 ? "IPv6" : "IPv4"),
-                                     o, suite, v6);
+                                     *refused, suite, v6);
             if (lacking.empty()) {
                 lacking = e.text;
                 kind = e.kind;
@@ -207,17 +207,18 @@ Result<void> KernelBackend::Impl::probe_offload() {
                 State& s = probe[position];
                 dress(s, position, true);
                 keys.fill(s);
-                Encoder& batch = requests.begin();
-                batch.add_state(s);
-                batch.get_state(s.id);
-                batch.delete_state(s.id);
+                if (const auto refused_state = try_add({&s, 1})) {
+                    why = *refused_state;
+                    taken = false;
+                    continue;
+                }
                 bool carried = false;
-                const auto outcomes = requests.run([&](std::size_t, const MessageView& m) {
-                    const auto state = parse_state(m.payload);
-                    carried = state && state->offload.has_value();
-                });
-                if (outcomes[0].error != 0) why = outcomes[0];
-                taken = taken && outcomes[0].error == 0 && carried;
+                query(
+                    {&s.id, 1},
+                    [&](std::size_t, const State& there) { carried = there.offload.has_value(); },
+                    [](std::size_t) {});
+                delete_states({&s.id, 1}, "of a probe");
+                taken = taken && carried;
             }
         }
         offloaded[sa::suite_index(suite)] = taken;

@@ -233,6 +233,28 @@ TEST_F(KernelBackendTest, ConflictsAndLimitsBeforeTheKernelIsAsked) {
     EXPECT_EQ(kernel.requests, 4U);
 }
 
+// No policy covers them: their cleartext would pass (A6).
+TEST_F(KernelBackendTest, OtherPortsAndAddressesThanTheProtectedAreRefused) {
+    auto b = create();
+    const auto refused = [&](auto change, const char* words) {
+        auto p = params(1);
+        change(p);
+        const auto r = b->install(p);
+        ASSERT_FALSE(r) << words;
+        EXPECT_EQ(r.error().kind, ErrorKind::invalid);
+        EXPECT_THAT(r.error().text, HasSubstr(words));
+    };
+    refused([](auto& p) { p.numbers.port_ps = 6104; }, "port 6104");
+    refused([](auto& p) { p.numbers.port_pc = 6207; }, "port 6207");
+    refused([](auto& p) { p.numbers.port_pc = 6099; }, "port 6099");
+    refused([](auto& p) { p.ours = *IpAddress::parse("10.21.0.2"); }, "10.21.0.2");
+    EXPECT_EQ(kernel.requests, 0U);
+    auto edge = params(1);
+    edge.numbers.port_ps = 6103;
+    edge.numbers.port_pc = 6206;
+    EXPECT_TRUE(b->install(edge));
+}
+
 TEST_F(KernelBackendTest, ManyAreRemovedInBatches) {
     auto b = create();
     std::vector<sa::SetId> ids;
@@ -261,6 +283,27 @@ TEST_F(KernelBackendTest, MissingSuiteIsNamedWithItsModules) {
     EXPECT_THAT(b.error().text, HasSubstr("modprobe -a esp4 authenc hmac sha1_generic"));
     EXPECT_THAT(b.error().text, HasSubstr("security.suites"));
     EXPECT_TRUE(kernel.states.empty());
+    EXPECT_TRUE(kernel.policies.empty());
+}
+
+// Somebody else's state where the throw-away ones go: it is not ours to remove.
+TEST_F(KernelBackendTest, AProbeLeavesAForeignStateInItsPlace) {
+    std::vector<std::pair<KernelTables::StateKey, Octets>> probes;
+    kernel.refuse = [&](std::uint16_t type, unsigned) {
+        for (const auto& state : kernel.states)
+            if (type == XFRM_MSG_DELSA) probes.push_back(state);
+        return 0;
+    };
+    create().reset();
+    ASSERT_EQ(probes.size(), 2 * options.suites.size());
+    kernel.states.insert(probes.front());
+    kernel.change(probes.front().first, [](auto& i) { i.reqid = 4711; });
+    const auto foreign = kernel.states;
+    const auto b = try_create();
+    ASSERT_FALSE(b);
+    EXPECT_EQ(b.error().kind, ErrorKind::conflict);
+    EXPECT_THAT(b.error().text, HasSubstr("ip xfrm state"));
+    EXPECT_EQ(kernel.states, foreign);
     EXPECT_TRUE(kernel.policies.empty());
 }
 
@@ -570,7 +613,10 @@ TEST_F(KernelBackendTest, StatesRemovedByOthersShowInHealth) {
     EXPECT_TRUE(second(*b).empty());
     EXPECT_FALSE(b->health().ok);
     EXPECT_THAT(b->health().text, HasSubstr("ip xfrm monitor"));
+    ASSERT_TRUE(b->install(params(2)));  // the phone registers anew
+    EXPECT_THAT(b->health().text, HasSubstr("of 1 sets"));
     b->remove(1);  // no complaint
+    EXPECT_TRUE(b->health().ok) << b->health().text;
 }
 
 TEST_F(KernelBackendTest, RestoredSequenceNumberGoesOn) {
