@@ -53,8 +53,8 @@ void CxLog::tell(std::string_view impi, const std::string& text) {
     if (::gmtime_r(&seconds, &tm) != nullptr)
         (void)std::strftime(date.data(), date.size(), "%Y-%m-%d %H:%M:%S", &tm);
     if (lines_.size() >= remembered) lines_.pop_front();
-    lines_.push_back({std::string(impi), fmt::format("{}.{:03} UTC {}", date.data(),
-                                                     now.time_since_epoch().count() % 1000, text)});
+    lines_.push_back({visible(impi), fmt::format("{}.{:03} UTC {}", date.data(),
+                                                 now.time_since_epoch().count() % 1000, text)});
 }
 
 void CxLog::query(std::string_view impi, std::string_view impu, QueryAnswer answer) {

@@ -42,7 +42,7 @@ class CxLog final : public Hss {
     void look_with(Look look) { look_ = std::move(look); }
 
     struct Line {
-        std::string impi;
+        std::string impi;  // as `text` writes it: a stranger's is cut and stays on one line
         std::string text;
     };
     [[nodiscard]] const std::deque<Line>& lines() const { return lines_; }

@@ -92,7 +92,9 @@ struct Registrar::Impl {
         std::uint32_t generation = 0;
         std::uint64_t order = 0;
         bool live = false;
-        bool voided = false;  // it took the place of an earlier challenge (C10)
+        // What the HSS must be told if this ends without a registration or a challenge (C9): it
+        // holds a challenge of ours that is void by now, or a registration that did not come to be.
+        std::optional<ServerAssignment> undo;
         std::string bytes;
         sip::Message message;
         RegisterRequest request;
@@ -200,7 +202,7 @@ Registrar::Impl::Procedure* Registrar::Impl::start() {
     free_slots.pop_back();
     ++p.generation;
     p.live = true;
-    p.voided = false;
+    p.undo.reset();
     p.order = ++next_order;
     ++live_procedures;
     return &p;
@@ -236,19 +238,15 @@ void Registrar::Impl::finish(Procedure& p, int status, std::string_view response
 
 void Registrar::Impl::refuse(Procedure& p, const Refusal& refusal) {
     log::debug(area, "{} {}: {} {}", p.request.impi, p.request.impu, refusal.code, refusal.reason);
+    if (p.undo) {
+        const User* user = find_user(p.request.impi);
+        if (user == nullptr || (!user->registered && !user->challenge))
+            put_and_forget(p.request.impi, p.request.impu, *p.undo);
+    }
     finish(p, refusal.code, responder.refuse(to(p), refusal));
 }
 
 void Registrar::Impl::refuse(Procedure& p, CxResult result) {
-    if (p.voided) {
-        // C9: the earlier challenge is void and there will be no other: the HSS must not wait for
-        // it for ever.
-        const User* user = find_user(p.request.impi);
-        if (user == nullptr || (!user->registered && !user->challenge)) {
-            put_and_forget(p.request.impi, p.request.impu,
-                           ServerAssignment::authentication_failure);
-        }
-    }
     const auto refusal = refusal_of(result);
     ++(refusal.code == 403 ? counters.forbidden : counters.hss_failures);
     refuse(p, refusal);
@@ -331,7 +329,7 @@ void Registrar::Impl::begin_challenge(Procedure& p, const Resynchronisation* res
         ++counters.challenges_voided;
         drop_challenge(*user);
         forget_if_idle(*user);
-        p.voided = true;
+        p.undo = ServerAssignment::authentication_failure;
     }
     if (resynchronisation != nullptr) return ask_vectors(p, resynchronisation);
     awaiting(p);
@@ -349,17 +347,16 @@ void Registrar::Impl::ask_vectors(Procedure& p, const Resynchronisation* resynch
     awaiting(p);
     const AvRequest request{p.request.impi, p.request.impu, config.server_name, 1,
                             resynchronisation};
-    hss.av_request(request, [this, id = p.id(), resync = resynchronisation != nullptr](
+    // Asked for vectors the HSS waits for the authentication, also if its answer does not reach us;
+    // an error changed nothing there.
+    const auto undo = std::exchange(p.undo, ServerAssignment::authentication_failure);
+    hss.av_request(request, [this, id = p.id(), resync = resynchronisation != nullptr, undo](
                                 CxResult result, std::vector<AuthVector> vectors) {
         auto* q = answered(id);
         if (q == nullptr) return;
         if (result == CxResult::success && vectors.empty()) result = CxResult::unable_to_comply;
         if (result != CxResult::success) {
-            User* user = find_user(q->request.impi);
-            if (resync && (user == nullptr || !user->registered)) {
-                put_and_forget(q->request.impi, q->request.impu,
-                               ServerAssignment::authentication_failure);
-            }
+            q->undo = undo;
             return refuse(*q, result);
         }
         if (resync) ++counters.resynchronisations;
@@ -441,6 +438,7 @@ void Registrar::Impl::resynchronise(Procedure& p, User& user) {
     std::ranges::copy(*auts, r.auts.begin());
     drop_challenge(user);
     forget_if_idle(user);
+    p.undo = ServerAssignment::authentication_failure;
     begin_challenge(p, &r);
 }
 
@@ -488,6 +486,7 @@ void Registrar::Impl::assign(Procedure& p) {
     User* user = find_user(p.request.impi);
     p.assignment = user != nullptr && user->registered ? ServerAssignment::re_registration
                                                        : ServerAssignment::registration;
+    p.undo = ServerAssignment::administrative_deregistration;
     awaiting(p);
     const PutRequest request{p.request.impi, p.request.impu, config.server_name, p.assignment};
     hss.put(request, [this, id = p.id()](CxResult result) {

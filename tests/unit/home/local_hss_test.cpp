@@ -348,10 +348,15 @@ TEST_F(LocalHssTest, CxLinesAreBoundedAndHostileNamesStayOnOneLine) {
     EXPECT_EQ(cx.lines().size(), CxLog::remembered);
     const std::string evil = "e\n\x1b[31m\xff \\";
     cx.query(evil, "", [](CxResult, const UserStatus&) {});
-    EXPECT_EQ(cx.lines().back().impi, evil);  // still found by its name
+    EXPECT_EQ(cx.lines().back().impi,
+              "e\\x0a\\x1b[31m\\xff\\x20\\x5c");  // as it is read, it is found
     EXPECT_NE(cx.lines().back().text.find("impi=e\\x0a\\x1b[31m\\xff\\x20\\x5c impu= "),
               std::string::npos)
         << cx.lines().back().text;
+    const std::string endless(60'000, 'x');
+    cx.query(endless, endless, [](CxResult, const UserStatus&) {});
+    EXPECT_EQ(cx.lines().back().impi, std::string(256, 'x') + "…");
+    EXPECT_LT(cx.lines().back().text.size(), 700U);
 }
 
 }  // namespace

@@ -587,6 +587,7 @@ TEST_F(RegistrarTest, ExpiryDuringAChallengeKeepsTheChallenge) {
     auto answer = phone.answer(*challenge);
     answer.expires = 100;
     ASSERT_EQ(send(answer)->status(), 200);
+    ASSERT_TRUE(registrar->rechallenge(phone.impu, true));
     advance(50s);
     const auto again = send(phone.initial());
     advance(60s);
@@ -595,6 +596,10 @@ TEST_F(RegistrarTest, ExpiryDuringAChallengeKeepsTheChallenge) {
     EXPECT_EQ(send(phone.answer(*again))->status(), 200);
     EXPECT_EQ(registrar->registered(), 1U);
     EXPECT_EQ(flag(phone), Flag::registered);
+    // What the operator said of the registration that ended went with it.
+    auto renewal = phone.initial();
+    renewal.integrity = "yes";
+    EXPECT_EQ(send(renewal)->status(), 200);
 }
 
 TEST_F(RegistrarTest, AdministrativeDeregistration) {
@@ -771,6 +776,65 @@ TEST_F(RegistrarTest, C11_HssThatDoesNotAnswerIs504AndLateAnswersAreIgnored) {
     EXPECT_EQ((*slot)->status(), 504);
     EXPECT_EQ(registrar->registered(), 0U);
     EXPECT_EQ(wheel.size(), 0U);
+}
+
+TEST_F(RegistrarTest, C9_C11_NothingIsLeftPendingAtAnHssThatAnswersTooLate) {
+    // Its vectors come after our time-out: it has marked the user, and nobody will answer.
+    hss.hold = true;
+    send(phone.initial());
+    ASSERT_TRUE(hss.step());  // Cx-Query
+    advance(5001ms);
+    EXPECT_EQ((*last)->status(), 504);
+    while (hss.step()) {
+    }
+    EXPECT_EQ(flag(phone), Flag::not_registered);
+    EXPECT_EQ(puts(ServerAssignment::authentication_failure), 1U);
+
+    // Its registration comes after it: at the HSS there must be none either, at Put and at Pull.
+    for (const bool at_pull : {false, true}) {
+        hss.hold = false;
+        const auto challenge = send(phone.initial());
+        ASSERT_EQ(challenge->status(), 401);
+        hss.hold = true;
+        send(phone.answer(*challenge));
+        const auto slot = last;
+        if (at_pull) hss.step();
+        advance(5001ms);
+        EXPECT_EQ((*slot)->status(), 504);
+        while (hss.step()) {
+        }
+        EXPECT_EQ(flag(phone), Flag::not_registered);
+        EXPECT_EQ(registrar->registered(), 0U);
+    }
+    EXPECT_EQ(puts(ServerAssignment::administrative_deregistration), 2U);
+
+    // A Query that had no answer marked nobody; and who is registered stays so.
+    const auto failures = puts(ServerAssignment::authentication_failure);
+    send(phone.initial());
+    advance(5001ms);
+    while (hss.step()) {
+    }
+    EXPECT_EQ(puts(ServerAssignment::authentication_failure), failures);
+    hss.hold = false;
+    register_fully(phone);
+    hss.hold = true;
+    send(phone.initial());
+    ASSERT_TRUE(hss.step());
+    advance(5001ms);
+    while (hss.step()) {
+    }
+    EXPECT_EQ(flag(phone), Flag::registered);
+    EXPECT_EQ(puts(ServerAssignment::authentication_failure), failures);
+}
+
+TEST_F(RegistrarTest, C9_NoRoomForTheUserLeavesNothingPending) {
+    auto config = default_config();
+    config.max_users = 1;
+    configure(config);
+    ASSERT_EQ(send(Phone(0).initial())->status(), 401);
+    EXPECT_EQ(send(Phone(1).initial())->status(), 503);
+    EXPECT_EQ(flag(Phone(1)), Flag::not_registered);
+    EXPECT_EQ(flag(Phone(0)), Flag::authentication_pending);
 }
 
 TEST_F(RegistrarTest, C11_HssErrors) {

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <vector>
 
@@ -436,6 +437,31 @@ TEST_F(ServerTest, CommandMessage) {
     EXPECT_THAT(answer, HasSubstr("unknown command 'dance'"));
     run("");
     EXPECT_THAT(answer, StartsWith("error: "));
+}
+
+TEST_F(ServerTest, CommandCxTellsOfOneUserOrOfAll) {
+    Commands commands(*server, *registrar, cx);
+    std::string answer;
+    const auto run = [&](std::string_view line) {
+        commands.execute(line, [&](std::string text) { answer = std::move(text); });
+    };
+    run("cx");
+    EXPECT_THAT(answer, StartsWith("error: Cx is not traced"));
+    cx.remember();
+    run("cx");
+    EXPECT_EQ(answer, "ok");
+    enroll(a, "<sip:token-a@192.0.2.1:5072;lr>");
+    enroll(b, "<sip:token-b@192.0.2.1:5072;lr>");
+    const auto lines = [&] { return std::ranges::count(answer, '\n'); };
+    run("cx");
+    EXPECT_EQ(lines(), 8);  // Query, Av-Req, Put, Pull of each
+    run("cx " + b.impi);
+    EXPECT_THAT(answer, StartsWith("ok\n"));
+    EXPECT_EQ(lines(), 4);
+    EXPECT_THAT(answer, HasSubstr("impi=" + b.impi));
+    EXPECT_THAT(answer, Not(HasSubstr(a.impi)));
+    run("cx nobody@ims.example");
+    EXPECT_EQ(answer, "ok");
 }
 
 TEST_F(ServerTest, StatsHoldNoIdentityAndLeaveZeroesOut) {
