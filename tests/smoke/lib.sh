@@ -15,7 +15,7 @@ fail() { echo "FAILED  $*"; bad=$((bad + 1)); }
 expect() {
     local text=$1
     shift
-    if "$@" >"$lab_out/expect.log" 2>&1; then ok "$text"; else fail "$text ($*)"; tail -n 5 "$lab_out/expect.log"; fi
+    if "$@" >"$lab_out/expect.log" 2>&1; then ok "$text"; else fail "$text ($*)"; tail -n 5 "$lab_out/expect.log" | sed "s/^/        /"; fi
 }
 expect_equal() { # text wanted got
     if [ "$2" = "$3" ]; then ok "$1: $3"; else fail "$1: expected '$2', got '$3'"; fi

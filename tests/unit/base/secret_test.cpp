@@ -82,7 +82,9 @@ TEST(SecretPages, AreWholePagesOutsideCoreDumps) {
 
     // "dd" in the mapping's VmFlags: MADV_DONTDUMP.
     std::ifstream smaps("/proc/self/smaps");
-    if (!smaps) GTEST_SKIP() << "no /proc/self/smaps here";
+    if (!smaps)
+        GTEST_SKIP() << "this kernel shows no /proc/self/smaps: whether these pages are in a core "
+                        "dump cannot be seen";
     char want[32];
     std::snprintf(want, sizeof want, "%lx-", reinterpret_cast<unsigned long>(pages.bytes().data()));
     std::string line;

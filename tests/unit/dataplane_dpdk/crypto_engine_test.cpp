@@ -95,7 +95,8 @@ class Engine : public testing::TestWithParam<EngineKind> {
   protected:
     void SetUp() override {
         if (GetParam() == EngineKind::ipsec_mb && best_engine() != EngineKind::ipsec_mb) {
-            GTEST_SKIP() << "this CPU has not what libIPSec_MB needs";
+            GTEST_SKIP() << "this CPU lacks the instructions libIPSec_MB needs; the OpenSSL engine "
+                            "is tested";
         }
         engine_ = make_engine(GetParam());
     }
@@ -304,7 +305,7 @@ std::size_t on_the_heap(std::span<const std::uint8_t> octets) {
 // another packet comes.
 TEST_P(Engine, KeepsNoKeyAfterABurst) {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-    GTEST_SKIP() << "under the address sanitizer there is no heap to look through";
+    GTEST_SKIP() << "a sanitizer keeps its heap elsewhere: there is none to look through for keys";
 #endif
     SeededRandom random(9);
     for (const sa::Suite suite : sa::all_suites) {
@@ -352,7 +353,7 @@ TEST_P(Engine, KeepsNoKeyAfterABurst) {
 // The fast path allocates nothing, OpenSSL underneath included.
 TEST_P(Engine, AllocatesNothingForAPacket) {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-    GTEST_SKIP() << "the sanitizers have an allocator of their own";
+    GTEST_SKIP() << "a sanitizer has an allocator of its own: calls of malloc cannot be counted";
 #else
     SeededRandom random(10);
     for (const sa::Suite suite : sa::all_suites) {

@@ -22,7 +22,8 @@ class NetlinkTest : public testing::Test {
   protected:
     // A network namespace of its own for this thread: nothing of the machine is touched.
     void SetUp() override {
-        if (::unshare(CLONE_NEWNET) != 0) GTEST_SKIP() << "needs root for a network namespace";
+        if (::unshare(CLONE_NEWNET) != 0)
+            GTEST_SKIP() << "needs root: it makes a network namespace of its own";
         auto r = open_requests();
         if (!r && r.error().kind == ErrorKind::unsupported) GTEST_SKIP() << r.error().text;
         ASSERT_TRUE(r) << r.error().text;

@@ -134,7 +134,9 @@ TEST(MechanismTest, Faults) {
 
 TEST(MechanismTest, FieldTestedVerdicts) {
     const std::filesystem::path path = GMGATE_CORPORA "/handsets/security_client_oracle.json";
-    if (!std::filesystem::exists(path)) GTEST_SKIP() << "no corpora beside the checkout";
+    if (!std::filesystem::exists(path))
+        GTEST_SKIP() << "the collection of recorded messages (corpora) does not lie beside the "
+                        "checkout; the project's own messages are tested in any case";
     const auto oracle = nlohmann::json::parse(std::ifstream(path));
     for (const std::string text : oracle["reject_malformed"])
         EXPECT_EQ(parse_mechanism(text).verdict, Verdict::malformed) << text;
@@ -212,7 +214,9 @@ TEST(MechanismListTest, HandsetLinesOfTheCorpora) {
             }
         }
     }
-    if (files == 0) GTEST_SKIP() << "no corpora beside the checkout";
+    if (files == 0)
+        GTEST_SKIP() << "the collection of recorded messages (corpora) does not lie beside the "
+                        "checkout; the project's own messages are tested in any case";
 }
 
 TEST(MechanismListTest, TenThousandMechanismsAreRefusedWithoutGrowth) {

@@ -244,7 +244,9 @@ TEST(Judge, HandsetMessages) {
 
 TEST(Judge, HandsetMessagesOfTheCorpora) {
     const auto files = corpus(GMGATE_CORPORA "/handsets", ".sip");
-    if (files.empty()) GTEST_SKIP() << "no corpora beside the checkout";
+    if (files.empty())
+        GTEST_SKIP() << "the collection of recorded messages (corpora) does not lie beside the "
+                        "checkout; the project's own messages are tested in any case";
     run(files);
 }
 

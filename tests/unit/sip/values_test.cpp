@@ -264,7 +264,9 @@ TEST(HandsetTest, RegistersAreRead) {
 
 TEST(HandsetTest, CorporaAreRead) {
     const auto files = test::corpus(GMGATE_CORPORA "/handsets", ".sip");
-    if (files.empty()) GTEST_SKIP() << "no corpora beside the checkout";
+    if (files.empty())
+        GTEST_SKIP() << "the collection of recorded messages (corpora) does not lie beside the "
+                        "checkout; the project's own messages are tested in any case";
     for (const auto& f : files) {
         Message m;
         ASSERT_EQ(m.parse(f.bytes), ParseStatus::ok) << f.name << ": " << text(m.status());

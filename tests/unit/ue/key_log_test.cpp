@@ -79,7 +79,7 @@ void put32(std::ofstream& f, std::uint32_t v) {
 // our table?
 TEST(KeyTable, TsharkOpensOurEsp) {
     if (std::system("command -v tshark >/dev/null 2>&1") != 0)
-        GTEST_SKIP() << "tshark is not installed";
+        GTEST_SKIP() << "no tshark here; deploy/install-deps test installs it";
     const TempDir dir;
     std::ofstream table(dir.path / "esp_sa");
     std::ofstream pcap(dir.path / "x.pcap", std::ios::binary);
