@@ -17,9 +17,9 @@
 #include <string>
 #include <string_view>
 
+#include "base/slot_map.h"
 #include "base/timer_wheel.h"
 #include "control/registration/context.h"
-#include "control/registration/slot_map.h"
 #include "control/secagree/mechanism.h"
 #include "control/sip/values.h"
 #include "sa/packed_strings.h"

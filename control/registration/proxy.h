@@ -9,10 +9,10 @@
 #include <unordered_map>
 
 #include "base/seeded_hash.h"
+#include "base/slot_map.h"
 #include "base/timer_wheel.h"
 #include "control/registration/context.h"
 #include "control/registration/registrations.h"
-#include "control/registration/slot_map.h"
 
 namespace gmgate::registration {
 

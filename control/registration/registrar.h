@@ -10,11 +10,11 @@
 #include <vector>
 
 #include "base/seeded_hash.h"
+#include "base/slot_map.h"
 #include "control/registration/context.h"
 #include "control/registration/limiter.h"
 #include "control/registration/procedure.h"
 #include "control/registration/registrations.h"
-#include "control/registration/slot_map.h"
 
 namespace gmgate::registration {
 

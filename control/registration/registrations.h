@@ -10,7 +10,7 @@
 
 #include "base/clock.h"
 #include "base/ip.h"
-#include "control/registration/slot_map.h"
+#include "base/slot_map.h"
 #include "control/sip/transport.h"
 #include "sa/packed_strings.h"
 #include "sa/sa_set.h"

@@ -5,13 +5,13 @@
 #include <chrono>
 #include <set>
 
+#include "base/slot_map.h"
 #include "control/registration/flow_token.h"
 #include "control/registration/identity.h"
 #include "control/registration/limiter.h"
 #include "control/registration/metrics.h"
 #include "control/registration/paths.h"
 #include "control/registration/reasons.h"
-#include "control/registration/slot_map.h"
 #include "control/registration/trace.h"
 
 namespace gmgate::registration {

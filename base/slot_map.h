@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-namespace gmgate::registration {
+namespace gmgate {
 
 // Generation (upper 32 bits) and slot (lower 32 bits); 0: none.
 using SlotId = std::uint64_t;
@@ -63,4 +63,4 @@ class SlotMap {
     std::size_t size_ = 0;
 };
 
-}  // namespace gmgate::registration
+}  // namespace gmgate
