@@ -42,7 +42,8 @@ kernel::KernelOptions kernel_options(const config::Config& c) {
     kernel::KernelOptions o;
     // Behind the screen its interface is the TAP, which the fast path makes and gives the
     // addresses.
-    if (c.backend == config::Backend::kernel) o.interface = c.gm.interface;
+    o.interface_comes_later = c.backend == config::Backend::screen;
+    o.interface = o.interface_comes_later ? c.gm.tap : c.gm.interface;
     for (const auto& a : c.gm.addresses) o.addresses.push_back(a.address);
     o.port_ps = {c.gm.port_ps.first, c.gm.port_ps.last};
     o.port_pc = {c.gm.port_pc.first, c.gm.port_pc.last};

@@ -57,6 +57,7 @@ struct Counters {
     metrics::Counter missing;       // states that somebody else removed
     metrics::Counter policies_put;  // policies that somebody else removed, put back
     metrics::Counter offload_fallbacks;
+    metrics::Gauge bypassed;  // 1: something comes before our policies
 };
 
 struct KernelBackend::Impl {
@@ -110,12 +111,17 @@ struct KernelBackend::Impl {
     void read_some(std::span<const sa::SetId> ids, std::span<sa::SetStats> stats) const;
     void note_use(Entry& entry, const State& inbound, std::uint64_t in_packets) const;
     void read_events(std::vector<sa::BackendEvent>& out);
-    void on_message(const MessageView& message, std::vector<sa::BackendEvent>& out,
-                    bool& policies_changed);
+    void on_message(const MessageView& message, std::vector<sa::BackendEvent>& out);
     void poll_sets(std::vector<sa::BackendEvent>& out);
     void poll(std::span<const sa::SetId> ids, std::vector<sa::BackendEvent>& out);
     void resync(std::vector<sa::BackendEvent>& out);
-    void guard_policies();
+    // What others did to our policies and before them.
+    struct Findings {
+        std::vector<Policy> gone;
+        std::optional<std::string> bypass;  // what comes first, with the remedy
+    };
+    [[nodiscard]] Result<Findings> inspect() const;
+    void guard();
     void lost(Entry& entry) const;
 
     KernelOptions options;
@@ -141,6 +147,9 @@ struct KernelBackend::Impl {
     std::size_t next = 0;
     std::deque<sa::SetId> fresh;  // no packet seen yet; may name sets that are gone
     TimePoint next_poll{};
+    TimePoint guarded{};            // when guard() last looked
+    bool policies_changed = false;  // since then, by whomever
+    bool bypass_told = false;
     TimePoint acquire_told{};
     std::uint64_t acquires_untold = 0;
     mutable std::size_t missing_sets = 0;  // those of `sets` that are

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <memory>
 #include <string_view>
@@ -56,13 +57,14 @@ Result<std::int32_t> interface_index(const std::string& name) {
     return static_cast<std::int32_t>(index);
 }
 
-Result<void> check_host(const KernelOptions& options, const std::string& proc_sys) {
-    if (auto index = interface_index(options.interface); !index)
-        return fail(index.error().kind, "gm.interface: " + index.error().text);
-    const auto present = addresses_of(options.interface);
-    if (!present) return std::unexpected(present.error());
-    for (const IpAddress& a : options.addresses) {
-        if (std::ranges::find(*present, a) == present->end()) {
+Result<void> check_host(const KernelOptions& options) {
+    if (!options.interface_comes_later) {
+        if (auto index = interface_index(options.interface); !index)
+            return fail(index.error().kind, "gm.interface: " + index.error().text);
+        const auto present = addresses_of(options.interface);
+        if (!present) return std::unexpected(present.error());
+        for (const IpAddress& a : options.addresses) {
+            if (std::ranges::find(*present, a) != present->end()) continue;
             return fail(
                 ErrorKind::not_found,
                 fmt::format("gm.addresses: {} is not on {}; with backend: kernel the "
@@ -70,20 +72,32 @@ Result<void> check_host(const KernelOptions& options, const std::string& proc_sy
                             "with its prefix length, or correct gm.addresses",
                             a.to_string(), options.interface, a.to_string(), options.interface));
         }
-        const char* family = a.is_v6() ? "ipv6" : "ipv4";
-        // disable_xfrm is IPv4's alone.
-        for (const char* name : {"disable_policy", "disable_xfrm"}) {
-            for (const std::string& scope : {std::string("all"), options.interface}) {
-                const std::string key = fmt::format("net/{}/conf/{}/{}", family, scope, name);
-                if (!is_on(proc_sys + "/" + key)) continue;
-                return fail(ErrorKind::conflict,
-                            fmt::format("{} is 1: packets for protected ports would pass in clear; "
-                                        "set it to 0 (sysctl -w {}=0)",
-                                        key, key));
+    }
+    if (auto off = switched_off(options)) return fail(ErrorKind::conflict, std::move(*off));
+    return {};
+}
+
+std::optional<std::string> switched_off(const KernelOptions& options) {
+    for (const bool v6 : {false, true}) {
+        if (std::ranges::none_of(options.addresses,
+                                 [&](const IpAddress& a) { return a.is_v6() == v6; }))
+            continue;
+        const std::string conf = fmt::format("net/{}/conf", v6 ? "ipv6" : "ipv4");
+        const std::string ours = fmt::format("{}/{}", conf, options.interface);
+        std::error_code ignored;
+        const bool there = std::filesystem::exists(options.proc_sys + "/" + ours, ignored);
+        for (const std::string& scope : {conf + "/all", there ? ours : conf + "/default"}) {
+            for (const char* name : {"disable_policy", "disable_xfrm"}) {  // xfrm: IPv4's alone
+                const std::string key = fmt::format("{}/{}", scope, name);
+                if (!is_on(options.proc_sys + "/" + key)) continue;
+                return fmt::format(
+                    "{} is 1: packets for protected ports pass in clear; set it to 0 (sysctl -w "
+                    "{}=0)",
+                    key, key);
             }
         }
     }
-    return {};
+    return std::nullopt;
 }
 
 }  // namespace gmgate::kernel

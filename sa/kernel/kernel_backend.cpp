@@ -188,7 +188,7 @@ KernelBackend::~KernelBackend() = default;
 Result<std::unique_ptr<KernelBackend>> KernelBackend::create(const KernelOptions& options,
                                                              const Clock& clock) {
     if (!options.interface.empty()) {
-        if (auto r = check_host(options, "/proc/sys"); !r) return std::unexpected(r.error());
+        if (auto r = check_host(options); !r) return std::unexpected(r.error());
     }
     auto requests = open_requests();
     if (!requests) return std::unexpected(requests.error());

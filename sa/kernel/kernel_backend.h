@@ -40,9 +40,11 @@ struct KernelOptions {
         [[nodiscard]] bool contains(sa::Port port) const { return port >= first && port <= last; }
     };
 
-    // The interface the phones are behind; `addresses` must be on it. Empty: not checked (screen:
-    // whoever makes the interface sets them).
+    // The interface the phones are behind, where this host has it; `addresses` must be on it.
+    // Empty: the host is not looked at.
     std::string interface;
+    // The screen: the interface is made later, by who comes in front, and given the addresses.
+    bool interface_comes_later = false;
     std::vector<IpAddress> addresses;  // ours on Gm; at least one
     PortRange port_ps;                 // protected ports (A5); all 256 or above
     PortRange port_pc;
@@ -56,6 +58,7 @@ struct KernelOptions {
     // The NIC refuses: true: go on without, one warning and a metric; false: do not start. `packet`
     // is for all suites or none; a set the NIC refuses later is refused (its policies are there).
     bool offload_fallback = true;
+    std::string proc_sys = "/proc/sys";  // the host's switches; tests have theirs
 };
 
 class Channel;
@@ -94,6 +97,8 @@ class KernelBackend final : public sa::Backend {
     void remove(std::span<const sa::SetId> ids) override;
     void stats(std::span<const sa::SetId> ids, std::span<sa::SetStats> stats) const override;
     [[nodiscard]] int event_fd() const override;
+    // Puts our policies back where somebody removed them, and looks each ten seconds, or when
+    // policies changed, whether something now comes before them: health() and a metric say so.
     // first_authentic_packet and integrity_failure are found by asking: sets without a packet yet
     // each second, the others in turn, 256 sets a second. sequence_near_end comes by itself too.
     void drain_events(const std::function<void(const sa::BackendEvent&)>& handle) override;
@@ -119,7 +124,8 @@ class KernelBackend final : public sa::Backend {
         std::string text;  // one line: "ok", or what is wrong and what to do
     };
     [[nodiscard]] Health health() const;
-    // gmgate_kernel_*: netlink requests, errors, overruns, resyncs, acquires, offload fallbacks.
+    // gmgate_kernel_*: netlink requests, errors, overruns, resyncs, acquires, offload fallbacks,
+    // whether something comes before our policies.
     void register_metrics(metrics::Registry& registry) const;
 
     struct Impl;

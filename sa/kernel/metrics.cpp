@@ -85,6 +85,10 @@ void KernelBackend::register_metrics(metrics::Registry& registry) const {
         c.policies_put);
     add("gmgate_kernel_offload_fallbacks_total",
         "Times the NIC refused and the CPU does ESP instead.", c.offload_fallbacks);
+    registry.function("gmgate_kernel_policies_bypassed",
+                      "1: another program's policy, or a switch of the host, comes before our "
+                      "policies (A6); gmctl health says which.",
+                      Kind::gauge, {}, [&c] { return static_cast<double>(c.bypassed.value()); });
     for (const KernelCounter& k : kernel_counters) {
         registry.function("gmgate_kernel_drops_total",
                           "Packets the kernel's XFRM refused, of this network namespace.",

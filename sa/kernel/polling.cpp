@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "sa/kernel/backend_impl.h"
 #include "sa/kernel/errors.h"
+#include "sa/kernel/host.h"
 #include "sa/kernel/policies.h"
 
 namespace gmgate::kernel {
@@ -22,6 +23,10 @@ constexpr std::size_t fresh_a_poll = 192;
 constexpr std::size_t messages_a_drain = 1024;  // then the loop gets its turn
 constexpr Duration poll_interval = std::chrono::seconds(1);
 constexpr Duration tell_interval = std::chrono::seconds(10);
+// Reading the policies: at once after a change, but not for each of a key daemon's thousands; and
+// from time to time, since the host's switches tell nobody.
+constexpr Duration least_guard_interval = std::chrono::seconds(1);
+constexpr Duration guard_interval = std::chrono::seconds(10);
 // From so many on, and where they are a good part of all, one dump is cheaper than asking.
 constexpr std::size_t worth_a_dump = 2048;
 
@@ -139,8 +144,10 @@ void KernelBackend::drain_events(const std::function<void(const sa::BackendEvent
     std::uint64_t ticks = 0;
     (void)!::read(i.timer.get(), &ticks, sizeof ticks);  // only wakes us: the clock decides
     i.read_events(out);
-    if (i.clock.now() >= i.next_poll) {
-        i.next_poll = i.clock.now() + poll_interval;
+    const TimePoint now = i.clock.now();
+    if (now - i.guarded >= (i.policies_changed ? least_guard_interval : guard_interval)) i.guard();
+    if (now >= i.next_poll) {
+        i.next_poll = now + poll_interval;
         i.poll_sets(out);
     }
     // Last: who is told may call us.
@@ -152,7 +159,6 @@ void KernelBackend::drain_events(const std::function<void(const sa::BackendEvent
 void KernelBackend::Impl::read_events(std::vector<sa::BackendEvent>& out) {
     if (!events) return;
     bool overrun = false;
-    bool policies_changed = false;
     for (std::size_t n = 0; n < messages_a_drain; ++n) {
         const Channel::Received r = events->receive(event_buffer.bytes());
         if (r.error == ENOBUFS) {
@@ -161,7 +167,7 @@ void KernelBackend::Impl::read_events(std::vector<sa::BackendEvent>& out) {
         }
         if (r.size == 0) break;
         std::span<const std::uint8_t> octets = event_buffer.bytes().first(r.size);
-        while (const auto m = next_message(octets)) on_message(*m, out, policies_changed);
+        while (const auto m = next_message(octets)) on_message(*m, out);
         wipe(event_buffer.bytes().first(r.size));
     }
     if (overrun) {
@@ -172,11 +178,9 @@ void KernelBackend::Impl::read_events(std::vector<sa::BackendEvent>& out) {
         resync(out);
         policies_changed = true;
     }
-    if (policies_changed) guard_policies();
 }
 
-void KernelBackend::Impl::on_message(const MessageView& m, std::vector<sa::BackendEvent>& out,
-                                     bool& policies_changed) {
+void KernelBackend::Impl::on_message(const MessageView& m, std::vector<sa::BackendEvent>& out) {
     switch (m.type) {
         case XFRM_MSG_EXPIRE: {
             const auto e = parse_expiry(m.payload);
@@ -207,6 +211,7 @@ void KernelBackend::Impl::on_message(const MessageView& m, std::vector<sa::Backe
             acquires_untold = 0;
             return;
         }
+        case XFRM_MSG_NEWPOLICY:
         case XFRM_MSG_DELPOLICY:
         case XFRM_MSG_FLUSHPOLICY:
         case XFRM_MSG_UPDPOLICY:
@@ -218,28 +223,44 @@ void KernelBackend::Impl::on_message(const MessageView& m, std::vector<sa::Backe
     }
 }
 
-// Whoever took our policies away opened the protected ports (A6): they are put back.
-void KernelBackend::Impl::guard_policies() {
+Result<KernelBackend::Impl::Findings> KernelBackend::Impl::inspect() const {
     const auto found = read_policies();
-    if (!found) {
-        log::error(area, "{}", found.error().text);
-        return;
-    }
-    std::vector<Policy> gone;
+    if (!found) return std::unexpected(found.error());
+    Findings out;
     for (const Policy& p : policies) {
         if (std::ranges::none_of(*found, [&](const Policy& f) {
                 return f.direction == p.direction && f.selector == p.selector &&
                        f.reqid == p.reqid && f.block == p.block && f.main_type && !f.on_socket &&
                        !f.conditional;
             })) {
-            gone.push_back(p);
+            out.gone.push_back(p);
         }
     }
-    if (gone.empty()) return;
+    out.bypass = conflict(policies, *found, options.reqid);
+    if (!out.bypass && !options.interface.empty()) out.bypass = switched_off(options);
+    return out;
+}
+
+// Whoever took our policies away opened the protected ports (A6): they are put back. What comes
+// before them is another's, and the operator's to remove.
+void KernelBackend::Impl::guard() {
+    guarded = clock.now();
+    policies_changed = false;
+    const auto found = inspect();
+    if (!found) {
+        log::error(area, "{}", found.error().text);
+        return;
+    }
+    if (found->bypass && !bypass_told) log::warn(area, "{}", *found->bypass);
+    if (!found->bypass && bypass_told)
+        log::info(area, "nothing comes before our policies any more");
+    bypass_told = found->bypass.has_value();
+    counters.bypassed.set(bypass_told ? 1 : 0);
+    if (found->gone.empty()) return;
     log::error(area, "somebody removed {} of our policies, such as {}: they are put back",
-               gone.size(), to_string(gone.front()));
-    counters.policies_put.add(gone.size());
-    if (auto r = put_policies(gone); !r) log::error(area, "{}", r.error().text);
+               found->gone.size(), to_string(found->gone.front()));
+    counters.policies_put.add(found->gone.size());
+    if (auto r = put_policies(found->gone); !r) log::error(area, "{}", r.error().text);
 }
 
 void KernelBackend::Impl::lost(Entry& e) const {
@@ -357,16 +378,13 @@ void KernelBackend::Impl::resync(std::vector<sa::BackendEvent>& out) {
 
 KernelBackend::Health KernelBackend::health() const {
     const Impl& i = *impl_;
-    const auto found = i.read_policies();
+    const auto found = i.inspect();
     if (!found) return {false, found.error().text};
-    for (const Policy& p : i.policies) {
-        if (std::ranges::none_of(*found, [&](const Policy& f) {
-                return f.direction == p.direction && f.selector == p.selector && f.reqid == p.reqid;
-            })) {
-            return {false, fmt::format("policy {} is gone from the kernel: restart gmgated",
-                                       to_string(p))};
-        }
+    if (!found->gone.empty()) {
+        return {false, fmt::format("policy {} is gone from the kernel: restart gmgated",
+                                   to_string(found->gone.front()))};
     }
+    if (found->bypass) return {false, *found->bypass};
     // Until these phones have registered anew, or their time is over.
     if (i.missing_sets != 0) {
         return {false, fmt::format("somebody removed SAs of {} sets from the kernel; find out who "

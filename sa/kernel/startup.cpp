@@ -302,6 +302,7 @@ Result<void> KernelBackend::Impl::open_poll() {
         if (::epoll_ctl(epoll.get(), EPOLL_CTL_ADD, fd, &e) != 0) return broken("epoll_ctl");
     }
     next_poll = clock.now() + std::chrono::seconds(poll_seconds);
+    guarded = clock.now() - std::chrono::seconds(poll_seconds);
     return {};
 }
 

@@ -5,8 +5,14 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
 
 #include "base/clock.h"
+#include "base/log.h"
+#include "sa/kernel/host.h"
 #include "tests/unit/sa_kernel/scripted_kernel.h"
 
 namespace gmgate::kernel {
@@ -604,6 +610,110 @@ TEST_F(KernelBackendTest, RemovedPoliciesArePutBack) {
     EXPECT_TRUE(drain(*b).empty());
     EXPECT_EQ(kernel.policies, policies);
     EXPECT_TRUE(b->health().ok);
+}
+
+double bypassed(const KernelBackend& b) {
+    metrics::Registry registry;
+    b.register_metrics(registry);
+    for (const auto& sample : registry.collect())
+        if (sample.name == "gmgate_kernel_policies_bypassed") return sample.value;
+    return -1;
+}
+
+// With and without the kernel's word about it: events get lost.
+TEST_F(KernelBackendTest, ForeignPolicyThatComesFirstLaterIsTold) {
+    auto b = create();
+    EXPECT_TRUE(drain(*b).empty());
+    EXPECT_EQ(bypassed(*b), 0);
+    xfrm_userpolicy_info info{};
+    info.sel.family = AF_INET;
+    info.sel.dport = htons(6101);
+    info.sel.dport_mask = 0xFFFF;
+    info.priority = 100;  // as ours
+    info.dir = XFRM_POLICY_IN;
+    Octets payload;
+    test::append(payload, info);
+    for (const bool event : {true, false}) {
+        clock.advance(std::chrono::seconds(2));
+        kernel.policies["foreign"] = payload;
+        const auto there = kernel.policies;
+        EXPECT_FALSE(b->health().ok);
+        EXPECT_THAT(b->health().text, HasSubstr("any -> any port 6101, in, priority 100"));
+        EXPECT_TRUE(drain(*b).empty());
+        EXPECT_EQ(bypassed(*b), 0);  // nobody said so yet
+        log::configure(log::Level::warn, false);
+        testing::internal::CaptureStderr();
+        if (event) events.emplace_back(test::message(XFRM_MSG_NEWPOLICY, 0, 0, payload));
+        for (int n = 0; n < (event ? 30 : 60); ++n) {
+            EXPECT_TRUE(drain(*b).empty());
+            if (event) {
+                EXPECT_EQ(bypassed(*b), 1);
+            }
+            clock.advance(std::chrono::milliseconds(200));
+        }
+        const std::string said = testing::internal::GetCapturedStderr();
+        EXPECT_EQ(bypassed(*b), 1);
+        EXPECT_THAT(said, HasSubstr("port 6101"));
+        EXPECT_EQ(said.find('\n'), said.size() - 1) << said;  // once
+        EXPECT_EQ(kernel.policies, there);                    // nothing is touched
+        kernel.policies.erase("foreign");
+        clock.advance(std::chrono::seconds(10));
+        EXPECT_TRUE(drain(*b).empty());
+        EXPECT_EQ(bypassed(*b), 0);
+        EXPECT_TRUE(b->health().ok);
+    }
+}
+
+// A key daemon's thousands are not a dump each.
+TEST_F(KernelBackendTest, PoliciesAreReadAtMostOnceASecond) {
+    auto b = create();
+    for (int n = 0; n < 100; ++n) {
+        events.emplace_back(test::message(XFRM_MSG_NEWPOLICY, 0, 0, {}));
+        EXPECT_TRUE(drain(*b).empty());
+        clock.advance(std::chrono::milliseconds(50));
+    }
+    EXPECT_EQ(kernel.seen[XFRM_MSG_GETPOLICY], 5U);
+}
+
+// The host's switches say nothing when they are thrown. The interface may come later (screen).
+TEST_F(KernelBackendTest, SwitchesOfTheHostAreLookedAtAtStartAndLater) {
+    const std::filesystem::path conf = std::filesystem::path(testing::TempDir()) /
+                                       ("gmgate-switches-" + std::to_string(::getpid()));
+    const auto set = [&](const std::string& key, int value) {
+        std::filesystem::create_directories((conf / key).parent_path());
+        std::ofstream(conf / key) << value << '\n';
+    };
+    options.proc_sys = conf;
+    options.interface = "gm7";
+    options.interface_comes_later = true;
+    for (const std::string family : {"ipv4", "ipv6"}) {
+        const std::string of = "net/" + family + "/conf/";
+        for (const char* scope : {"all", "default"}) {
+            EXPECT_TRUE(check_host(options));
+            set(of + scope + "/disable_policy", 1);
+            EXPECT_EQ(check_host(options).error().kind, ErrorKind::conflict);
+            EXPECT_THAT(check_host(options).error().text,
+                        HasSubstr(of + scope + "/disable_policy=0"));
+            set(of + scope + "/disable_policy", 0);
+        }
+    }
+    set("net/ipv4/conf/default/disable_xfrm", 1);
+    EXPECT_FALSE(check_host(options));
+    set("net/ipv4/conf/gm7/disable_xfrm", 0);  // it is there now, and has its own
+    EXPECT_TRUE(check_host(options));
+
+    auto b = create();
+    EXPECT_TRUE(drain(*b).empty());
+    set("net/ipv4/conf/gm7/disable_xfrm", 1);
+    EXPECT_THAT(b->health().text, HasSubstr("gm7/disable_xfrm is 1"));
+    clock.advance(std::chrono::seconds(10));
+    EXPECT_TRUE(drain(*b).empty());
+    EXPECT_EQ(bypassed(*b), 1);
+    set("net/ipv4/conf/gm7/disable_xfrm", 0);
+    clock.advance(std::chrono::seconds(10));
+    EXPECT_TRUE(drain(*b).empty());
+    EXPECT_EQ(bypassed(*b), 0);
+    std::filesystem::remove_all(conf);
 }
 
 TEST_F(KernelBackendTest, StatesRemovedByOthersShowInHealth) {

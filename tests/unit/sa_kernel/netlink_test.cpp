@@ -125,7 +125,8 @@ TEST_F(NetlinkTest, AddressUnderALabelIsOnTheInterface) {
     ASSERT_EQ(::ioctl(fd.get(), SIOCSIFADDR, &request), 0) << std::strerror(errno);
     options.interface = "lo";
     options.addresses.resize(1);
-    const auto there = check_host(options, "/nowhere");
+    options.proc_sys = "/nowhere";
+    const auto there = check_host(options);
     EXPECT_TRUE(there) << there.error().text;
 }
 
