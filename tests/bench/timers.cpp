@@ -14,6 +14,7 @@
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_mbuf.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <array>
@@ -248,10 +249,18 @@ class Pauses {
     void round() {
         const double wall = seconds_of(CLOCK_MONOTONIC);
         const double cpu = seconds_of(CLOCK_THREAD_CPUTIME_ID);
+        rusage usage{};
+        getrusage(RUSAGE_THREAD, &usage);
         if (wall_ > 0) {
+            if (cpu - cpu_ > cpus_.largest) {
+                longest_faults_ = usage.ru_minflt - faults_;
+                longest_switches_ = usage.ru_nivcsw - switches_;
+            }
             walls_.add(wall - wall_);
             cpus_.add(cpu - cpu_);
         }
+        faults_ = usage.ru_minflt;
+        switches_ = usage.ru_nivcsw;
         wall_ = wall;
         cpu_ = cpu;
     }
@@ -259,10 +268,14 @@ class Pauses {
         std::uint64_t rounds = 0;
         double cpu_p50 = 0, cpu_p999 = 0, cpu_max = 0, wall_p999 = 0, wall_max = 0;
         std::uint64_t over_a_millisecond = 0;  // of CPU time
+        // In the longest round: pages the kernel had to find for it, and how often another program
+        // took the core (its caches are cold then, and the time the host took is counted as ours).
+        long longest_faults = 0, longest_switches = 0;
     };
     [[nodiscard]] Figures figures() const {
-        return {cpus_.count,      cpus_.at(0.5),  cpus_.at(0.999),  cpus_.largest,
-                walls_.at(0.999), walls_.largest, cpus_.above(1000)};
+        return {cpus_.count,       cpus_.at(0.5),    cpus_.at(0.999),
+                cpus_.largest,     walls_.at(0.999), walls_.largest,
+                cpus_.above(1000), longest_faults_,  longest_switches_};
     }
 
   private:
@@ -292,6 +305,7 @@ class Pauses {
         }
     };
     double wall_ = 0, cpu_ = 0;
+    long faults_ = 0, switches_ = 0, longest_faults_ = 0, longest_switches_ = 0;
     Histogram walls_, cpus_;
 };
 
@@ -545,11 +559,13 @@ int main(int argc, char** argv) {
     print("quiet again", after);
     const double quiet = (before.packet_nanoseconds + after.packet_nanoseconds) / 2;
     fmt::print(
-        "longest pause {:.2f} ms of CPU time (aim 1); {:.2f} us of CPU a set of four; a packet "
+        "longest pause {:.2f} ms of CPU time (aim 1; in it {} page faults, {} times another "
+        "program "
+        "took the core); {:.2f} us of CPU a set of four; a packet "
         "costs "
         "the fast path {:.3f} times what it costs in quiet (aim 1.05)\n",
-        during.pauses.cpu_max * 1e3, during.cpu_seconds * 1e6 / sets,
-        during.packet_nanoseconds / quiet);
+        during.pauses.cpu_max * 1e3, during.pauses.longest_faults, during.pauses.longest_switches,
+        during.cpu_seconds * 1e6 / sets, during.packet_nanoseconds / quiet);
     if (run.temporary() != 0) {
         std::fprintf(stderr, "%zu temporary sets are left\n", run.temporary());
         return 1;
