@@ -46,23 +46,28 @@ std::vector<Action> operator+(std::vector<Action> a, const std::vector<Action>& 
 struct Beginning {
     const char* name;
     std::vector<Action> actions;
+    Access access;
 };
 
 std::vector<Beginning> beginnings() {
     const std::vector<Action> challenged{{Op::sm1, 0, 0}, deliver_first, deliver_first};
     const std::vector<Action> renewing{{Op::renew, 0, 0}, deliver_first, deliver_first};
-    return {{"nobody is registered", {}},
-            {"one phone is challenged", challenged},
-            {"one phone is registered", registered(0)},
-            {"one phone renews, the other is registered", registered(0) + registered(1) + renewing},
-            {"one phone has an old set and the attacker has his own",
-             registered(0) + std::vector<Action>{{Op::attack_register, 0, 0}} + renewing +
-                 std::vector<Action>{deliver_first, deliver_first}}};
+    const std::vector<Action> both = registered(0) + registered(1) + renewing;
+    const std::vector<Action> old_set =
+        registered(0) + std::vector<Action>{{Op::attack_register, 0, 0}} + renewing +
+        std::vector<Action>{deliver_first, deliver_first};
+    return {{"nobody is registered", {}, {}},
+            {"one phone is challenged", challenged, {}},
+            {"one phone is registered", registered(0), {}},
+            {"one phone renews, the other is registered", both, {}},
+            {"one phone has an old set and the attacker has his own", old_set, {}},
+            {"one phone renews, the other is registered; IPv6", both, {.v6 = true, .tcp = false}},
+            {"one phone renews, the other is registered; TCP", both, {.v6 = false, .tcp = true}}};
 }
 
 // A world and what should exist in it.
 struct Watched {
-    Watched() { world.listener = &model; }
+    explicit Watched(Access access) : world(24, access) { world.listener = &model; }
     bool act(const Action& action) { return world.act(action); }
     [[nodiscard]] std::string fault() {
         return world.fault.empty() ? model.compare() : world.fault;
@@ -76,8 +81,8 @@ struct Watched {
     Model model{world};
 };
 
-std::unique_ptr<Watched> replay(const std::vector<Action>& actions) {
-    auto watched = std::make_unique<Watched>();
+std::unique_ptr<Watched> replay(Access access, const std::vector<Action>& actions) {
+    auto watched = std::make_unique<Watched>(access);
     for (const Action& a : actions) watched->act(a);
     return watched;
 }
@@ -96,7 +101,7 @@ std::string explore(const Beginning& from, std::clock_t budget, Totals& totals) 
     const std::clock_t until = std::clock() + budget;
     std::unordered_set<std::array<std::uint64_t, 2>, Hash> seen;
     std::vector<std::vector<Action>> frontier{from.actions};
-    seen.insert(replay(from.actions)->world.signature());
+    seen.insert(replay(from.access, from.actions)->world.signature());
     for (int depth = 1; !frontier.empty(); ++depth) {
         std::vector<std::vector<Action>> next;
         for (const auto& path : frontier) {
@@ -105,7 +110,7 @@ std::string explore(const Beginning& from, std::clock_t budget, Totals& totals) 
                 return {};
             }
             totals.reached = depth;
-            auto world = replay(path);
+            auto world = replay(from.access, path);
             ++totals.worlds;
             const auto here = world->world.signature();
             for (const Action& action : all_actions()) {
@@ -129,7 +134,7 @@ std::string explore(const Beginning& from, std::clock_t budget, Totals& totals) 
                     return fault + "\n  after " + to_string(trail);
                 }
                 if (there != here || fresh) {
-                    world = replay(path);
+                    world = replay(from.access, path);
                     ++totals.worlds;
                 }
             }
@@ -150,7 +155,7 @@ TEST(Explore, EverySequenceToADepth) {
     Totals sum;
     for (const Beginning& b : all) {
         {
-            const auto world = replay(b.actions);
+            const auto world = replay(b.access, b.actions);
             ASSERT_EQ(world->fault(), "") << b.name;
         }
         Totals t;

@@ -53,9 +53,14 @@ Action choose(Random& random) {
     return {static_cast<Op>(first + random.below(last - first + 1)), phone, 0};
 }
 
+// Both families, UDP and TCP in turn.
+Access access_of(std::uint64_t seed) {
+    return {.v6 = seed % 2 == 1, .tcp = seed % 4 >= 2};
+}
+
 // "" or what was wrong first, after how many of the steps.
-std::string run(const std::vector<Action>& actions, std::size_t& taken) {
-    World world(capacity);
+std::string run(Access access, const std::vector<Action>& actions, std::size_t& taken) {
+    World world(capacity, access);
     Model model(world);
     world.listener = &model;
     for (taken = 0; taken < actions.size();) {
@@ -70,16 +75,16 @@ std::string run(const std::vector<Action>& actions, std::size_t& taken) {
 }
 
 // Leaves out what is not needed to fail: halves, quarters, … single steps.
-std::vector<Action> minimised(std::vector<Action> actions) {
+std::vector<Action> minimised(Access access, std::vector<Action> actions) {
     std::size_t taken = 0;
-    (void)run(actions, taken);
+    (void)run(access, actions, taken);
     actions.resize(taken);
     for (std::size_t piece = actions.size() / 2; piece > 0; piece /= 2) {
         for (std::size_t at = 0; at + piece <= actions.size();) {
             auto fewer = actions;
             fewer.erase(fewer.begin() + static_cast<std::ptrdiff_t>(at),
                         fewer.begin() + static_cast<std::ptrdiff_t>(at + piece));
-            if (run(fewer, taken).empty()) {
+            if (run(access, fewer, taken).empty()) {
                 at += piece;
             } else {
                 actions = std::move(fewer);
@@ -106,7 +111,8 @@ TEST(Walk, AMillionRandomStepsAgainstTheModel) {
     std::unordered_set<std::uint64_t> states;
     for (; done < steps; ++seed, ++walks) {
         SeededRandom random(seed);
-        World world(capacity);
+        const Access access = access_of(seed);
+        World world(capacity, access);
         Model model(world);
         world.listener = &model;
         std::vector<Action> actions;
@@ -126,11 +132,13 @@ TEST(Walk, AMillionRandomStepsAgainstTheModel) {
             fault = world.fault;
         }
         if (!fault.empty()) {
-            const auto fewest = minimised(actions);
+            const auto fewest = minimised(access, actions);
             std::size_t taken = 0;
-            const std::string again = run(fewest, taken);
-            FAIL() << "seed " << seed << " (GMGATE_WALK_SEED), step " << actions.size() << ": "
-                   << fault << "\nfewest steps: " << to_string(fewest) << "\n"
+            const std::string again = run(access, fewest, taken);
+            FAIL() << "seed " << seed << " (GMGATE_WALK_SEED), step " << actions.size()
+                   << (access.v6 ? ", IPv6" : ", IPv4")
+                   << (access.tcp ? " over TCP: " : " over UDP: ") << fault
+                   << "\nfewest steps: " << to_string(fewest) << "\n"
                    << again;
         }
     }

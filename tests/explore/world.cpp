@@ -50,10 +50,10 @@ metrics::Registry& registry() {
     return r;
 }
 
-const IpAddress shared_address = *IpAddress::parse("10.2.0.1");
-const IpAddress his_address = *IpAddress::parse("10.2.0.66");
-const IpAddress gm_address = *IpAddress::parse("10.1.0.1");
-const Endpoint open_port{gm_address, 5060};
+// By family.
+const IpAddress shared_address[] = {*IpAddress::parse("10.2.0.1"), *IpAddress::parse("fd00:2::1")};
+const IpAddress his_address[] = {*IpAddress::parse("10.2.0.66"), *IpAddress::parse("fd00:2::66")};
+const IpAddress gm_address[] = {*IpAddress::parse("10.1.0.1"), *IpAddress::parse("fd00:1::1")};
 constexpr std::uint32_t wrong_keys = 0x40000000;
 constexpr std::size_t most_packets = 4;
 
@@ -165,7 +165,12 @@ struct World::Net final : sip::TransportLayer {
     bool is_gm;
 };
 
-World::World(std::size_t capacity) : timers_(clock_), layer_(capacity) {
+World::World(std::size_t capacity, Access access)
+    : access_(access),
+      ours_(gm_address[access.v6 ? 1 : 0]),
+      open_port_{ours_, 5060},
+      timers_(clock_),
+      layer_(capacity) {
     // What is refused is refused thousands of times a second.
     static const bool quiet = (log::configure(log::Level::off, false), true);
     (void)quiet;
@@ -187,7 +192,7 @@ World::World(std::size_t capacity) : timers_(clock_), layer_(capacity) {
 
     registration::Policy policy;
     policy.name = "pcscf.visited.example";
-    policy.gm_addresses = {gm_address};
+    policy.gm_addresses = {ours_};
     policy.core = {*Endpoint::parse("192.0.2.1:5060")};
     policy.next_hop = *Endpoint::parse("192.0.2.9:5060");
     policy.suites = {{sa::Integrity::hmac_sha_1_96, sa::Encryption::null}};
@@ -207,7 +212,7 @@ World::World(std::size_t capacity) : timers_(clock_), layer_(capacity) {
 
     for (std::uint8_t u = 0; u < users; ++u) {
         Phone& p = phones_[u];
-        p.address = u == mallory ? his_address : shared_address;
+        p.address = (u == mallory ? his_address : shared_address)[access_.v6 ? 1 : 0];
         p.open_port = static_cast<std::uint16_t>(5060 + 10 * u);
         p.next.port_us = static_cast<sa::Port>(7900 + u);
         p.next.port_uc = static_cast<sa::Port>(7000 + 200 * u);
@@ -245,7 +250,8 @@ std::string World::register_text(const Register& r) {
     std::string t;
     t.reserve(1024);
     const std::string_view impi = impis[r.impi];
-    t += "REGISTER sip:home.example SIP/2.0\r\nVia: SIP/2.0/UDP ";
+    t += "REGISTER sip:home.example SIP/2.0\r\nVia: SIP/2.0/";
+    t += via();
     t += r.via.to_uri_host();
     t += ':';
     t += std::to_string(r.via_port);
@@ -288,7 +294,7 @@ std::string World::message_text(std::uint8_t from, const Phone& phone,
     const std::string me = "sip:" + std::string(impis[from]);
     const std::string as = claimed.empty() ? me : "sip:" + std::string(claimed);
     ++cseq_;
-    return "MESSAGE sip:carol@home.example SIP/2.0\r\nVia: SIP/2.0/UDP " +
+    return "MESSAGE sip:carol@home.example SIP/2.0\r\nVia: SIP/2.0/" + std::string(via()) +
            phone.address.to_uri_host() + ":" + std::to_string(phone.next.port_us) +
            ";branch=" + branch_text + "\r\nMax-Forwards: 70\r\nRoute: <sip:192.0.2.9:5060;lr>\r\n" +
            "From: <" + as + ">;tag=2\r\nTo: <sip:carol@home.example>\r\nP-Preferred-Identity: <" +
@@ -303,18 +309,19 @@ Packet World::clear(std::uint8_t user, std::uint8_t sender, Packet::Kind kind, E
     p.user = user;
     p.sender = sender;
     p.attacked = sender == mallory;
-    p.flow = {sip::Transport::udp, open_port, source, 0};
+    p.flow = {access_.tcp ? sip::Transport::tcp : sip::Transport::udp, open_port_, source, 0};
     p.text = std::move(text);
     return p;
 }
 
 Packet World::esp(std::uint8_t user, std::uint8_t sender, Packet::Kind kind, Agreement& on,
-                  const IpAddress& source, std::string text) const {
+                  const IpAddress& source, std::string text, Sa sa) const {
     Packet p = clear(user, sender, kind, {}, std::move(text));
-    p.flow.local = {gm_address, on.numbers.port_ps};
-    p.flow.remote = {source, on.numbers.port_uc};
+    const bool ps = sa == Sa::to_port_ps;
+    p.flow.local = {ours_, ps ? on.numbers.port_ps : on.numbers.port_pc};
+    p.flow.remote = {source, ps ? on.numbers.port_uc : on.numbers.port_us};
     p.keys = on.nonce;
-    p.spi = on.numbers.spi_ps;
+    p.spi = ps ? on.numbers.spi_ps : on.numbers.spi_pc;
     p.sequence = ++on.sequence;
     return p;
 }
@@ -357,6 +364,12 @@ void World::arrive(Packet packet, Core core) {
             wrong("the packet layer took a packet of one phone on the SA of another");
     }
     cause_ = {Cause::Kind::packet, packet.sender, packet.attacked, packet.user, packet.kind};
+    if (access_.tcp) {
+        // One connection between two ports of two hosts.
+        packet.flow.connection = sip::ConnectionId{packet.flow.remote.port} << 17U |
+                                 sip::ConnectionId{packet.flow.local.port} << 1U |
+                                 (packet.flow.remote.address == phones_[0].address ? 1U : 0U);
+    }
     // Of the request it makes, if it makes one.
     Request made;
     made.user = packet.user;
@@ -595,7 +608,7 @@ void World::hear(const Packet& packet, Reaction reaction) {
     const int status = status_of(packet.text);
     const std::string b(branch_of(packet.text));
     if (status == 0) {
-        // MESSAGE of the home: answered where it came.
+        // MESSAGE of the home: answered by its Via over UDP, where it came over TCP (A2).
         std::string t = "SIP/2.0 200 OK\r\n";
         for (const std::string_view h : {"Via: ", "From: ", "To: ", "Call-ID: ", "CSeq: "}) {
             std::string_view rest = packet.text;
@@ -606,7 +619,8 @@ void World::hear(const Packet& packet, Reaction reaction) {
             }
         }
         t += "Content-Length: 0\r\n\r\n";
-        return send(esp(user, user, Packet::Kind::answer, *on, phone.address, std::move(t)));
+        return send(esp(user, user, Packet::Kind::answer, *on, phone.address, std::move(t),
+                        access_.tcp ? Sa::to_port_pc : Sa::to_port_ps));
     }
     if (status == 200 && phone.pending && b == phone.sm7_branch) {
         if (packet.keys != phone.pending->nonce)
@@ -873,7 +887,7 @@ bool World::attack(const Action& action) {
             p.attacked = true;
             p.sender = mallory;
             p.keys = 0;
-            p.flow.local = open_port;
+            p.flow.local = open_port_;
             arrive(std::move(p), Core::answers);
             return true;
         }
@@ -1064,10 +1078,12 @@ bool World::act(const Action& action) {
             break;
         case Op::wait_await:
             pass(await_time + 10ms);
+            check_idle("after reg-await-auth");
             done = true;
             break;
         case Op::wait_life:
             pass(granted_time + grace_time + 10ms);
+            check_idle("after a lifetime");
             done = true;
             break;
         case Op::refuse_install:
@@ -1240,13 +1256,20 @@ void World::check() {
         wrong("leak: timers");
 }
 
-void World::finish() {
-    const auto idle = [this](const char* when) {
-        if (gateway_->pending() != 0) wrong(std::string("leak: procedures, ") + when);
-        if (gateway_->proxied() != 0) wrong(std::string("leak: proxied requests, ") + when);
-        if (gateway_->transactions() != 0) wrong(std::string("leak: transactions, ") + when);
-        if (timers_.size() != sets_->set_count()) wrong(std::string("leak: timers, ") + when);
+void World::check_idle(std::string_view when) {
+    const auto none = [&](std::size_t count, std::string_view what) {
+        if (count == 0) return;
+        wrong("leak: " + std::to_string(count) + " " + std::string(what) + " " + std::string(when));
     };
+    none(gateway_->pending(), "procedures");
+    none(gateway_->proxied(), "proxied requests");
+    none(gateway_->transactions(), "transactions");
+    if (timers_.size() != sets_->set_count())
+        wrong("leak: " + std::to_string(timers_.size()) + " timers for " +
+              std::to_string(sets_->set_count()) + " sets " + std::string(when));
+}
+
+void World::finish() {
     const auto run = [this] {
         for (int guard = 0; guard < 16 && !air_.empty(); ++guard) {
             const Packet p = std::move(air_.front());
@@ -1268,7 +1291,7 @@ void World::finish() {
     };
     layer_.fail_next_install(false);
     end_incomplete();
-    idle("after the last time-out");
+    check_idle("after the last time-out");
     if (!fault.empty()) return;
 
     // S1: what is gone left no key.
@@ -1323,7 +1346,7 @@ void World::finish() {
     pass(granted_time + grace_time + 2 * transaction_time);
     air_.clear();
     check();
-    idle("at the end");
+    check_idle("at the end");
     if (sets_->set_count() != 0 || layer_.installed() != 0 || gateway_->registered() != 0 ||
         sets_->user_count() != 0 || sets_->spis().held() != 0)
         wrong("time alone does not end everything");
@@ -1377,7 +1400,7 @@ std::string World::describe(const std::array<std::uint8_t, users>& order) const 
                 const Ghost& g = ghosts_.at(id);
                 out += static_cast<char>('a' + static_cast<int>(s->state));
                 out += s->used ? 'u' : 'n';
-                out += s->ue == shared_address ? 's' : 'h';
+                out += s->ue == phones_[0].address ? 's' : 'h';
                 out += std::to_string(left(s->timer.deadline()));
                 out += g.shown_until > now() ? '!' : '.';
                 const sa::SaSet* old = sets_->find(s->sm1_set);

@@ -155,10 +155,17 @@ class Listener {
     virtual void on_call(std::string_view branch) { (void)branch; }
 };
 
+// How the phones reach the gateway; the home is always met over IPv4 and UDP. With TCP each message
+// is one packet: what is lost or comes twice is so by the network's or a phone's will.
+struct Access {
+    bool v6 = false;
+    bool tcp = false;
+};
+
 class World final : sa::SetObserver {
   public:
     // `capacity`: sets the packet layer holds; an SPI just released rests for 50 ms.
-    explicit World(std::size_t capacity = 24);
+    explicit World(std::size_t capacity = 24, Access access = {});
     ~World() override;
 
     // False: it means nothing now, and nothing has happened.
@@ -268,8 +275,12 @@ class World final : sa::SetObserver {
                                            std::string_view claimed = {});
     [[nodiscard]] Packet clear(std::uint8_t user, std::uint8_t sender, Packet::Kind kind,
                                Endpoint source, std::string text) const;
+    // On the SA from port_uc to port_ps, or the one from port_us to port_pc.
+    enum class Sa : std::uint8_t { to_port_ps, to_port_pc };
     [[nodiscard]] Packet esp(std::uint8_t user, std::uint8_t sender, Packet::Kind kind,
-                             Agreement& on, const IpAddress& source, std::string text) const;
+                             Agreement& on, const IpAddress& source, std::string text,
+                             Sa sa = Sa::to_port_ps) const;
+    [[nodiscard]] std::string_view via() const { return access_.tcp ? "TCP " : "UDP "; }
     void send(Packet packet);
     void arrive(Packet packet, Core core);
     void hear(const Packet& packet, Reaction reaction);
@@ -282,12 +293,17 @@ class World final : sa::SetObserver {
     bool phone_acts(const Action& action);
     void from_gateway(bool gm, const sip::Flow& flow, std::string text);
     void check();
+    // Nothing is under way any more, and nothing waits.
+    void check_idle(std::string_view when);
     [[nodiscard]] std::uint32_t nonce_of(const sa::SaSet& set) const;
     [[nodiscard]] std::string relation(std::uint8_t user, std::uint32_t nonce) const;
     [[nodiscard]] std::string describe(const std::array<std::uint8_t, users>& order) const;
     [[nodiscard]] const sa::SaSet* newest_live(std::uint8_t user) const;
     bool mallory_registers();
 
+    Access access_;
+    IpAddress ours_;
+    Endpoint open_port_;
     ManualClock clock_;
     TimerWheel timers_;
     SeededRandom random_{7};
