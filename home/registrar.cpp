@@ -75,6 +75,7 @@ struct Registrar::Impl {
         std::uint32_t cseq = 0;
         Timer expiry;
         std::optional<bool> rechallenge;  // by the operator; nothing: by the configured share
+        bool shortened = false;           // re-authentication is awaited (F1)
 
         void on_expiry() { owner->expired(*this); }
         void on_await_auth() { owner->authentication_timeout(*this); }
@@ -164,7 +165,16 @@ struct Registrar::Impl {
     void authentication_failed(User& user, std::string_view impu, ServerAssignment reason);
     void authentication_timeout(User& user);
     void expired(User& user);
-    void unbind(User& user);
+    // The end of a binding: what its observer is to hear.
+    struct Ended {
+        std::string impi;
+        std::vector<std::string> impus;
+        std::string contact;
+    };
+    Ended unbind(User& user);
+    void tell(const Ended& ended, sip::ContactEvent event);
+    void tell(const User& user, sip::ContactEvent event);
+    RegistrationObserver* observer = nullptr;
     void index(User& user);
     void unindex(User& user);
     void forget_if_idle(User& user);
@@ -453,7 +463,9 @@ void Registrar::Impl::network_failure(Procedure& p, User& user) {
 void Registrar::Impl::reregister(Procedure& p, User& user) {
     auto& r = p.request;
     const bool leaving = r.has_contact && r.expires == 0;
-    if (r.has_contact && !leaving && user.rechallenge) {
+    if (r.has_contact && !leaving && user.shortened) {
+        return begin_challenge(p, nullptr);
+    } else if (r.has_contact && !leaving && user.rechallenge) {
         if (*user.rechallenge) return begin_challenge(p, nullptr);
     } else if (r.has_contact && !leaving && config.rechallenge > 0) {
         constexpr std::uint64_t parts = 1'000'000;
@@ -524,7 +536,10 @@ void Registrar::Impl::bind(Procedure& p, const Profile* profile) {
         it->second.impi = it->first;
     }
     User& user = it->second;
+    const auto event =
+        user.registered ? sip::ContactEvent::refreshed : sip::ContactEvent::registered;
     if (profile != nullptr) {
+        user.shortened = false;
         ++(user.registered ? counters.reregistrations : counters.registrations);
         if (user.impus != profile->implicit_set) {
             unindex(user);
@@ -543,7 +558,11 @@ void Registrar::Impl::bind(Procedure& p, const Profile* profile) {
     timers.start(user.expiry, std::chrono::seconds(r.expires));
     log::debug(area, "{} {}: registered for {} s, contact {}", user.impi, r.impu, r.expires,
                user.contact);
+    const std::string impi = user.impi;
     answer_binding(p, user, r.expires);
+    // Whoever got the answer may have gone on with another REGISTER.
+    if (const User* after = find_user(impi); after != nullptr && after->registered)
+        tell(*after, event);
 }
 
 void Registrar::Impl::answer_binding(Procedure& p, const User& user, std::uint32_t expires) {
@@ -566,16 +585,18 @@ void Registrar::Impl::deregister(Procedure& p) {
         // that does.
         return answer_binding(p, *user, seconds_left(*user));
     }
+    std::optional<Ended> ended;
     if (user != nullptr && user->registered) {
         ++counters.deregistrations;
         log::debug(area, "{} {}: deregistered by the user", r.impi, r.impu);
-        unbind(*user);
+        ended = unbind(*user);
     }
     if (user != nullptr) forget_if_idle(*user);
     put_and_forget(r.impi, r.impu, ServerAssignment::user_deregistration);
     RegisterResponder::Accepted none;
     none.path = r.path;
     finish(p, 200, responder.accept(to(p), none));
+    if (ended) tell(*ended, sip::ContactEvent::unregistered);
 }
 
 // ---- state
@@ -615,9 +636,10 @@ void Registrar::Impl::expired(User& user) {
     const std::string impi = user.impi;
     const std::string impu = user.impus.front();
     log::debug(area, "{} {}: registration expired", impi, impu);
-    unbind(user);
+    const Ended ended = unbind(user);
     forget_if_idle(user);
     put_and_forget(impi, impu, ServerAssignment::timeout_deregistration);
+    tell(ended, sip::ContactEvent::expired);
 }
 
 void Registrar::Impl::index(User& user) {
@@ -635,15 +657,26 @@ void Registrar::Impl::unindex(User& user) {
     }
 }
 
-void Registrar::Impl::unbind(User& user) {
+Registrar::Impl::Ended Registrar::Impl::unbind(User& user) {
     unindex(user);
-    user.impus.clear();
+    Ended ended{user.impi, std::exchange(user.impus, {}), std::exchange(user.contact, {})};
     user.service_route.clear();
-    user.contact.clear();
     user.path.clear();
     user.expiry.stop();
     user.registered = false;
+    user.shortened = false;
     --registered;
+    return ended;
+}
+
+void Registrar::Impl::tell(const Ended& ended, sip::ContactEvent event) {
+    if (observer != nullptr)
+        observer->on_registration({ended.impi, event, ended.impus, ended.contact, 0});
+}
+
+void Registrar::Impl::tell(const User& user, sip::ContactEvent event) {
+    if (observer != nullptr)
+        observer->on_registration({user.impi, event, user.impus, user.contact, seconds_left(user)});
 }
 
 void Registrar::Impl::forget_if_idle(User& user) {
@@ -695,16 +728,33 @@ const Binding* Registrar::find(std::string_view impu) {
     return &impl_->found;
 }
 
-bool Registrar::deregister(std::string_view impu) {
+bool Registrar::deregister(std::string_view impu, sip::ContactEvent event) {
     const auto canonical = canonical_impu(impu);
     const auto it = canonical ? impl_->by_impu.find(*canonical) : impl_->by_impu.end();
     if (it == impl_->by_impu.end()) return false;
     auto& user = *it->second;
-    const std::string impi = user.impi;
-    impl_->unbind(user);
+    ++impl_->counters.deactivated;
+    const auto ended = impl_->unbind(user);
     impl_->forget_if_idle(user);
-    impl_->put_and_forget(impi, *canonical, ServerAssignment::administrative_deregistration);
+    impl_->put_and_forget(ended.impi, *canonical, ServerAssignment::administrative_deregistration);
+    impl_->tell(ended, event);
     return true;
+}
+
+bool Registrar::shorten(std::string_view impu, std::chrono::seconds left) {
+    const auto canonical = canonical_impu(impu);
+    const auto it = canonical ? impl_->by_impu.find(*canonical) : impl_->by_impu.end();
+    if (it == impl_->by_impu.end()) return false;
+    auto& user = *it->second;
+    ++impl_->counters.shortened;
+    user.shortened = true;
+    if (user.expiry.deadline() > impl_->timers.now() + left) impl_->timers.start(user.expiry, left);
+    impl_->tell(user, sip::ContactEvent::shortened);
+    return true;
+}
+
+void Registrar::observe(RegistrationObserver* observer) {
+    impl_->observer = observer;
 }
 
 bool Registrar::rechallenge(std::string_view impu, bool always) {

@@ -19,6 +19,7 @@
 #include "base/random.h"
 #include "base/timer_wheel.h"
 #include "control/sip/message.h"
+#include "control/sip/reginfo.h"
 #include "home/hss.h"
 
 namespace gmgate::home {
@@ -54,6 +55,8 @@ struct RegistrarCounters {
     std::uint64_t unchallenged = 0;      // 200 without a challenge (D3)
     std::uint64_t deregistrations = 0;   // by the user
     std::uint64_t expired = 0;           // by time
+    std::uint64_t shortened = 0;         // to be re-authenticated (F1)
+    std::uint64_t deactivated = 0;       // by the network
     std::uint64_t user_failures = 0;     // wrong response (C2)
     std::uint64_t network_failures = 0;  // empty response without auts (C3)
     std::uint64_t synchronisation_failures = 0;  // auts (C4)
@@ -78,6 +81,23 @@ struct Binding {
     TimePoint expires;
 };
 
+// One change of a user's registration, as the registration event package tells it (RFC 3680). Views
+// valid during the call.
+struct RegistrationChange {
+    std::string_view impi;
+    sip::ContactEvent event = sip::ContactEvent::registered;
+    const std::vector<std::string>& impus;  // the implicit registration set it is about
+    std::string_view contact;
+    std::uint32_t expires = 0;  // seconds left; 0 when it is over
+};
+class RegistrationObserver {
+  public:
+    virtual ~RegistrationObserver() = default;
+    // After the answer to the REGISTER that caused it, if one did. May not enter the registrar but
+    // to look.
+    virtual void on_registration(const RegistrationChange& change) = 0;
+};
+
 class Registrar {
   public:
     // Whole response; valid until the call ends or enters the registrar again (a 401 holds keys: it
@@ -100,8 +120,15 @@ class Registrar {
     // By any IMPU of an implicit registration set (any spelling of the URI). nullptr: not
     // registered. Valid until the next call into the registrar or the next tick of the timers.
     [[nodiscard]] const Binding* find(std::string_view impu);
-    // Administrative deregistration: the binding goes, Cx-Put tells the HSS. False: not registered.
-    bool deregister(std::string_view impu);
+    // Administrative deregistration: the binding goes, Cx-Put tells the HSS. `event`: what the
+    // subscribers hear: rejected (the phone is to stay away) or deactivated (it may register anew).
+    // False: not registered.
+    bool deregister(std::string_view impu, sip::ContactEvent event = sip::ContactEvent::rejected);
+    // Network-initiated re-authentication (F1): the registration ends after `left` unless the phone
+    // registers before, and that REGISTER is challenged. Never lengthens. False: not registered.
+    bool shorten(std::string_view impu, std::chrono::seconds left);
+    // nullptr: nobody. The observer outlives the registrar, or is taken back.
+    void observe(RegistrationObserver* observer);
     // From now on each protected re-REGISTER of this user is challenged, or none, whatever the
     // configured share; forgotten with the registration. False: not registered.
     bool rechallenge(std::string_view impu, bool always);

@@ -11,6 +11,7 @@
 #include "control/sip/edit.h"
 #include "control/sip/values.h"
 #include "home/identity.h"
+#include "home/next_hop.h"
 
 namespace gmgate::home {
 
@@ -19,7 +20,7 @@ using sip::HeaderId;
 namespace {
 
 constexpr std::string_view area = "home";
-constexpr std::string_view allowed = "REGISTER, MESSAGE, OPTIONS";
+constexpr std::string_view allowed = "REGISTER, SUBSCRIBE, MESSAGE, OPTIONS";
 constexpr std::uint16_t default_port = 5060;
 constexpr unsigned default_max_forwards = 70;
 constexpr std::size_t tag_octets = 6;
@@ -46,6 +47,7 @@ Server::Server(ServerConfig config, Registrar& registrar, TimerWheel& timers, Ra
       registrar_(registrar),
       timers_(timers),
       random_(random),
+      reg_event_(config_.reg_event, registrar, config_.listen, timers, random),
       scscf_host_(host_of(registrar.config().server_name)) {}
 
 Server::~Server() = default;
@@ -56,6 +58,7 @@ void Server::attach(sip::TransportLayer& transport) {
         transport, timers_, random_, sip::TransactionTimers{},
         sip::TransactionLayer::Limits{.server = config_.max_transactions,
                                       .client = config_.max_transactions});
+    reg_event_.attach(*transactions_);
 }
 
 std::size_t Server::transactions() const {
@@ -124,6 +127,7 @@ void Server::handle(sip::ServerTransactionId id, const sip::Flow& flow,
     }
     if (request.is_method("MESSAGE") || request.is_method("OPTIONS"))
         return route(id, flow, request);
+    if (request.is_method("SUBSCRIBE")) return reg_event_.on_subscribe(id, flow.remote, request);
     ++counters_.rejected;
     // We let no INVITE in, so there is nothing to cancel.
     if (request.is_method("CANCEL")) return answer(id, flow.remote, request, 481);
@@ -172,46 +176,9 @@ void Server::route(sip::ServerTransactionId id, const sip::Flow& flow,
     answer(id, flow.remote, request, ours && !uri->user.empty() ? 480 : 404);
 }
 
-Result<sip::Flow> Server::next_hop(const Binding& binding) const {
-    std::optional<sip::NameAddr> hop;
-    if (!binding.path.empty()) {
-        sip::ValueSplitter values(binding.path);
-        if (const auto first = values.next()) hop = sip::parse_name_addr(*first);
-    }
-    const auto uri = hop ? std::optional(hop->uri) : sip::parse_uri(binding.contact);
-    const auto address = uri ? IpAddress::parse(uri->host) : std::nullopt;
-    if (!address) {
-        return fail(ErrorKind::unsupported,
-                    fmt::format("next hop '{}' is not an IP address",
-                                uri ? uri->text : std::string_view(binding.contact)));
-    }
-    sip::Flow flow;
-    flow.remote = {*address, uri->port != 0 ? uri->port : default_port};
-    // As the Path says. A message beyond 1300 octets stays on UDP too: this is the core's own
-    // network.
-    if (const auto transport = uri->param("transport");
-        transport && iequals(transport->value, "tcp")) {
-        flow.transport = sip::Transport::tcp;
-    }
-    const auto local = std::ranges::find_if(
-        config_.listen, [&](const Endpoint& e) { return e.address.is_v6() == address->is_v6(); });
-    if (local == config_.listen.end()) {
-        return fail(
-            ErrorKind::unsupported,
-            fmt::format("we do not listen on the address family of {}", flow.remote.to_string()));
-    }
-    flow.local = *local;
-    return flow;
-}
-
-std::string Server::via_for(const sip::Flow& flow, std::string_view branch) const {
-    return fmt::format("SIP/2.0/{} {};branch={}", sip::name(flow.transport), flow.local.to_string(),
-                       branch);
-}
-
 void Server::forward(sip::ServerTransactionId id, const sip::Flow& flow,
                      const sip::Message& request, const Binding& binding, bool strip_route) {
-    auto hop = next_hop(binding);
+    const auto hop = next_hop(binding.path, binding.contact, config_.listen);
     if (!hop) {
         ++counters_.routed_failures;
         log::warn(area, "{} to {}: {}", request.method(), binding.default_impu, hop.error().text);
@@ -241,11 +208,11 @@ void Server::forward(sip::ServerTransactionId id, const sip::Flow& flow,
         ++counters_.rejected;
         return answer(id, flow.remote, request, 400, "Cannot Be Forwarded");
     }
-    hop->local.port = hop->transport == sip::Transport::tcp ? std::uint16_t{0} : hop->local.port;
     const auto context = ++next_context_;
     pending_.emplace(context, Pending{id, flow.remote, std::string(request.bytes()), {}});
     ++counters_.routed;
-    if (!transactions_->send_request(branch, *hop, request.method(), buffer_, *this, context)) {
+    if (!transactions_->send_request(branch, sent_on(*hop), request.method(), buffer_, *this,
+                                     context)) {
         ++counters_.routed_failures;
         pending_.erase(context);
         answer(id, flow.remote, request, 480);
@@ -342,7 +309,7 @@ Result<void> Server::originate(std::string_view method, std::string_view from, s
     if (binding == nullptr) {
         return fail(ErrorKind::not_found, fmt::format("'{}' is not registered", to));
     }
-    auto hop = next_hop(*binding);
+    const auto hop = next_hop(binding->path, binding->contact, config_.listen);
     if (!hop) return std::unexpected(hop.error());
     const auto branch = transactions_->new_branch();
     if (branch.id == 0)
@@ -363,11 +330,10 @@ Result<void> Server::originate(std::string_view method, std::string_view from, s
         transactions_->abandon(branch.id);
         return std::unexpected(bytes.error());
     }
-    hop->local.port = hop->transport == sip::Transport::tcp ? std::uint16_t{0} : hop->local.port;
     const auto context = ++next_context_;
     pending_.emplace(context, Pending{0, {}, {}, std::move(done)});
     ++counters_.originated;
-    if (!transactions_->send_request(branch, *hop, method, *bytes, *this, context)) {
+    if (!transactions_->send_request(branch, sent_on(*hop), method, *bytes, *this, context)) {
         pending_.erase(context);
         return fail(ErrorKind::io, fmt::format("cannot send to {}", hop->remote.to_string()));
     }

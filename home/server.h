@@ -1,7 +1,7 @@
 #pragma once
 // The home network as one SIP server: I-CSCF and S-CSCF on one address. REGISTER goes to the
-// Registrar; MESSAGE and OPTIONS are answered for the domain and its services, or routed to the
-// registered phone through its Path.
+// Registrar, SUBSCRIBE to the notifier of the registration event package; MESSAGE and OPTIONS are
+// answered for the domain and its services, or routed to the registered phone through its Path.
 //
 // Not a full proxy: other methods get 405, and there is no originating or terminating service
 // logic. One thread. Works on any TransportLayer, so tests need no sockets.
@@ -22,6 +22,7 @@
 #include "base/timer_wheel.h"
 #include "control/sip/transaction.h"
 #include "control/sip/transport.h"
+#include "home/reg_event.h"
 #include "home/registrar.h"
 
 namespace gmgate::home {
@@ -32,6 +33,7 @@ struct ServerConfig {
     std::vector<Endpoint> listen;
     // User parts in our realm that answer MESSAGE and OPTIONS with 200 themselves.
     std::vector<std::string> services{"echo"};
+    RegEventConfig reg_event;
     std::size_t max_transactions = 1'000'000;  // each way; a REGISTER over UDP stays 32 s (timer J)
 };
 
@@ -74,6 +76,7 @@ class Server final : public sip::MessageSink, private sip::TransactionUser {
                            std::string_view text, Done done);
 
     [[nodiscard]] const ServerCounters& counters() const { return counters_; }
+    [[nodiscard]] const RegEvent& reg_event() const { return reg_event_; }
     [[nodiscard]] std::size_t transactions() const;
 
   private:
@@ -97,11 +100,7 @@ class Server final : public sip::MessageSink, private sip::TransactionUser {
     // `allow`: with an Allow header.
     void answer(sip::ServerTransactionId id, const Endpoint& source, const sip::Message& request,
                 int status, std::string_view reason = {}, bool allow = false);
-    // The flow to the first hop towards a phone: its first Path, else its Contact. Error: a host
-    // that is no address.
-    Result<sip::Flow> next_hop(const Binding& binding) const;
     [[nodiscard]] bool is_ours(std::string_view host, std::uint16_t port) const;
-    std::string via_for(const sip::Flow& flow, std::string_view branch) const;
     // Takes it out of pending_; nullopt: abandoned.
     std::optional<Pending> take(std::uint64_t context);
 
@@ -109,6 +108,7 @@ class Server final : public sip::MessageSink, private sip::TransactionUser {
     Registrar& registrar_;
     TimerWheel& timers_;
     Random& random_;
+    RegEvent reg_event_;
     sip::TransportLayer* transport_ = nullptr;
     std::unique_ptr<sip::TransactionLayer> transactions_;
     std::unordered_map<std::uint64_t, Pending>

@@ -31,6 +31,7 @@ void print(std::string& out, const std::string& path, const nlohmann::json& node
 nlohmann::json stats_json(const Registrar& registrar, const CxCounters& cx, const Server& server) {
     const auto& r = registrar.counters();
     const auto& s = server.counters();
+    const auto& e = server.reg_event().counters();
     return {{"registrar",
              {{"registered", registrar.registered()},
               {"challenges_outstanding", registrar.challenges_outstanding()},
@@ -41,6 +42,8 @@ nlohmann::json stats_json(const Registrar& registrar, const CxCounters& cx, cons
               {"unchallenged", r.unchallenged},
               {"deregistrations", r.deregistrations},
               {"expired", r.expired},
+              {"shortened", r.shortened},
+              {"deactivated", r.deactivated},
               {"user_failures", r.user_failures},
               {"network_failures", r.network_failures},
               {"synchronisation_failures", r.synchronisation_failures},
@@ -60,6 +63,13 @@ nlohmann::json stats_json(const Registrar& registrar, const CxCounters& cx, cons
               {"put_by_assignment", by_name<ServerAssignment>(cx.put_by_assignment)},
               {"pull", by_name<CxResult>(cx.pull)},
               {"resynchronisations", cx.resynchronisations}}},
+            {"reg_event",
+             {{"subscriptions", server.reg_event().subscriptions()},
+              {"subscribes", e.subscribes},
+              {"refused", e.refused},
+              {"notifies", e.notifies},
+              {"failed", e.failed},
+              {"ended", e.ended}}},
             {"server",
              {{"transactions", server.transactions()},
               {"requests", s.requests},

@@ -172,7 +172,7 @@ TEST_F(ServerTest, DomainAndServicesAnswerThemselves) {
     deliver(request("OPTIONS", "sip:ims.example"));
     const auto options = sent();
     EXPECT_EQ(options->status(), 200);
-    EXPECT_EQ(options->header(HeaderId::allow), "REGISTER, MESSAGE, OPTIONS");
+    EXPECT_EQ(options->header(HeaderId::allow), "REGISTER, SUBSCRIBE, MESSAGE, OPTIONS");
     deliver(request("OPTIONS", "sip:192.0.2.9"));
     EXPECT_EQ(sent()->status(), 200);
     deliver(request("MESSAGE", "sip:echo@ims.example", "Content-Type: text/plain\r\n", "x"));
@@ -272,7 +272,7 @@ TEST_F(ServerTest, WhatIsRejected) {
     deliver(request("PUBLISH", b.impu));
     const auto reply = sent();
     EXPECT_EQ(reply->status(), 405);
-    EXPECT_EQ(reply->header(HeaderId::allow), "REGISTER, MESSAGE, OPTIONS");
+    EXPECT_EQ(reply->header(HeaderId::allow), "REGISTER, SUBSCRIBE, MESSAGE, OPTIONS");
     deliver(request("CANCEL", b.impu));
     EXPECT_EQ(sent()->status(), 481);
     deliver(request("OPTIONS", b.impu, {}, {}, 0));

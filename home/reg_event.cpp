@@ -1,0 +1,391 @@
+#include "home/reg_event.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <utility>
+
+#include "base/bytes.h"
+#include "base/log.h"
+#include "control/sip/values.h"
+#include "home/identity.h"
+#include "home/next_hop.h"
+#include "home/register_request.h"
+
+namespace gmgate::home {
+
+using sip::HeaderId;
+
+namespace {
+
+constexpr std::string_view area = "reg-event";
+
+// Values of all lines of a header, joined.
+std::string joined(const sip::Message& message, HeaderId id) {
+    std::string out;
+    for (const sip::Value& v : message.values(id)) {
+        if (!out.empty()) out += ", ";
+        out += unfold(v.text);
+    }
+    return out;
+}
+
+bool over(sip::ContactEvent event) {
+    switch (event) {
+        case sip::ContactEvent::expired:
+        case sip::ContactEvent::deactivated:
+        case sip::ContactEvent::probation:
+        case sip::ContactEvent::unregistered:
+        case sip::ContactEvent::rejected:
+            return true;
+        default:
+            return false;
+    }
+}
+
+bool same_host(const sip::Uri& a, const sip::Uri& b) {
+    const auto port = [](const sip::Uri& u) { return u.port != 0 ? u.port : std::uint16_t{5060}; };
+    return iequals(a.host, b.host) && port(a) == port(b);
+}
+
+}  // namespace
+
+RegEvent::RegEvent(RegEventConfig config, Registrar& registrar, std::span<const Endpoint> listen,
+                   TimerWheel& timers, Random& random)
+    : config_(config),
+      registrar_(registrar),
+      listen_(listen),
+      timers_(timers),
+      random_(random),
+      by_user_(16, SeededStringHash{SeededHash(random)}),
+      announced_(16, SeededStringHash{SeededHash(random)}) {
+    registrar_.observe(this);
+}
+
+RegEvent::~RegEvent() {
+    registrar_.observe(nullptr);
+}
+
+std::string_view RegEvent::tag_of(std::uint64_t id) {
+    tag_ = fmt::format("{:016x}", id);
+    return tag_;
+}
+
+std::string RegEvent::contact() const {
+    return fmt::format("<sip:{}>", listen_.front().to_string());
+}
+
+void RegEvent::refuse(sip::ServerTransactionId id, const Endpoint& source,
+                      const sip::Message& request, int status,
+                      std::initializer_list<sip::HeaderField> headers) {
+    ++counters_.refused;
+    const auto tag = random_.token(6);
+    sip::ResponseOptions options;
+    options.to_tag = tag;
+    options.source = source;
+    options.headers = {headers.begin(), headers.size()};
+    log::debug(area, "SUBSCRIBE {}: {}", request.request_uri(), status);
+    if (!sip::build_response(request, status, options, buffer_)) return transactions_->forget(id);
+    transactions_->respond(id, status, buffer_);
+}
+
+RegEvent::Subscription* RegEvent::find_dialog(const sip::Message& request, std::string_view tag) {
+    std::uint64_t id = 0;
+    const auto [end, error] = std::from_chars(tag.data(), tag.data() + tag.size(), id, 16);
+    if (error != std::errc{} || end != tag.data() + tag.size()) return nullptr;
+    const auto found = by_id_.find(id);
+    if (found == by_id_.end() || found->second.ending) return nullptr;
+    return found->second.call_id == sip::call_id(request) ? &found->second : nullptr;
+}
+
+std::optional<bool> RegEvent::is_ue(const sip::Message& request) {
+    const auto value = request.first_value(HeaderId::p_asserted_identity);
+    const auto who = value ? sip::parse_name_addr(*value) : std::nullopt;
+    if (!who) return std::nullopt;
+    const auto* wanted = registrar_.find(request.request_uri());
+    if (wanted == nullptr) return std::nullopt;
+    const std::string impi(wanted->impi);
+    // TS 24.229 5.4.2.1.1: the URI the P-CSCF put into Path is its name.
+    if (!wanted->path.empty()) {
+        sip::ValueSplitter paths(wanted->path);
+        while (const auto path = paths.next()) {
+            const auto hop = sip::parse_name_addr(*path);
+            if (hop && who->uri.user.empty() && same_host(hop->uri, who->uri)) return false;
+        }
+    }
+    const auto* asking = registrar_.find(who->uri.text);
+    if (asking != nullptr && asking->impi == impi) return true;
+    return std::nullopt;
+}
+
+void RegEvent::drop_forgotten(std::string_view impi, const Subscription& fresh) {
+    const auto found = by_user_.find(impi);
+    if (found == by_user_.end()) return;
+    std::vector<std::uint64_t> gone;
+    for (const std::uint64_t id : found->second) {
+        const Subscription& s = by_id_.at(id);
+        if (s.target == fresh.target && s.event == fresh.event && s.is_ue == fresh.is_ue)
+            gone.push_back(id);
+    }
+    for (const std::uint64_t id : gone) remove(id);
+}
+
+void RegEvent::on_subscribe(sip::ServerTransactionId id, const Endpoint& source,
+                            const sip::Message& request) {
+    const auto event = request.value(HeaderId::event);
+    const auto profile = event ? sip::reg_profile(*event) : std::nullopt;
+    if (!profile)
+        return refuse(id, source, request, 489, {{"Allow-Events", "reg, registration-state"}});
+    const auto to = sip::to(request);
+    const auto from = sip::from(request);
+    const auto sequence = sip::cseq(request);
+    const auto contact_value = request.first_value(HeaderId::contact);
+    std::string target;
+    if (contact_value) {
+        const auto parsed = sip::parse_contact(*contact_value);
+        if (parsed && !parsed->star) target = parsed->address.uri.text;
+    }
+    if (!to || !from || from->tag().empty() || !sequence || target.empty())
+        return refuse(id, source, request, 400);
+    std::uint32_t expires = request.has(HeaderId::expires)
+                                ? sip::expires(request).value_or(
+                                      static_cast<std::uint32_t>(config_.default_expires.count()))
+                                : static_cast<std::uint32_t>(config_.default_expires.count());
+    if (expires != 0 && expires < config_.min_expires.count()) {
+        return refuse(id, source, request, 423,
+                      {{"Min-Expires", std::to_string(config_.min_expires.count())}});
+    }
+    expires = std::min(expires, static_cast<std::uint32_t>(config_.max_expires.count()));
+
+    Subscription* s = nullptr;
+    if (!to->tag().empty()) {
+        s = find_dialog(request, to->tag());
+        if (s == nullptr) return refuse(id, source, request, 481);
+        if (sequence->number <= s->remote_cseq) return refuse(id, source, request, 500);
+    } else {
+        const auto* binding = registrar_.find(request.request_uri());
+        if (binding == nullptr) return refuse(id, source, request, 404);
+        const std::string impi(binding->impi);
+        const auto ue = is_ue(request);
+        if (!ue) return refuse(id, source, request, 403);
+        Subscription fresh(*this, 0);
+        fresh.target = target;
+        fresh.event = unfold(*event);
+        fresh.is_ue = *ue;
+        drop_forgotten(impi, fresh);
+        const auto held = by_user_.find(impi);
+        if (by_id_.size() >= config_.max_subscriptions ||
+            (held != by_user_.end() && held->second.size() >= config_.max_per_user))
+            return refuse(id, source, request, 503, {{"Retry-After", "600"}});
+        std::uint64_t number = random_.u64();
+        while (number == 0 || by_id_.contains(number)) number = random_.u64();
+        s = &by_id_.try_emplace(number, *this, number).first->second;
+        by_user_[impi].push_back(number);
+        s->impi = impi;
+        s->profile = *profile;
+        s->is_ue = *ue;
+        s->event = fresh.event;
+        s->call_id = sip::call_id(request);
+        s->local = fmt::format("<{}>", to->uri.text);
+        s->remote = unfold(*request.value(HeaderId::from));
+        s->route = joined(request, HeaderId::record_route);
+    }
+    s->remote_cseq = sequence->number;
+    s->target = std::move(target);
+    ++counters_.subscribes;
+
+    sip::ResponseOptions options;
+    options.to_tag = tag_of(s->id);
+    options.source = source;
+    options.copy_record_route = true;
+    const std::string seconds = std::to_string(expires);
+    const std::string ours = contact();
+    const std::array headers = {sip::HeaderField{"Expires", seconds},
+                                sip::HeaderField{"Contact", ours}};
+    options.headers = headers;
+    if (sip::build_response(request, 200, options, buffer_)) {
+        transactions_->respond(id, 200, buffer_);
+    } else {
+        transactions_->forget(id);
+    }
+    timers_.start(s->expiry, std::chrono::seconds(expires));
+    // RFC 6665 4.2.1.2: at once, the whole state; also as the last one.
+    auto info = current(request.request_uri());
+    if (!info) info = current(s->local.substr(1, s->local.size() - 2));
+    if (!info) info.emplace();
+    notify(*s, *info, expires == 0 ? "terminated;reason=timeout" : std::string_view{});
+}
+
+// ---- what is told ----
+
+sip::RegInfo RegEvent::document(const RegistrationChange& change) const {
+    sip::RegInfo info;
+    const bool gone = over(change.event);
+    const auto named = announced_.find(change.impi);
+    for (std::size_t i = 0; i < change.impus.size(); ++i) {
+        sip::RegEntry e;
+        e.aor = change.impus[i];
+        e.id = fmt::format("r{}", i);
+        e.state = gone ? sip::RegState::terminated : sip::RegState::active;
+        sip::RegContact c;
+        c.id = fmt::format("c{}", i);
+        c.uri = change.contact;
+        c.active = !gone;
+        c.event = change.event;
+        if (!gone) c.expires = change.expires;
+        e.contacts.push_back(std::move(c));
+        if (change.event == sip::ContactEvent::shortened) {
+            e.reauthenticate = true;
+            if (named != announced_.end() &&
+                std::ranges::find(named->second, e.aor) == named->second.end())
+                e.covered_by = named->second.front();
+        }
+        info.entries.push_back(std::move(e));
+    }
+    return info;
+}
+
+std::optional<sip::RegInfo> RegEvent::current(std::string_view impu) {
+    const auto* binding = registrar_.find(impu);
+    if (binding == nullptr) return std::nullopt;
+    const auto left = std::chrono::ceil<std::chrono::seconds>(binding->expires - timers_.now());
+    return document({binding->impi,
+                     announced_.contains(binding->impi) ? sip::ContactEvent::shortened
+                                                        : sip::ContactEvent::registered,
+                     *binding->impus, binding->contact,
+                     static_cast<std::uint32_t>(std::max<std::int64_t>(left.count(), 0))});
+}
+
+void RegEvent::announce(std::string_view impi, std::vector<std::string> identities) {
+    announced_[std::string(impi)] = std::move(identities);
+}
+
+bool RegEvent::ue_subscribed(std::string_view impi) const {
+    const auto found = by_user_.find(impi);
+    return found != by_user_.end() && std::ranges::any_of(found->second, [&](std::uint64_t id) {
+               const Subscription& s = by_id_.at(id);
+               return s.is_ue && !s.ending;
+           });
+}
+
+void RegEvent::on_registration(const RegistrationChange& change) {
+    if (change.event != sip::ContactEvent::shortened) {
+        if (const auto named = announced_.find(change.impi); named != announced_.end())
+            announced_.erase(named);
+    }
+    const auto found = by_user_.find(change.impi);
+    if (found == by_user_.end()) return;
+    const sip::RegInfo info = document(change);
+    // A NOTIFY that cannot be sent ends its subscription: no iterators across it.
+    std::vector<std::uint64_t> all = found->second;
+    // The phone first: what the P-CSCF hears may cost the phone its SAs (F4).
+    std::ranges::stable_partition(all, [&](std::uint64_t id) { return by_id_.at(id).is_ue; });
+    for (const std::uint64_t id : all) {
+        const auto s = by_id_.find(id);
+        if (s == by_id_.end() || s->second.ending) continue;
+        notify(s->second, info,
+               over(change.event) ? "terminated;reason=noresource" : std::string_view{});
+    }
+}
+
+void RegEvent::notify(Subscription& s, const sip::RegInfo& info, std::string_view state) {
+    if (s.outstanding) {
+        s.queued = info;
+        s.queued_state = state;
+        return;
+    }
+    const bool last = !state.empty();
+    const auto hop = next_hop(s.route, s.target, listen_);
+    const auto branch = hop ? transactions_->new_branch() : sip::TransactionLayer::Branch{};
+    if (!hop || branch.id == 0) {
+        log::warn(area, "NOTIFY to {}: {}", s.target,
+                  hop ? "too many transactions" : hop.error().text);
+        ++counters_.failed;
+        s.outstanding = true;  // answered() takes it back
+        return answered(s.id, false);
+    }
+    const std::string left =
+        std::to_string(std::chrono::ceil<std::chrono::seconds>(
+                           s.expiry.active() ? s.expiry.deadline() - timers_.now() : Duration{})
+                           .count());
+    sip::RegInfo numbered = info;
+    numbered.version = s.version++;
+    sip::RequestBuilder request("NOTIFY", s.target);
+    request.header("Via", via_for(*hop, branch.view())).header("Max-Forwards", "70");
+    if (!s.route.empty()) request.header("Route", s.route);
+    request.header("From", {s.local, ";tag=", tag_of(s.id)})
+        .header("To", s.remote)
+        .header("Call-ID", s.call_id)
+        .header("CSeq", {std::to_string(++s.cseq), " NOTIFY"})
+        .header("Contact", contact())
+        .header("Event", s.event);
+    if (last) {
+        request.header("Subscription-State", state);
+    } else {
+        request.header("Subscription-State", {"active;expires=", left});
+    }
+    request.body(sip::content_type(s.profile), sip::write_reginfo(s.profile, numbered));
+    const auto bytes = request.finish();
+    s.outstanding = true;
+    s.ending = last;
+    if (last) s.expiry.stop();
+    ++counters_.notifies;
+    if (!bytes ||
+        !transactions_->send_request(branch, sent_on(*hop), "NOTIFY", *bytes, *this, s.id)) {
+        if (!bytes) transactions_->abandon(branch.id);
+        ++counters_.failed;
+        answered(s.id, false);
+    }
+}
+
+void RegEvent::on_response(sip::ClientTransactionId, std::uint64_t context, const sip::Flow&,
+                           const sip::Message& response, std::span<char>) {
+    if (response.status_code() < 200) return;
+    const bool positive = response.status_code() < 300;
+    if (!positive) ++counters_.failed;
+    answered(context, positive);
+}
+
+void RegEvent::on_failure(sip::ClientTransactionId, std::uint64_t context, sip::ClientFailure) {
+    ++counters_.failed;
+    answered(context, false);
+}
+
+// RFC 6665 4.2.2: a NOTIFY that is refused or not answered ends the subscription.
+void RegEvent::answered(std::uint64_t context, bool positive) {
+    const auto found = by_id_.find(context);
+    if (found == by_id_.end()) return;
+    Subscription& s = found->second;
+    s.outstanding = false;
+    const bool tell = s.is_ue;
+    const std::string impi = s.impi;
+    if (s.ending || !positive) {
+        remove(context);
+    } else if (s.queued) {
+        const sip::RegInfo info = std::move(*s.queued);
+        const std::string state = std::exchange(s.queued_state, {});
+        s.queued.reset();
+        notify(s, info, state);
+    }
+    if (tell && ue_answer_) ue_answer_(impi, positive);
+}
+
+void RegEvent::expired(Subscription& s) {
+    auto info = current(s.local.substr(1, s.local.size() - 2));
+    if (!info) info.emplace();
+    notify(s, *info, "terminated;reason=timeout");
+}
+
+void RegEvent::remove(std::uint64_t id) {
+    const auto found = by_id_.find(id);
+    if (found == by_id_.end()) return;
+    ++counters_.ended;
+    if (const auto user = by_user_.find(found->second.impi); user != by_user_.end()) {
+        std::erase(user->second, id);
+        if (user->second.empty()) by_user_.erase(user);
+    }
+    by_id_.erase(found);
+}
+
+}  // namespace gmgate::home
