@@ -48,7 +48,8 @@ class Model final : public Listener {
             if (call == calls_.end()) return;
             const bool late = world_.now() - call->sent >= transaction_time;
             calls_.erase(call);
-            if (!late) use(*set);
+            // B7: another's answer ends the call, and is no use of anything.
+            if (!late && packet.user == set->user) use(*set);
             return;
         }
         // B7: on the wrong SA, nothing happens. A MESSAGE may name whom nobody is registered as.

@@ -40,6 +40,7 @@ constexpr std::string_view op_names[] = {"SM1",
                                          "attack: registers himself",
                                          "attack: REGISTER of its IMPI on his SA",
                                          "attack: MESSAGE in its name on his SA",
+                                         "attack: answers its call on his SA",
                                          "attack: its numbers in his Security-Verify",
                                          "install refused"};
 static_assert(std::size(op_names) == static_cast<std::size_t>(Op::refuse_install) + 1);
@@ -142,7 +143,7 @@ const std::vector<Action>& all_actions() {
              {Op::attack_sm1, Op::attack_sm1_spoofed, Op::attack_squat, Op::attack_copy_sm1,
               Op::attack_copy_esp, Op::attack_open_esp, Op::attack_clear_sm7, Op::attack_report,
               Op::attack_resync, Op::attack_forge, Op::attack_names, Op::attack_claims,
-              Op::attack_verify}) {
+              Op::attack_answer, Op::attack_verify}) {
             both(op);
         }
         for (const Op op : {Op::attack_response, Op::attack_register, Op::refuse_install,
@@ -300,6 +301,20 @@ std::string World::message_text(std::uint8_t from, const Phone& phone,
            "From: <" + as + ">;tag=2\r\nTo: <sip:carol@home.example>\r\nP-Preferred-Identity: <" +
            as + ">\r\nCall-ID: m" + std::to_string(cseq_) + "\r\nCSeq: " + std::to_string(cseq_) +
            " MESSAGE\r\nContent-Length: 0\r\n\r\n";
+}
+
+std::string World::ok_text(std::string_view request) {
+    std::string t = "SIP/2.0 200 OK\r\n";
+    for (const std::string_view h : {"Via: ", "From: ", "To: ", "Call-ID: ", "CSeq: "}) {
+        std::string_view rest = request;
+        for (auto at = rest.find("\r\n" + std::string(h)); at != std::string_view::npos;
+             at = rest.find("\r\n" + std::string(h))) {
+            rest.remove_prefix(at + 2);
+            t += rest.substr(0, rest.find("\r\n") + 2);
+        }
+    }
+    t += "Content-Length: 0\r\n\r\n";
+    return t;
 }
 
 Packet World::clear(std::uint8_t user, std::uint8_t sender, Packet::Kind kind, Endpoint source,
@@ -482,6 +497,7 @@ void World::from_gateway(bool gm, const sip::Flow& flow, std::string text) {
         const std::string b(branch_of(text));
         if (std::ranges::find(called_, b) != called_.end()) return;  // a retransmission
         called_.push_back(b);
+        phones_[p.user].heard_call = text;
         if (listener != nullptr) listener->on_call(b);
         p.kind = Packet::Kind::message;
     } else {
@@ -609,17 +625,7 @@ void World::hear(const Packet& packet, Reaction reaction) {
     const std::string b(branch_of(packet.text));
     if (status == 0) {
         // MESSAGE of the home: answered by its Via over UDP, where it came over TCP (A2).
-        std::string t = "SIP/2.0 200 OK\r\n";
-        for (const std::string_view h : {"Via: ", "From: ", "To: ", "Call-ID: ", "CSeq: "}) {
-            std::string_view rest = packet.text;
-            for (auto at = rest.find("\r\n" + std::string(h)); at != std::string_view::npos;
-                 at = rest.find("\r\n" + std::string(h))) {
-                rest.remove_prefix(at + 2);
-                t += rest.substr(0, rest.find("\r\n") + 2);
-            }
-        }
-        t += "Content-Length: 0\r\n\r\n";
-        return send(esp(user, user, Packet::Kind::answer, *on, phone.address, std::move(t),
+        return send(esp(user, user, Packet::Kind::answer, *on, phone.address, ok_text(packet.text),
                         access_.tcp ? Sa::to_port_pc : Sa::to_port_ps));
     }
     if (status == 200 && phone.pending && b == phone.sm7_branch) {
@@ -738,30 +744,21 @@ bool World::phone_acts(const Action& action) {
                        register_text(r)));
             return true;
         }
-        case Op::renew: {
-            if (phone.sets.empty()) return false;
-            next_numbers(phone, user);
-            const std::string client = offer(phone.next);
-            r.via_port = phone.next.port_us;
-            r.client = client;
-            r.verify = phone.sets.back().verify;
-            r.branch = phone.sm1_branch = branch();
-            phone.sm1_protected = true;
-            send(esp(user, user, Packet::Kind::renew, phone.sets.back(), phone.address,
-                     register_text(r)));
-            return true;
-        }
+        case Op::renew:
         case Op::leave: {
             if (phone.sets.empty()) return false;
+            const bool leaves = action.op == Op::leave;
             next_numbers(phone, user);
             const std::string client = offer(phone.next);
             r.via_port = phone.next.port_us;
             r.client = client;
             r.verify = phone.sets.back().verify;
-            r.expires = 0;
-            r.branch = phone.leave_branch = branch();
-            send(esp(user, user, Packet::Kind::leave, phone.sets.back(), phone.address,
-                     register_text(r)));
+            if (leaves) r.expires = 0;
+            r.branch = branch();
+            (leaves ? phone.leave_branch : phone.sm1_branch) = r.branch;
+            if (!leaves) phone.sm1_protected = true;
+            send(esp(user, user, leaves ? Packet::Kind::leave : Packet::Kind::renew,
+                     phone.sets.back(), phone.address, register_text(r)));
             return true;
         }
         case Op::message:
@@ -793,6 +790,19 @@ bool World::phone_acts(const Action& action) {
     }
 }
 
+// As it should be: in order, nothing lost, everybody does what is right.
+void World::deliver_all() {
+    for (int guard = 0; guard < 16 && !air_.empty(); ++guard) {
+        const Packet p = std::move(air_.front());
+        air_.pop_front();
+        if (p.to_gateway) {
+            arrive(p, Core::answers);
+        } else {
+            hear(p, Reaction::proper);
+        }
+    }
+}
+
 // SM1 to SM12 of his own subscription, at once.
 bool World::mallory_registers() {
     Phone& him = phones_[mallory];
@@ -809,15 +819,7 @@ bool World::mallory_registers() {
     arrive(
         clear(mallory, mallory, Packet::Kind::sm1, {him.address, him.open_port}, register_text(r)),
         Core::answers);
-    for (int guard = 0; guard < 8 && !air_.empty(); ++guard) {
-        const Packet p = std::move(air_.front());
-        air_.pop_front();
-        if (p.to_gateway) {
-            arrive(p, Core::answers);
-        } else {
-            hear(p, Reaction::proper);
-        }
-    }
+    deliver_all();
     air_ = others;
     return true;
 }
@@ -949,6 +951,12 @@ bool World::attack(const Action& action) {
             if (him.sets.empty()) return false;
             arrive(esp(mallory, mallory, Packet::Kind::message, him.sets.back(), him.address,
                        message_text(mallory, him, r.branch, impis[user])),
+                   Core::answers);
+            return true;
+        case Op::attack_answer:
+            if (him.sets.empty() || phone.heard_call.empty()) return false;
+            arrive(esp(user, mallory, Packet::Kind::answer, him.sets.back(), him.address,
+                       ok_text(phone.heard_call), access_.tcp ? Sa::to_port_pc : Sa::to_port_ps),
                    Core::answers);
             return true;
         case Op::attack_verify: {
@@ -1271,15 +1279,7 @@ void World::check_idle(std::string_view when) {
 
 void World::finish() {
     const auto run = [this] {
-        for (int guard = 0; guard < 16 && !air_.empty(); ++guard) {
-            const Packet p = std::move(air_.front());
-            air_.pop_front();
-            if (p.to_gateway) {
-                arrive(p, Core::answers);
-            } else {
-                hear(p, Reaction::proper);
-            }
-        }
+        deliver_all();
         check();
     };
     const auto end_incomplete = [this] {
@@ -1419,6 +1419,7 @@ std::string World::describe(const std::array<std::uint8_t, users>& order) const 
         out += home_.nonce[u] == phone.heard_nonce ? '=' : '.';
         out += phone.last_sm7 ? relation(u, phone.last_sm7->keys) : "_";
         out += phone.last_sm1 ? '1' : '0';
+        out += phone.heard_call.empty() ? '0' : '1';
         out += home_.path[u].empty() ? '0' : '1';
         out += '|';
         for (const Request& r : requests_) {

@@ -77,6 +77,7 @@ enum class Op : std::uint8_t {
     attack_register,     // he registers himself
     attack_names,        // REGISTER of its IMPI on his SA
     attack_claims,       // MESSAGE in its name on his SA
+    attack_answer,       // he answers the latest call to it, on his SA
     attack_verify,       // his SM7 with its numbers in Security-Verify
     // the packet layer; the next install fails
     refuse_install,
@@ -222,6 +223,7 @@ class World final : sa::SetObserver {
         std::optional<Packet> last_esp;
         std::optional<Packet> last_sm7;
         std::uint32_t heard_nonce = 0;  // the attacker read it in a 401
+        std::string heard_call;         // and this on its SA: integrity hides nothing
     };
     struct Home {
         std::array<std::uint32_t, users> nonce{};  // C10: the latest counts
@@ -270,6 +272,7 @@ class World final : sa::SetObserver {
         std::string branch;
     };
     [[nodiscard]] std::string register_text(const Register& r);
+    [[nodiscard]] static std::string ok_text(std::string_view request);
     [[nodiscard]] std::string message_text(std::uint8_t from, const Phone& phone,
                                            const std::string& branch_text,
                                            std::string_view claimed = {});
@@ -289,6 +292,7 @@ class World final : sa::SetObserver {
                 std::uint32_t nonce);
     void deliver_answer(const Kept& kept);
     void pass(Duration by);
+    void deliver_all();
     bool attack(const Action& action);
     bool phone_acts(const Action& action);
     void from_gateway(bool gm, const sip::Flow& flow, std::string text);
