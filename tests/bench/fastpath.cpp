@@ -26,7 +26,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
-#include <filesystem>
 #include <fstream>
 #include <map>
 #include <memory>
@@ -41,6 +40,7 @@
 #include "dataplane/core/checksum.h"
 #include "dataplane/core/esp.h"
 #include "dataplane/dpdk/fast_path.h"
+#include "tests/support/eal.h"
 
 namespace {
 
@@ -636,29 +636,6 @@ bool huge_pages_free() {
     return file >> pages && pages >= 64;
 }
 
-void start_dpdk() {
-    std::vector<std::string> words{
-        "bench", "--no-pci", "--no-shconf", "--no-telemetry", "--log-level=critical", "-m", "96"};
-    if (huge_pages_free()) {
-        words.insert(words.end(), {"--in-memory"});
-    } else {
-        words.insert(words.end(), {"--no-huge", "--file-prefix=gmgate-bench"});
-    }
-    std::vector<char*> argv;
-    for (std::string& w : words) argv.push_back(w.data());
-    if (rte_eal_init(static_cast<int>(argv.size()), argv.data()) < 0) {
-        std::fprintf(stderr, "DPDK does not start: %s\n", rte_strerror(rte_errno));
-        std::exit(1);
-    }
-    // DPDK leaves its runtime folder behind.
-    std::atexit([] {
-        std::error_code ignored;
-        std::filesystem::remove_all(rte_eal_get_runtime_dir(), ignored);
-    });
-    std::printf("buffers in %s, engine %s\n", huge_pages_free() ? "huge pages" : "ordinary pages",
-                best_engine() == EngineKind::ipsec_mb ? "ipsec-mb" : "openssl");
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -701,7 +678,10 @@ int main(int argc, char** argv) {
     int count = static_cast<int>(rest.size());
     benchmark::Initialize(&count, rest.data());
     if (benchmark::ReportUnrecognizedArguments(count, rest.data())) return 1;
-    start_dpdk();
+    const bool huge = huge_pages_free();
+    test::start_eal("bench", 96, huge ? test::EalPages::huge : test::EalPages::ordinary);
+    std::printf("buffers in %s, engine %s\n", huge ? "huge pages" : "ordinary pages",
+                best_engine() == EngineKind::ipsec_mb ? "ipsec-mb" : "openssl");
     benchmark::RunSpecifiedBenchmarks();
     benchmark::Shutdown();
     print_table();

@@ -21,6 +21,7 @@
 #include "control/sip/build.h"
 #include "control/sip/values.h"
 #include "sa/database.h"
+#include "tests/bench/gateway.h"
 #include "tests/bench/register_messages.h"
 
 namespace gmgate {
@@ -70,18 +71,9 @@ class Capture final : public sip::TransportLayer {
 
 struct Bench {
     Bench() {
-        sa::DatabaseConfig config;
-        config.ports.port_ps = {6100, 6101, 6102, 6103};
-        config.ports.pc_first = 6200;
-        config.ports.pc_last = 6231;
-        sets = std::move(*sa::SaDatabase::create(config, backend, timers, random));
-        registration::Policy policy;
-        policy.name = "pcscf.visited.example";
-        policy.visited_network = "visited.example";
-        policy.gm_addresses = {*IpAddress::parse("10.1.0.1")};
-        policy.core = {*Endpoint::parse("192.0.2.1:5060")};
-        policy.next_hop = *Endpoint::parse("192.0.2.9:5060");
-        policy.limits.register_rate_total = policy.limits.register_burst_total = 1e12;
+        sets =
+            std::move(*sa::SaDatabase::create(bench::database_config(), backend, timers, random));
+        registration::Policy policy = bench::gateway_policy();
         policy.limits.transactions = 2'000'000;
         policy.limits.registrations = 1'000'000;
         gateway = std::make_unique<registration::Gateway>(policy, *sets, timers, random, registry);

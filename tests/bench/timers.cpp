@@ -11,8 +11,6 @@
 //   bench_timers --quick     40,000
 //   bench_timers --sets N
 
-#include <rte_eal.h>
-#include <rte_errno.h>
 #include <rte_mbuf.h>
 #include <sys/resource.h>
 
@@ -23,7 +21,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
-#include <filesystem>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -44,7 +41,9 @@
 #include "dataplane/dpdk/port.h"
 #include "dataplane/dpdk/sa_table.h"
 #include "sa/database.h"
+#include "tests/bench/gateway.h"
 #include "tests/bench/register_messages.h"
+#include "tests/support/eal.h"
 
 namespace gmgate {
 namespace {
@@ -309,28 +308,6 @@ class Pauses {
     Histogram walls_, cpus_;
 };
 
-void start_dpdk(std::size_t memory_mb) {
-    std::vector<std::string> words{"bench",
-                                   "--no-pci",
-                                   "--no-shconf",
-                                   "--no-telemetry",
-                                   "--log-level=critical",
-                                   "--no-huge",
-                                   fmt::format("--file-prefix=gmgate-timers-{}", ::getpid()),
-                                   "-m",
-                                   std::to_string(memory_mb)};
-    std::vector<char*> argv;
-    for (std::string& w : words) argv.push_back(w.data());
-    if (rte_eal_init(static_cast<int>(argv.size()), argv.data()) < 0) {
-        std::fprintf(stderr, "DPDK does not start: %s\n", rte_strerror(rte_errno));
-        std::exit(1);
-    }
-    std::atexit([] {
-        std::error_code ignored;
-        std::filesystem::remove_all(rte_eal_get_runtime_dir(), ignored);
-    });
-}
-
 template <class T>
 T or_stop(Result<T> r, const char* what) {
     if (!r) {
@@ -367,10 +344,7 @@ class Run {
                 std::exit(1);
             }
         }
-        sa::DatabaseConfig config;
-        config.ports.port_ps = {6100, 6101, 6102, 6103};
-        config.ports.pc_first = 6200;
-        config.ports.pc_last = 6231;
+        sa::DatabaseConfig config = bench::database_config();
         config.first_spi_slot = 2 * talking_phones;
         config.limits.max_registration_sets = sets;
         // What came before their SAs were there.
@@ -378,13 +352,7 @@ class Run {
         early_ = backend_drops("unknown_spi");
         database_ = or_stop(sa::SaDatabase::create(config, *backend_, loop_.timers(), random_),
                             "SA database");
-        registration::Policy policy;
-        policy.name = "pcscf.visited.example";
-        policy.visited_network = "visited.example";
-        policy.gm_addresses = {*IpAddress::parse("10.1.0.1")};
-        policy.core = {*Endpoint::parse("192.0.2.1:5060")};
-        policy.next_hop = *Endpoint::parse("192.0.2.9:5060");
-        policy.limits.register_rate_total = policy.limits.register_burst_total = 1e12;
+        registration::Policy policy = bench::gateway_policy();
         policy.limits.transactions = 4 * std::size_t{sets};
         policy.limits.pending = sets;
         gateway_ = std::make_unique<registration::Gateway>(policy, *database_, loop_.timers(),
@@ -536,7 +504,7 @@ int main(int argc, char** argv) {
         std::fprintf(stderr, "bench_timers: --sets takes 1 to 1000000\n");
         return 2;
     }
-    start_dpdk(96);
+    test::start_eal("timers", 96);
     Run run(sets);
     run.challenge_all();
     if (run.temporary() != sets) {

@@ -35,20 +35,22 @@ std::string replaced(std::string text, std::string_view from, std::string_view t
     return text;
 }
 
-std::string sm1(World& w, const RegisterOptions& o) {
-    Phone& p = w.phone();
+std::string sm1(World& w, const RegisterOptions& o, const std::string& user = "alice",
+                std::string_view address = "10.2.0.1") {
+    Phone& p = w.phone(user, address);
     p.send_sm1(o);
     w.run();
     return p.impi;
 }
 
+std::string bobs_sm1(World& w) {
+    return sm1(w, {}, "bob", "10.2.0.2");
+}
+
 // SM1 and SM6; the phone waits with the challenge.
 Phone& challenged(World& w) {
     Phone& p = w.phone();
-    p.send_sm1();
-    w.run();
-    EXPECT_EQ(p.last_status(), 401);
-    p.take_challenge(p.last().message);
+    EXPECT_TRUE(p.challenged());
     return p;
 }
 
@@ -215,13 +217,8 @@ const std::map<Reason, Case>& cases() {
               w.advance(30s);
           }}},
         {Reason::pending_limit,
-         {[](World& w) {
-              Phone& p = w.phone("bob", "10.2.0.2");
-              p.send_sm1();
-              w.run();
-              return p.impi;
-          },
-          [](World::Options& o) { o.policy.limits.pending = 1; }, [](World& w) { challenged(w); }}},
+         {bobs_sm1, [](World::Options& o) { o.policy.limits.pending = 1; },
+          [](World& w) { challenged(w); }}},
         {Reason::pending_source_limit,
          {[](World& w) {
               Phone& p = w.phone("bob", "10.2.0.1");
@@ -247,13 +244,7 @@ const std::map<Reason, Case>& cases() {
               w.run();
           }}},
         {Reason::registration_limit,
-         {[](World& w) {
-              Phone& p = w.phone("bob", "10.2.0.2");
-              p.send_sm1();
-              w.run();
-              return p.impi;
-          },
-          [](World::Options& o) { o.policy.limits.registrations = 1; }, register_alice}},
+         {bobs_sm1, [](World::Options& o) { o.policy.limits.registrations = 1; }, register_alice}},
         {Reason::no_spi_or_port,
          {[](World& w) {
               Phone& p = w.phone("bob", "10.2.0.2");
@@ -270,10 +261,7 @@ const std::map<Reason, Case>& cases() {
         {Reason::transaction_limit,
          {[](World& w) {
               // The core's side is full: the request alice has sent there waits for its answer.
-              Phone& p = w.phone("bob", "10.2.0.2");
-              p.send_sm1();
-              w.run();
-              return p.impi;
+              return sm1(w, {}, "bob", "10.2.0.2");
           },
           [](World::Options& o) { o.policy.limits.transactions = 1; },
           [](World& w) {

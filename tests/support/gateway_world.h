@@ -161,6 +161,8 @@ class Phone {
     // C3, C4: the challenge is refused, on the current set or in clear. Without `auts` the response
     // is empty and there is none.
     void refuse_challenge(bool on_the_set, std::string_view auts = {}, RegisterOptions o = {});
+    // SM7 to SM12 of the challenge taken; true: 200, and the new set is the current one.
+    bool answered(RegisterOptions o = {});
     // The whole procedure from SM1 to SM12; true: 200.
     bool register_once();
     bool reregister();
@@ -710,22 +712,20 @@ inline void Phone::refuse_challenge(bool on_the_set, std::string_view auts, Regi
     on_the_set ? send_on(current(), report) : send_clear(report);
 }
 
-inline bool Phone::register_once() {
-    if (!challenged()) return false;
-    send_sm7();
+inline bool Phone::answered(RegisterOptions o) {
+    send_sm7(std::move(o));
     world.run();
     if (last_status() != 200) return false;
     accept();
     return true;
 }
 
+inline bool Phone::register_once() {
+    return challenged() && answered();
+}
+
 inline bool Phone::reregister() {
-    if (!challenged(true)) return false;
-    send_sm7();
-    world.run();
-    if (last_status() != 200) return false;
-    accept();
-    return true;
+    return challenged(true) && answered();
 }
 
 inline bool Phone::deregister() {

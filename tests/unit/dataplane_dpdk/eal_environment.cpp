@@ -1,39 +1,18 @@
 #include "tests/unit/dataplane_dpdk/eal_environment.h"
 
-#include <rte_eal.h>
 #include <rte_errno.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cstdio>
 #include <cstdlib>
-#include <filesystem>
-#include <string>
+
+#include "tests/support/eal.h"
 
 namespace gmgate::dataplane::test {
 
 void start_eal() {
     static const bool started = [] {
-        // Without root the runtime folder is taken from here.
-        if (getuid() != 0 && getenv("XDG_RUNTIME_DIR") == nullptr)
-            setenv("XDG_RUNTIME_DIR", "/tmp", 1);
-        std::string prefix = "--file-prefix=gmgate-unit-" + std::to_string(getpid());
-        std::array<std::string, 9> words{
-            "unit", "--no-huge",   "--no-pci",       "-m",
-            "64",   "--no-shconf", "--no-telemetry", "--log-level=critical",
-            prefix};
-        std::array<char*, 10> argv{};
-        for (std::size_t i = 0; i < words.size(); ++i) argv[i] = words[i].data();
-        if (rte_eal_init(static_cast<int>(words.size()), argv.data()) < 0) {
-            std::fprintf(stderr, "DPDK does not start: %s\n", rte_strerror(rte_errno));
-            std::exit(EXIT_FAILURE);
-        }
-        // DPDK leaves its runtime folder behind.
-        std::atexit([] {
-            std::error_code ignored;
-            std::filesystem::remove_all(rte_eal_get_runtime_dir(), ignored);
-        });
+        gmgate::test::start_eal("unit", 64);
         return true;
     }();
     (void)started;
