@@ -3,9 +3,12 @@
 #include <fmt/format.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstddef>
 #include <cstring>
 
 #include "ue/socket_stream.h"
@@ -19,13 +22,27 @@ namespace gmgate::ue {
 namespace {
 
 constexpr std::uint32_t reqid_base = 0x55450000;  // "UE": not the gateway's range
-constexpr std::uint32_t reqid_count = 0x10000;
+constexpr std::uint32_t slices = 16;
+constexpr std::uint32_t reqids_per_slice = 0x1000;
 constexpr std::size_t max_datagram = 65536;
 constexpr int backlog = 8;
 
 bool turn_on(int fd, int level, int option) {
     const int one = 1;
     return ::setsockopt(fd, level, option, &one, sizeof one) == 0;
+}
+
+// Valid: the slice is ours as long as this lives.
+UniqueFd hold_slice(std::uint32_t slice) {
+    UniqueFd fd(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    sockaddr_un name{};
+    name.sun_family = AF_UNIX;
+    const std::string text = fmt::format("gmgate/gmue-esp-kernel/{}", slice);
+    std::ranges::copy(text, name.sun_path + 1);  // abstract: it begins with a zero octet
+    const auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + text.size());
+    if (!fd.valid() || ::bind(fd.get(), reinterpret_cast<const sockaddr*>(&name), length) != 0)
+        return UniqueFd{};
+    return fd;
 }
 
 Result<UniqueFd> bound_socket(int type, const Endpoint& at) {
@@ -119,18 +136,46 @@ class KernelEsp::Set final : public HostSet {
     bool listening_ = false;
 };
 
-KernelEsp::KernelEsp(EventLoop& loop, Xfrm xfrm, std::uint32_t seed)
-    : loop_(loop), xfrm_(std::move(xfrm)), reqid_(seed % reqid_count) {}
+KernelEsp::KernelEsp(EventLoop& loop, Xfrm xfrm, Slice slice)
+    : loop_(loop), xfrm_(std::move(xfrm)), slice_(std::move(slice)) {}
 
-Result<std::unique_ptr<KernelEsp>> KernelEsp::open(EventLoop& loop, std::uint32_t seed) {
+Result<std::unique_ptr<KernelEsp>> KernelEsp::open(EventLoop& loop) {
     auto x = Xfrm::open();
     if (!x) return std::unexpected(x.error());
-    return std::unique_ptr<KernelEsp>(new KernelEsp(loop, std::move(*x), seed));
+    std::size_t removed = 0;
+    auto slice = sweep(*x, removed);
+    if (!slice) return std::unexpected(slice.error());
+    if (!*slice)
+        return fail(
+            ErrorKind::exhausted,
+            fmt::format("{} gmues with kernel ESP run in this network namespace already", slices));
+    return std::unique_ptr<KernelEsp>(new KernelEsp(loop, std::move(*x), std::move(**slice)));
+}
+
+Result<std::size_t> KernelEsp::remove_leavings() {
+    auto x = Xfrm::open();
+    if (!x) return std::unexpected(x.error());
+    std::size_t removed = 0;
+    if (auto slice = sweep(*x, removed); !slice) return std::unexpected(slice.error());
+    return removed;
+}
+
+Result<std::optional<KernelEsp::Slice>> KernelEsp::sweep(Xfrm& xfrm, std::size_t& removed) {
+    std::optional<Slice> mine;
+    for (std::uint32_t i = 0; i < slices; ++i) {
+        auto held = hold_slice(i);
+        if (!held.valid()) continue;  // a running gmue's
+        const std::uint32_t first = reqid_base + i * reqids_per_slice;
+        auto swept = xfrm.remove_all(first, reqids_per_slice);
+        if (!swept) return std::unexpected(swept.error());
+        removed += *swept;
+        if (!mine) mine = Slice{first, std::move(held)};
+    }
+    return mine;
 }
 
 std::uint32_t KernelEsp::next_reqid() {
-    reqid_ = (reqid_ + 1) % reqid_count;
-    return reqid_base + reqid_;
+    return slice_.first_reqid + reqids_used_++ % reqids_per_slice;
 }
 
 Result<void> KernelEsp::probe(const IpAddress& ue, const IpAddress& pcscf,
@@ -146,7 +191,7 @@ Result<void> KernelEsp::probe(const IpAddress& ue, const IpAddress& pcscf,
             const bool out = i < 2;
             const Endpoint a{ue, static_cast<std::uint16_t>(1 + i % 2)};
             const Endpoint b{pcscf, static_cast<std::uint16_t>(1 + i % 2)};
-            set.sas[i] = {out ? a : b, out ? b : a, 0xFFFF0000U + (set.reqid & 0x3FFFU) * 4 + i,
+            set.sas[i] = {out ? a : b, out ? b : a, 0xFFFC0000U + (set.reqid & 0xFFFFU) * 4 + i,
                           out};
         }
         auto keys = sa::expand_keys(suite, ck, ik);

@@ -110,6 +110,17 @@ void describe(CLI::App& app, Options& o) {
         ->group("Network")
         ->capture_default_str()
         ->check(CLI::IsMember({"own", "kernel"}));
+    app.add_flag_callback(
+           "--remove-leavings",
+           [] {
+               const auto removed = KernelEsp::remove_leavings();
+               if (!removed) throw CLI::ValidationError(removed.error().text);
+               fmt::print("{} states and policies removed\n", *removed);
+               throw CLI::Success();
+           },
+           "remove from the kernel what a killed 'gmue --esp kernel' left there, and nothing else; "
+           "the next one does the same")
+        ->group("Network");
 
     app.add_option("--realm", o.realm,
                    "home network domain: IMPI is <imsi>@<realm>, IMPU sip:<imsi>@<realm>")
@@ -534,7 +545,7 @@ int run(Options& o) {
 
     std::unique_ptr<KernelEsp> kernel;
     if (kernel_esp) {
-        auto k = KernelEsp::open(loop, random.u32());
+        auto k = KernelEsp::open(loop);
         if (!k) return usage_error("--esp kernel: " + k.error().text);
         kernel = std::move(*k);
         for (const auto& [net, p] : {std::pair{&l.net4, &pcscf4}, std::pair{&l.net6, &pcscf6}}) {

@@ -12,6 +12,7 @@
 #include <cerrno>
 #include <cstring>
 #include <limits>
+#include <optional>
 
 #include "base/secret.h"
 
@@ -30,6 +31,13 @@ xfrm_address_t address_of(const IpAddress& a) {
     return out;
 }
 
+std::optional<IpAddress> address_from(const xfrm_address_t& a, std::uint16_t family) {
+    const auto* octets = reinterpret_cast<const std::uint8_t*>(&a);
+    if (family == AF_INET) return IpAddress::v4(std::span<const std::uint8_t, 4>(octets, 4));
+    if (family == AF_INET6) return IpAddress::v6(std::span<const std::uint8_t, 16>(octets, 16));
+    return std::nullopt;
+}
+
 std::uint16_t family_of(const IpAddress& a) {
     return static_cast<std::uint16_t>(a.is_v6() ? AF_INET6 : AF_INET);
 }
@@ -45,6 +53,10 @@ xfrm_selector selector_of(const XfrmSa& sa) {
     s.family = family_of(sa.from.address);
     s.prefixlen_s = s.prefixlen_d = static_cast<std::uint8_t>(sa.from.address.is_v6() ? 128 : 32);
     return s;
+}
+
+std::uint8_t direction_of(const XfrmSa& sa) {
+    return sa.outbound ? XFRM_POLICY_OUT : XFRM_POLICY_IN;
 }
 
 // A1: no lifetime but SIP's.
@@ -83,7 +95,48 @@ const char* module_of(sa::Suite s) {
     return "aes, cbc, authenc, echainiv";
 }
 
+// The fixed head of a message, if it is long enough to hold it.
+template <class Head>
+std::optional<Head> head_of(const nlmsghdr& m) {
+    if (mnl_nlmsg_get_payload_len(&m) < sizeof(Head)) return std::nullopt;
+    Head head{};
+    std::memcpy(&head, mnl_nlmsg_get_payload(&m), sizeof head);
+    return head;
+}
+
 }  // namespace
+
+void read_xfrm_dump(const nlmsghdr& m, std::uint32_t first, std::uint32_t count,
+                    XfrmLeavings& out) {
+    const auto ours = [&](std::uint32_t reqid) { return reqid - first < count; };
+    if (m.nlmsg_type == XFRM_MSG_NEWSA) {
+        const auto state = head_of<xfrm_usersa_info>(m);
+        if (!state || !ours(state->reqid) || state->id.proto != IPPROTO_ESP ||
+            state->mode != XFRM_MODE_TRANSPORT)
+            return;
+        const auto from = address_from(state->saddr, state->family);
+        const auto to = address_from(state->id.daddr, state->family);
+        if (from && to) out.states.push_back({*from, *to, ntohl(state->id.spi)});
+        return;
+    }
+    if (m.nlmsg_type != XFRM_MSG_NEWPOLICY) return;
+    const auto policy = head_of<xfrm_userpolicy_info>(m);
+    if (!policy) return;
+    const auto* end = static_cast<const char*>(mnl_nlmsg_get_payload_tail(&m));
+    const auto* a =
+        static_cast<const nlattr*>(mnl_nlmsg_get_payload_offset(&m, sizeof(xfrm_userpolicy_info)));
+    for (; mnl_attr_ok(a, static_cast<int>(end - reinterpret_cast<const char*>(a)));
+         a = mnl_attr_next(a)) {
+        // Ours have one template; another program's may have several.
+        if (mnl_attr_get_type(a) != XFRMA_TMPL ||
+            mnl_attr_get_payload_len(a) != sizeof(xfrm_user_tmpl))
+            continue;
+        xfrm_user_tmpl t{};
+        std::memcpy(&t, mnl_attr_get_payload(a), sizeof t);
+        if (ours(t.reqid) && t.id.proto == IPPROTO_ESP && t.mode == XFRM_MODE_TRANSPORT)
+            out.policies.push_back({policy->sel, policy->dir});
+    }
+}
 
 Error explain_xfrm_error(int error, sa::Suite suite, bool v6, const std::string& kernel_words) {
     const std::string words = kernel_words.empty() ? "" : " (\"" + kernel_words + "\")";
@@ -109,8 +162,8 @@ Error explain_xfrm_error(int error, sa::Suite suite, bool v6, const std::string&
         case EEXIST:
             return {
                 ErrorKind::conflict,
-                "the kernel already holds such an SA or policy: another program's, or of a gmue "
-                "that was killed ('ip xfrm state' and 'ip xfrm policy' show it)"};
+                "the kernel already holds such an SA or policy, another program's ('ip xfrm state' "
+                "and 'ip xfrm policy' show it)"};
         case ENOMEM:
         case ENOBUFS:
             return {ErrorKind::exhausted, fmt::format("the kernel has no room for the SA{}: {}",
@@ -202,7 +255,7 @@ void Xfrm::add_policy(const XfrmSet& set, const XfrmSa& sa) {
         mnl_nlmsg_put_extra_header(m, sizeof(xfrm_userpolicy_info)));
     info->sel = selector_of(sa);
     info->lft = forever();
-    info->dir = sa.outbound ? XFRM_POLICY_OUT : XFRM_POLICY_IN;
+    info->dir = direction_of(sa);
     info->action = XFRM_POLICY_ALLOW;
     info->share = XFRM_SHARE_ANY;
     xfrm_user_tmpl t{};
@@ -218,24 +271,28 @@ void Xfrm::add_policy(const XfrmSet& set, const XfrmSa& sa) {
     end(m);
 }
 
-void Xfrm::delete_state(const XfrmSa& sa) {
+void Xfrm::delete_state(const IpAddress& from, const IpAddress& to, std::uint32_t spi) {
     nlmsghdr* m = begin(XFRM_MSG_DELSA, 0);
     auto* id = static_cast<xfrm_usersa_id*>(mnl_nlmsg_put_extra_header(m, sizeof(xfrm_usersa_id)));
-    id->daddr = address_of(sa.to.address);
-    id->spi = htonl(sa.spi);
-    id->family = family_of(sa.to.address);
+    id->daddr = address_of(to);
+    id->spi = htonl(spi);
+    id->family = family_of(to);
     id->proto = IPPROTO_ESP;
-    const xfrm_address_t source = address_of(sa.from.address);
+    const xfrm_address_t source = address_of(from);
     mnl_attr_put(m, XFRMA_SRCADDR, sizeof source, &source);
     end(m);
 }
 
 void Xfrm::delete_policy(const XfrmSa& sa) {
+    delete_policy(selector_of(sa), direction_of(sa));
+}
+
+void Xfrm::delete_policy(const xfrm_selector& selector, std::uint8_t direction) {
     nlmsghdr* m = begin(XFRM_MSG_DELPOLICY, 0);
     auto* id =
         static_cast<xfrm_userpolicy_id*>(mnl_nlmsg_put_extra_header(m, sizeof(xfrm_userpolicy_id)));
-    id->sel = selector_of(sa);
-    id->dir = sa.outbound ? XFRM_POLICY_OUT : XFRM_POLICY_IN;
+    id->sel = selector;
+    id->dir = direction;
     end(m);
 }
 
@@ -339,6 +396,75 @@ void Xfrm::remove(const XfrmSet& set) {
     for (const auto& sa : set.sas) delete_policy(sa);
     std::vector<int> ignored;
     (void)exchange(ignored);
+}
+
+Result<void> Xfrm::dump(std::uint16_t type, std::uint32_t first, std::uint32_t count,
+                        XfrmLeavings& out) {
+    nlmsghdr* request = mnl_nlmsg_put_header(batch_.data());
+    request->nlmsg_type = type;
+    request->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
+    request->nlmsg_seq = sequence_++;
+    const std::uint32_t mine = request->nlmsg_seq;
+    const auto failed = [](int error) -> Error {
+        if (error == EPERM || error == EACCES) return explain_xfrm_error(error, {}, false, {});
+        return {ErrorKind::io, fmt::format("netlink: listing SAs: {}", std::strerror(error))};
+    };
+    if (::send(fd_.get(), batch_.data(), request->nlmsg_len, 0) < 0)
+        return std::unexpected(failed(errno));
+    // The dump shows keys.
+    auto buffer = make_secret<std::array<std::uint8_t, answer_size>>();
+    for (;;) {
+        const ssize_t n = ::recv(fd_.get(), buffer->data(), buffer->size(), 0);
+        if (n < 0) {
+            if (errno == EINTR) continue;
+            return std::unexpected(failed(errno));
+        }
+        int left = static_cast<int>(n);
+        for (const auto* m = reinterpret_cast<const nlmsghdr*>(buffer->data());
+             mnl_nlmsg_ok(m, left); m = mnl_nlmsg_next(m, &left)) {
+            if (m->nlmsg_seq != mine) continue;
+            if (m->nlmsg_type == NLMSG_DONE) return {};
+            if (m->nlmsg_type == NLMSG_ERROR) {
+                const auto e = head_of<nlmsgerr>(*m);
+                return std::unexpected(failed(e ? -e->error : EIO));
+            }
+            read_xfrm_dump(*m, first, count, out);
+        }
+    }
+}
+
+Result<std::size_t> Xfrm::remove_all(std::uint32_t first_reqid, std::uint32_t count) {
+    // A table that changes while it is dumped may hide something: again until nothing is seen.
+    constexpr unsigned passes = 5;
+    constexpr unsigned batch = 64;
+    std::size_t removed = 0;
+    std::vector<int> answers;
+    const auto flush = [&]() -> Result<void> {
+        if (requests_ == 0) return {};
+        if (auto done = exchange(answers); !done) return done;
+        removed += static_cast<std::size_t>(std::ranges::count(answers, 0));
+        return {};
+    };
+    for (unsigned pass = 0; pass < passes; ++pass) {
+        XfrmLeavings found;
+        for (const std::uint16_t type : {XFRM_MSG_GETSA, XFRM_MSG_GETPOLICY}) {
+            if (auto done = dump(type, first_reqid, count, found); !done)
+                return std::unexpected(done.error());
+        }
+        if (found.size() == 0) break;
+        for (const auto& s : found.states) {
+            delete_state(s.from, s.to, s.spi);
+            if (requests_ == batch)
+                if (auto done = flush(); !done) return std::unexpected(done.error());
+        }
+        for (const auto& p : found.policies) {
+            delete_policy(p.selector, p.direction);
+            if (requests_ == batch)
+                if (auto done = flush(); !done) return std::unexpected(done.error());
+        }
+        if (auto done = flush(); !done) return std::unexpected(done.error());
+    }
+    return removed;
 }
 
 }  // namespace gmgate::ue

@@ -5,6 +5,7 @@
 // other. Synchronous: each call returns when the kernel has answered. One thread.
 
 #include <linux/netlink.h>
+#include <linux/xfrm.h>
 
 #include <array>
 #include <cstdint>
@@ -36,6 +37,26 @@ struct XfrmSet {
     sa::Suite suite;
 };
 
+// What a dump of the kernel's states and policies shows of a range of reqids.
+struct XfrmLeavings {
+    struct State {
+        IpAddress from;
+        IpAddress to;
+        std::uint32_t spi = 0;  // host order
+    };
+    struct Policy {
+        xfrm_selector selector{};
+        std::uint8_t direction = 0;
+    };
+    std::vector<State> states;
+    std::vector<Policy> policies;
+    [[nodiscard]] std::size_t size() const { return states.size() + policies.size(); }
+};
+// Adds what `message`, one of a dump, says, if it is ours: ESP in transport mode with a reqid of
+// `first` and the `count - 1` after it.
+void read_xfrm_dump(const nlmsghdr& message, std::uint32_t first, std::uint32_t count,
+                    XfrmLeavings& out);
+
 class Xfrm {
   public:
     // denied: no CAP_NET_ADMIN; unsupported: a kernel without XFRM.
@@ -46,6 +67,9 @@ class Xfrm {
     Result<void> install(const XfrmSet& set, const sa::EspKeys& keys);
     // Removes what is there of the set; what is not is no error.
     void remove(const XfrmSet& set);
+    // Removes all that carries one of these reqids; how many states and policies that were. denied:
+    // no CAP_NET_ADMIN.
+    Result<std::size_t> remove_all(std::uint32_t first_reqid, std::uint32_t count);
 
   private:
     explicit Xfrm(UniqueFd fd) : fd_(std::move(fd)) {}
@@ -54,8 +78,12 @@ class Xfrm {
     void note_words(const nlmsghdr& answer, const nlmsgerr& error);
     void add_state(const XfrmSet& set, const XfrmSa& sa, const sa::EspKeys& keys);
     void add_policy(const XfrmSet& set, const XfrmSa& sa);
-    void delete_state(const XfrmSa& sa);
+    void delete_state(const IpAddress& from, const IpAddress& to, std::uint32_t spi);
+    void delete_state(const XfrmSa& sa) { delete_state(sa.from.address, sa.to.address, sa.spi); }
+    void delete_policy(const xfrm_selector& selector, std::uint8_t direction);
     void delete_policy(const XfrmSa& sa);
+    Result<void> dump(std::uint16_t type, std::uint32_t first, std::uint32_t count,
+                      XfrmLeavings& out);
     nlmsghdr* begin(std::uint16_t type, std::uint16_t flags);
     void end(const nlmsghdr* message);
 
