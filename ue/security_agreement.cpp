@@ -181,20 +181,19 @@ std::string security_client(Style style, std::span<const sa::Suite> suites, Spi 
         if (first || style == Style::google) out += "Security-Client: ";
         switch (style) {
             case Style::plain:
+            case Style::qualcomm:
                 out += fmt::format(
                     "{}ipsec-3gpp; alg={}; ealg={}; spi-c={}; spi-s={}; port-c={}; port-s={}",
-                    first ? "" : ", ", alg, ealg, spi_c, spi_s, port_c, port_s);
+                    first                      ? ""
+                    : style == Style::qualcomm ? ","
+                                               : ", ",
+                    alg, ealg, spi_c, spi_s, port_c, port_s);
                 break;
             case Style::samsung:
                 out += fmt::format(
                     "{}ipsec-3gpp;prot=esp;mod=trans;spi-c={};spi-s={};port-c={};port-s={};alg={};"
                     "ealg={}",
                     first ? "" : ", ", spi_c, spi_s, port_c, port_s, alg, ealg);
-                break;
-            case Style::qualcomm:
-                out += fmt::format(
-                    "{}ipsec-3gpp; alg={}; ealg={}; spi-c={}; spi-s={}; port-c={}; port-s={}",
-                    first ? "" : ",", alg, ealg, spi_c, spi_s, port_c, port_s);
                 break;
             case Style::mediatek:
                 out += fmt::format(

@@ -155,23 +155,18 @@ TEST(C6, RefusedAsSm1CameAndNothingIsForwardedOrKept) {
     for (const bool registered : {false, true}) {
         for (const Refused& c : unacceptable()) {
             SCOPED_TRACE(std::string(c.name) + (registered ? ", on the old set" : ", in clear"));
-            World w(with_gmhome());
-            Phone& p = w.phone();
-            sa::SetId old = 0;
-            if (registered) {
-                ASSERT_TRUE(p.register_once());
-                old = w.set_of(p.current());
-            }
-            const Books before = w.settled();
+            Beginning b(registered);
+            World& w = b.w;
+            Phone& p = b.p;
             const auto at_home = w.home.inbox.size();
             const auto installs = w.backend.install_calls();
             const auto reserved = w.sets->stats().reserved.value();
             RegisterOptions o;
             c.alter(p, o);
-            registered ? p.send_protected_sm1(o) : p.send_sm1(o);
+            b.send_sm1(o);
             w.run();
             EXPECT_EQ(p.last_status(), c.status);
-            EXPECT_EQ(p.last().set, old);
+            EXPECT_EQ(p.last().set, b.old);
             EXPECT_EQ(p.last().esp, registered);
             if (!c.header.empty()) {
                 EXPECT_TRUE(p.last().message.has(c.header)) << p.last().message.text;
@@ -188,9 +183,9 @@ TEST(C6, RefusedAsSm1CameAndNothingIsForwardedOrKept) {
             EXPECT_EQ(w.backend.install_calls(), installs);
             EXPECT_EQ(w.sets->stats().reserved.value(), reserved) << "nothing is allocated";
             EXPECT_EQ(w.gateway->pending(), 0U);
-            EXPECT_EQ(w.settled(), before);
+            EXPECT_EQ(w.settled(), b.before);
             // It does better the next time.
-            EXPECT_TRUE(registered ? p.reregister() : p.register_once());
+            EXPECT_TRUE(b.registers());
         }
     }
 }
@@ -218,12 +213,7 @@ TEST(C7, ThePhoneAbandonsAndOffersSomethingElse) {
         ASSERT_TRUE(c.p.challenged(registered));
         EXPECT_FALSE(c.w.backend.has(c.fresh));
         EXPECT_EQ(c.w.gateway->pending(), 1U);
-        c.p.send_sm7();
-        c.w.run();
-        EXPECT_EQ(c.p.last_status(), 200);
-        c.p.accept();
-        c.w.expect_served(c.p);
-        c.w.expect_no_leak(1);
+        c.expect_completes();
     }
 }
 
@@ -455,31 +445,25 @@ TEST(C12, NoSm6ButA500ACounterAndALogLine) {
         for (const ErrorKind kind :
              {ErrorKind::io, ErrorKind::exhausted, ErrorKind::invalid, ErrorKind::conflict}) {
             SCOPED_TRACE(registered);
-            World w(with_gmhome());
-            Phone& p = w.phone();
-            sa::SetId old = 0;
-            if (registered) {
-                ASSERT_TRUE(p.register_once());
-                old = w.set_of(p.current());
-            }
-            const Books before = w.settled();
+            Beginning b(registered);
+            World& w = b.w;
+            Phone& p = b.p;
             w.backend.fail_install(kind);
             testing::internal::CaptureStderr();
-            registered ? p.send_protected_sm1() : p.send_sm1();
+            b.send_sm1();
             w.run();
             const std::string log = testing::internal::GetCapturedStderr();
             EXPECT_EQ(p.last_status(), 500);
-            EXPECT_EQ(p.last().set, old) << "as SM1 came";
+            EXPECT_EQ(p.last().set, b.old) << "as SM1 came";
             EXPECT_FALSE(p.last().message.has("Security-Server"));
             EXPECT_FALSE(p.last().message.has("WWW-Authenticate"));
             EXPECT_TRUE(log.find(p.impi) != std::string::npos) << log;
             EXPECT_TRUE(log.find("install") != std::string::npos) << log;
             EXPECT_EQ(w.drops(Reason::install_failed), 1U);
             EXPECT_EQ(w.sets->stats().install_failed.value(), 1U);
-            EXPECT_EQ(w.settled(), before) << "what was installed or taken is undone";
+            EXPECT_EQ(w.settled(), b.before) << "what was installed or taken is undone";
             if (registered) w.expect_served(p);
-            EXPECT_TRUE(registered ? p.reregister() : p.register_once())
-                << "the next attempt is as good as new";
+            EXPECT_TRUE(b.registers()) << "the next attempt is as good as new";
         }
     }
 }

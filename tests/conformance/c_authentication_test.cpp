@@ -70,9 +70,7 @@ TEST(C1, TheOperatorSeesIt) {
 
 TEST(C2, WrongResponseAfterSm1InClear) {
     Procedure c(false);
-    RegisterOptions o;
-    o.authorization = c.p.wrong_answer();
-    c.p.send_sm7(o);
+    c.p.send_wrong_sm7();
     c.w.run();
     EXPECT_EQ(c.p.last_status(), 403);
     EXPECT_TRUE(c.p.last().esp);
@@ -98,9 +96,7 @@ TEST(C2, WrongResponseAfterSm1InClear) {
 
 TEST(C2, WrongResponseAfterProtectedSm1) {
     Procedure c(true);
-    RegisterOptions o;
-    o.authorization = c.p.wrong_answer();
-    c.p.send_sm7(o);
+    c.p.send_wrong_sm7();
     c.w.run();
     EXPECT_EQ(c.p.last_status(), 403);
     EXPECT_EQ(c.p.last().set, c.old) << "D6";
@@ -118,9 +114,7 @@ TEST(C2, OverTcp) {
         ASSERT_TRUE(p.challenged(true));
         const auto fresh = w.set_of(*p.pending);
         if (closed) w.gm_net.closed.insert(p.connections[p.current().numbers.port_uc]);
-        RegisterOptions o;
-        o.authorization = p.wrong_answer();
-        p.send_sm7(o);
+        p.send_wrong_sm7();
         w.run();
         EXPECT_EQ(p.last_status(), 403);
         EXPECT_EQ(p.last().set, closed ? fresh : old);
@@ -263,12 +257,7 @@ TEST(C4, TheSecondRoundCompletesOnFreshVectors) {
         EXPECT_NE(c.p.pending->nonce, first_nonce);
         EXPECT_NE(c.p.pending->numbers.spi_pc, first_numbers.spi_pc);
         EXPECT_NE(c.p.pending->numbers.spi_ps, first_numbers.spi_ps);
-        c.p.send_sm7();
-        c.w.run();
-        EXPECT_EQ(c.p.last_status(), 200);
-        c.p.accept();
-        c.w.expect_served(c.p);
-        c.w.expect_no_leak(1);
+        c.expect_completes();
     }
 }
 
@@ -324,11 +313,7 @@ TEST(C5, EverythingOfTheProcedureGoesAtRegAwaitAuth) {
         EXPECT_EQ(c.w.home.inbox.size(), at_home);
         c.expect_as_before();
         // And it may begin again, with the same ports (in clear) or on its set.
-        if (!registered) {
-            EXPECT_TRUE(c.p.register_once());
-        } else {
-            EXPECT_TRUE(c.p.reregister());
-        }
+        EXPECT_TRUE(c.registers());
     }
 }
 

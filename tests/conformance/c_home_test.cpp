@@ -23,9 +23,7 @@ std::vector<Failing> failing() {
     return {
         {"wrong response (C2)",
          [](Procedure& c) {
-             RegisterOptions o;
-             o.authorization = c.p.wrong_answer();
-             c.p.send_sm7(o);
+             c.p.send_wrong_sm7();
              c.w.run();
          },
          403, ServerAssignment::authentication_failure},
@@ -115,9 +113,7 @@ TEST(C9, AnSm1ThatFailsInClearDoesNotDeregisterEither) {
     w.network->cx.clear();
     p.next_ports();
     ASSERT_TRUE(p.challenged(false));
-    RegisterOptions o;
-    o.authorization = p.wrong_answer();
-    p.send_sm7(o);
+    p.send_wrong_sm7();
     w.run();
     EXPECT_EQ(p.last_status(), 403);
     EXPECT_TRUE(w.network->puts().empty());
@@ -169,20 +165,15 @@ TEST(C10, OnlyTheLastOfManyCounts) {
     }
     EXPECT_EQ(c.w.gateway->pending(), 1U);
     EXPECT_EQ(c.w.backend.installed(), 1U);
-    c.p.send_sm7();
-    c.w.run();
-    EXPECT_EQ(c.p.last_status(), 200);
-    c.p.accept();
-    c.w.expect_served(c.p);
-    c.w.expect_no_leak(1);
+    c.expect_completes();
 }
 
 // What was voided and then found no successor is a failed authentication: the name does not stay.
 TEST(C10, AVoidedChallengeWithoutASuccessorIsCleared) {
     for (const bool registered : {false, true}) {
         Procedure c(registered);
-        c.w.network->hss_answers = home::CxResult::unable_to_comply;
-        registered ? c.p.send_protected_sm1() : c.p.send_sm1();
+        c.w.network->on_cx.fail_vectors = home::CxResult::unable_to_comply;
+        c.send_sm1();
         c.w.run();
         EXPECT_EQ(c.p.last_status(), 480);
         EXPECT_EQ(c.w.network->flag(c.p.impi),
@@ -195,15 +186,12 @@ TEST(C10, AVoidedChallengeWithoutASuccessorIsCleared) {
 
 TEST(C11, TheCoreIsSilentAtSm2) {
     for (const bool registered : {false, true}) {
-        World w(with_gmhome());
-        Phone& p = w.phone();
-        if (registered) {
-            ASSERT_TRUE(p.register_once());
-        }
-        const Books before = w.settled();
+        Beginning b(registered);
+        World& w = b.w;
+        Phone& p = b.p;
         const auto at_home = w.home.inbox.size();
         w.network->silent = true;
-        registered ? p.send_protected_sm1() : p.send_sm1();
+        b.send_sm1();
         w.advance(31s);
         EXPECT_EQ(w.gateway->pending(), 1U);
         w.advance(2s);
@@ -211,9 +199,9 @@ TEST(C11, TheCoreIsSilentAtSm2) {
         EXPECT_EQ(p.last().esp, registered);
         EXPECT_GT(w.home.inbox.size(), at_home + 5) << "retransmitted over UDP";
         EXPECT_EQ(w.gateway->pending(), 0U);
-        EXPECT_EQ(w.settled(), before);
+        EXPECT_EQ(w.settled(), b.before);
         w.network->silent = false;
-        EXPECT_TRUE(registered ? p.reregister() : p.register_once());
+        EXPECT_TRUE(b.registers());
     }
 }
 
@@ -244,62 +232,51 @@ TEST(C11, TheCoreComesBackInTime) {
         EXPECT_EQ(c.p.last_status(), 504);
         EXPECT_EQ(c.p.last().set, registered ? c.old : c.fresh) << "D6";
         c.w.core_net.refuse = false;
-        c.p.send_sm7();
-        c.w.run();
-        EXPECT_EQ(c.p.last_status(), 200);
-        c.p.accept();
-        c.w.expect_served(c.p);
-        c.w.expect_no_leak(1);
+        c.expect_completes();
     }
 }
 
 TEST(C11, TheCoreCannotBeReached) {
     for (const bool registered : {false, true}) {
-        World w(with_gmhome());
-        Phone& p = w.phone();
-        if (registered) {
-            ASSERT_TRUE(p.register_once());
-        }
-        const Books before = w.settled();
+        Beginning b(registered);
+        World& w = b.w;
+        Phone& p = b.p;
         w.core_net.refuse = true;
-        registered ? p.send_protected_sm1() : p.send_sm1();
+        b.send_sm1();
         w.run();
         EXPECT_EQ(p.last_status(), 504) << "at once: there is nothing to wait for";
         EXPECT_EQ(p.last().esp, registered);
-        EXPECT_EQ(w.settled(), before);
+        EXPECT_EQ(w.settled(), b.before);
     }
 }
 
 TEST(C11, TheHssIsSilent) {
     for (const bool registered : {false, true}) {
-        World w(with_gmhome());
-        Phone& p = w.phone();
-        if (registered) {
-            ASSERT_TRUE(p.register_once());
-        }
-        const Books before = w.settled();
-        w.network->hss_silent = true;
-        registered ? p.send_protected_sm1() : p.send_sm1();
+        Beginning b(registered);
+        World& w = b.w;
+        Phone& p = b.p;
+        w.network->on_cx.silent = true;
+        b.send_sm1();
         w.advance(6s);
         EXPECT_EQ(p.last_status(), 504);
         EXPECT_EQ(w.network->registrar->procedures(), 0U);
-        EXPECT_EQ(w.settled(), before);
-        w.network->hss_silent = false;
+        EXPECT_EQ(w.settled(), b.before);
+        w.network->on_cx.silent = false;
         if (registered) w.expect_served(p);
-        EXPECT_TRUE(registered ? p.reregister() : p.register_once());
+        EXPECT_TRUE(b.registers());
     }
 }
 
 TEST(C11, TheHssIsSlow) {
     World w(with_gmhome());
     Phone& p = w.phone();
-    w.network->hss_slow = true;
+    w.network->on_cx.hold = true;
     p.send_sm1();
     w.advance(4s);
     EXPECT_TRUE(p.inbox.empty());
-    while (w.network->release()) w.run();
+    while (w.network->on_cx.step()) w.run();
     EXPECT_EQ(p.last_status(), 401) << "slow, but in time";
-    w.network->hss_slow = false;
+    w.network->on_cx.hold = false;
     p.take_challenge(p.last().message);
     p.send_sm7();
     w.run();
@@ -310,14 +287,15 @@ TEST(C11, TheHssIsSlow) {
 TEST(C11, TheHssAnswersWhenItIsTooLate) {
     World w(with_gmhome());
     Phone& p = w.phone();
-    w.network->hss_slow = true;
+    w.network->on_cx.hold = true;
     p.send_sm1();
     w.advance(6s);
     EXPECT_EQ(p.last_status(), 504);
-    while (w.network->release()) w.run();
+    while (w.network->on_cx.step()) w.run();
     EXPECT_EQ(p.last_status(), 504) << "nothing more comes of it";
     EXPECT_EQ(w.backend.installed(), 0U);
-    w.network->hss_slow = false;
+    EXPECT_EQ(w.network->flag(p.impi), Flag::not_registered) << "C9";
+    w.network->on_cx.hold = false;
     w.nothing_left();
     EXPECT_TRUE(p.register_once());
 }
@@ -362,37 +340,32 @@ TEST(C11, TheCoreAnswersWithAnError) {
             for (const bool second : {false, true}) {
                 SCOPED_TRACE(std::to_string(status) + (registered ? " registered" : " new") +
                              (second ? " SM8" : " SM2"));
-                World w;
+                Beginning b(registered, World::Options());
+                World& w = b.w;
+                Phone& p = b.p;
                 w.home.integrity_yes_is_enough = false;
-                Phone& p = w.phone();
-                sa::SetId old = 0;
-                if (registered) {
-                    ASSERT_TRUE(p.register_once());
-                    old = w.set_of(p.current());
-                }
-                const Books before = w.settled();
                 if (second) {
                     ASSERT_TRUE(p.challenged(registered));
                     w.home.fixed_status = status;
                     p.send_sm7();
                 } else {
                     w.home.fixed_status = status;
-                    registered ? p.send_protected_sm1() : p.send_sm1();
+                    b.send_sm1();
                 }
                 w.run();
                 EXPECT_EQ(p.last_status(), status);
                 if (registered) {
-                    EXPECT_EQ(p.last().set, old);
+                    EXPECT_EQ(p.last().set, b.old);
                 } else {
                     EXPECT_EQ(p.last().esp, second);
                 }
                 const bool trouble = status == 480 || (status >= 500 && status < 600);
                 w.advance(35s);
-                EXPECT_EQ(w.backend.installed(), before.installed + (second && trouble ? 1U : 0U))
+                EXPECT_EQ(w.backend.installed(), b.before.installed + (second && trouble ? 1U : 0U))
                     << "who is in trouble may be asked again on the same SAs; a refusal is final";
                 w.home.fixed_status = 0;
                 w.advance(241s);
-                EXPECT_EQ(w.settled(), before);
+                EXPECT_EQ(w.settled(), b.before);
                 if (registered) w.expect_served(p);
             }
         }

@@ -14,20 +14,30 @@ inline World::Options with_gmhome(home::RegistrarConfig config = HomeNetwork::de
     return o;
 }
 
-// One phone, either new (SM1 in clear) or registered (SM1 on its set), up to SM6. Nearly every
-// rule of C asks for both (D6).
-struct Procedure {
-    // `registered`: the phone has been registered before and SM1 travels on that set.
-    explicit Procedure(bool registered, World::Options options = with_gmhome())
+// One phone before SM1, either new (SM1 in clear) or registered before (SM1 on that set). Nearly
+// every rule of C asks for both (D6).
+struct Beginning {
+    explicit Beginning(bool registered, World::Options options = with_gmhome())
         : w(std::move(options)), p(w.phone()), is_protected(registered) {
         if (registered) {
             EXPECT_TRUE(p.register_once());
             old = w.set_of(p.current());
         }
         before = w.settled();
-        if (w.network) w.network->cx.clear();
-        EXPECT_TRUE(p.challenged(is_protected));
-        if (p.pending) fresh = w.set_of(*p.pending);
+    }
+    void send_sm1(RegisterOptions o = {}) {
+        is_protected ? p.send_protected_sm1(std::move(o)) : p.send_sm1(std::move(o));
+    }
+    // The whole procedure, as it begins here; true: 200.
+    bool registers() { return is_protected ? p.reregister() : p.register_once(); }
+    // The pending challenge is answered as it should be: registered, served, nothing left over.
+    void expect_completes() {
+        p.send_sm7();
+        w.run();
+        EXPECT_EQ(p.last_status(), 200);
+        p.accept();
+        w.expect_served(p);
+        w.expect_no_leak(1);
     }
     // The phone's current set is there, works, and carries traffic; and nothing else is held.
     void expect_as_before() {
@@ -41,9 +51,19 @@ struct Procedure {
     World w;
     Phone& p;
     bool is_protected;
-    sa::SetId old = 0;    // of the registration there was
+    sa::SetId old = 0;  // of the registration there was
+    Books before;       // what was held before SM1
+};
+
+// The same from SM6 on.
+struct Procedure : Beginning {
+    explicit Procedure(bool registered, World::Options options = with_gmhome())
+        : Beginning(registered, std::move(options)) {
+        if (w.network) w.network->cx.clear();
+        EXPECT_TRUE(p.challenged(is_protected));
+        if (p.pending) fresh = w.set_of(*p.pending);
+    }
     sa::SetId fresh = 0;  // of the challenge
-    Books before;         // what was held before SM1
 };
 
 }  // namespace gmgate::test

@@ -156,6 +156,12 @@ class Phone {
         last_sm7 = register_text(o, &*pending);
         send_on(*pending, last_sm7);
     }
+    // SM7 with the new keys and the wrong RES (C2).
+    void send_wrong_sm7() {
+        RegisterOptions o;
+        o.authorization = wrong_answer();
+        send_sm7(std::move(o));
+    }
     // SM1 to SM6; true: challenged, and the challenge taken. `on_the_set`: SM1 is protected (D2).
     bool challenged(bool on_the_set = false, RegisterOptions o = {});
     // C3, C4: the challenge is refused, on the current set or in clear. Without `auts` the response

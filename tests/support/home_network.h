@@ -19,6 +19,7 @@
 #include "home/local_hss.h"
 #include "home/registrar.h"
 #include "home/server.h"
+#include "tests/support/held_hss.h"
 #include "ue/usim.h"
 
 namespace gmgate::test {
@@ -32,6 +33,65 @@ struct Cx {
     home::CxResult result{};
     home::LocalHss::Flag flag_before{}, flag_after{};
     std::string server_before, server_after;
+};
+
+// Writes down what the HSS is asked, and what that made of it. It answers before its call returns.
+class CxRecorder final : public home::Hss {
+  public:
+    CxRecorder(home::LocalHss& hss, std::vector<Cx>& log) : hss_(hss), log_(log) {}
+    void query(std::string_view impi, std::string_view impu, QueryAnswer answer) override {
+        auto c = begin(Cx::Operation::query, impi, impu);
+        hss_.query(impi, impu, [&](home::CxResult r, const home::UserStatus& s) {
+            end(std::move(c), r);
+            answer(r, s);
+        });
+    }
+    void av_request(const home::AvRequest& r, AvAnswer answer) override {
+        auto c = begin(Cx::Operation::av_request, r.impi, r.impu);
+        c.resynchronisation = r.resynchronisation != nullptr;
+        hss_.av_request(r, [&](home::CxResult got, std::vector<home::AuthVector> v) {
+            end(std::move(c), got);
+            answer(got, std::move(v));
+        });
+    }
+    void put(const home::PutRequest& r, PutAnswer answer) override {
+        auto c = begin(Cx::Operation::put, r.impi, r.impu);
+        c.assignment = r.assignment;
+        hss_.put(r, [&](home::CxResult got) {
+            end(std::move(c), got);
+            answer(got);
+        });
+    }
+    void pull(std::string_view impi, std::string_view impu, PullAnswer answer) override {
+        auto c = begin(Cx::Operation::pull, impi, impu);
+        hss_.pull(impi, impu, [&](home::CxResult got, const home::Profile& p) {
+            end(std::move(c), got);
+            answer(got, p);
+        });
+    }
+
+  private:
+    Cx begin(Cx::Operation operation, std::string_view impi, std::string_view impu) {
+        Cx c;
+        c.operation = operation;
+        c.impi = impi;
+        c.impu = impu;
+        if (const auto v = hss_.view(impi)) {
+            c.flag_before = v->flag;
+            c.server_before = v->server_name;
+        }
+        return c;
+    }
+    void end(Cx c, home::CxResult result) {
+        c.result = result;
+        if (const auto v = hss_.view(c.impi)) {
+            c.flag_after = v->flag;
+            c.server_after = v->server_name;
+        }
+        log_.push_back(std::move(c));
+    }
+    home::LocalHss& hss_;
+    std::vector<Cx>& log_;
 };
 
 class HomeNetwork final : public sip::TransportLayer {
@@ -53,8 +113,8 @@ class HomeNetwork final : public sip::TransportLayer {
 
     HomeNetwork(const Clock& clock, Random& random, Send send,
                 home::RegistrarConfig config = default_config())
-        : timers(clock), hss(random), cx_(*this), send_(std::move(send)) {
-        registrar = std::make_unique<home::Registrar>(std::move(config), cx_, timers, random);
+        : timers(clock), hss(random), send_(std::move(send)) {
+        registrar = std::make_unique<home::Registrar>(std::move(config), on_cx, timers, random);
         home::ServerConfig s;
         s.listen = {*Endpoint::parse("192.0.2.9:5060"), *Endpoint::parse("[2001:db8::9]:5060")};
         server = std::make_unique<home::Server>(s, *registrar, timers, random);
@@ -83,18 +143,7 @@ class HomeNetwork final : public sip::TransportLayer {
     void receive(const sip::Flow& flow, std::string text) { server->on_message(flow, text); }
 
     // ---- what the test makes go wrong ----
-    bool silent = false;                        // the whole core: receives, and never answers
-    bool hss_silent = false;                    // Cx operations get no answer
-    bool hss_slow = false;                      // they wait for release()
-    std::optional<home::CxResult> hss_answers;  // Av-Req fails so
-    // The oldest Cx operation that waits is carried out.
-    bool release() {
-        if (waiting_.empty()) return false;
-        auto work = std::move(waiting_.front());
-        waiting_.pop_front();
-        work();
-        return true;
-    }
+    bool silent = false;  // the whole core: receives, and never answers; the HSS alone: on_cx
 
     // ---- what the test looks at ----
     [[nodiscard]] std::vector<Cx> puts() const {
@@ -110,10 +159,12 @@ class HomeNetwork final : public sip::TransportLayer {
     [[nodiscard]] std::string assigned(std::string_view impi) const {
         return hss.view(impi)->server_name;
     }
-    std::vector<Cx> cx;
 
     TimerWheel timers;
     home::LocalHss hss;
+    std::vector<Cx> cx;
+    CxRecorder recorder{hss, cx};
+    HeldHss on_cx{recorder};
     std::unique_ptr<home::Registrar> registrar;
     std::unique_ptr<home::Server> server;
 
@@ -125,105 +176,7 @@ class HomeNetwork final : public sip::TransportLayer {
     void close(sip::ConnectionId /*connection*/) override {}
 
   private:
-    // Stands between S-CSCF and HSS.
-    class Recorder final : public home::Hss {
-      public:
-        explicit Recorder(HomeNetwork& n) : net_(n) {}
-        void query(std::string_view impi, std::string_view impu, QueryAnswer answer) override {
-            run([this, i = std::string(impi), u = std::string(impu),
-                 a = std::move(answer)]() mutable {
-                auto c = begin(Cx::Operation::query, i, u);
-                home::UserStatus seen;
-                net_.hss.query(i, u, [&](home::CxResult r, const home::UserStatus& s) {
-                    c.result = r;
-                    seen = s;
-                });
-                const auto result = end(std::move(c));
-                a(result, seen);
-            });
-        }
-        void av_request(const home::AvRequest& r, AvAnswer answer) override {
-            run([this, i = std::string(r.impi), u = std::string(r.impu),
-                 server = std::string(r.server_name),
-                 resync = r.resynchronisation != nullptr ? std::optional(*r.resynchronisation)
-                                                         : std::nullopt,
-                 a = std::move(answer)]() mutable {
-                auto c = begin(Cx::Operation::av_request, i, u);
-                c.resynchronisation = resync.has_value();
-                std::vector<home::AuthVector> vectors;
-                if (net_.hss_answers) {
-                    c.result = *net_.hss_answers;
-                } else {
-                    net_.hss.av_request({i, u, server, 1, resync ? &*resync : nullptr},
-                                        [&](home::CxResult got, std::vector<home::AuthVector> v) {
-                                            c.result = got;
-                                            vectors = std::move(v);
-                                        });
-                }
-                const auto result = end(std::move(c));
-                a(result, std::move(vectors));
-            });
-        }
-        void put(const home::PutRequest& r, PutAnswer answer) override {
-            run([this, i = std::string(r.impi), u = std::string(r.impu),
-                 server = std::string(r.server_name), t = r.assignment,
-                 a = std::move(answer)]() mutable {
-                auto c = begin(Cx::Operation::put, i, u);
-                c.assignment = t;
-                net_.hss.put({i, u, server, t}, [&](home::CxResult got) { c.result = got; });
-                const auto result = end(std::move(c));
-                a(result);
-            });
-        }
-        void pull(std::string_view impi, std::string_view impu, PullAnswer answer) override {
-            run([this, i = std::string(impi), u = std::string(impu),
-                 a = std::move(answer)]() mutable {
-                auto c = begin(Cx::Operation::pull, i, u);
-                home::Profile profile;
-                net_.hss.pull(i, u, [&](home::CxResult got, const home::Profile& p) {
-                    c.result = got;
-                    profile = p;
-                });
-                const auto result = end(std::move(c));
-                a(result, profile);
-            });
-        }
-
-      private:
-        void run(std::move_only_function<void()> work) {
-            if (net_.hss_silent) return;
-            if (net_.hss_slow) {
-                net_.waiting_.push_back(std::move(work));
-            } else {
-                work();
-            }
-        }
-        Cx begin(Cx::Operation operation, const std::string& impi, const std::string& impu) {
-            Cx c;
-            c.operation = operation;
-            c.impi = impi;
-            c.impu = impu;
-            if (const auto v = net_.hss.view(impi)) {
-                c.flag_before = v->flag;
-                c.server_before = v->server_name;
-            }
-            return c;
-        }
-        home::CxResult end(Cx c) {
-            if (const auto v = net_.hss.view(c.impi)) {
-                c.flag_after = v->flag;
-                c.server_after = v->server_name;
-            }
-            const auto result = c.result;
-            net_.cx.push_back(std::move(c));
-            return result;
-        }
-        HomeNetwork& net_;
-    };
-
-    Recorder cx_;
     Send send_;
-    std::deque<std::move_only_function<void()>> waiting_;
 };
 
 }  // namespace gmgate::test

@@ -3,9 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <deque>
-
 #include "home/cx_log.h"
+#include "tests/support/held_hss.h"
 #include "tests/unit/home/phone_support.h"
 
 namespace gmgate::home {
@@ -19,57 +18,6 @@ using testing::HasSubstr;
 using testing::Not;
 using Flag = LocalHss::Flag;
 using namespace std::chrono_literals;
-
-// Passes on to the LocalHss now, later, or never.
-class SwitchHss final : public Hss {
-  public:
-    explicit SwitchHss(Hss& hss) : hss_(hss) {}
-    void query(std::string_view impi, std::string_view impu, QueryAnswer answer) override {
-        run([this, i = std::string(impi), u = std::string(impu), a = std::move(answer)]() mutable {
-            hss_.query(i, u, std::move(a));
-        });
-    }
-    void av_request(const AvRequest& r, AvAnswer answer) override {
-        run([this, i = std::string(r.impi), u = std::string(r.impu), s = std::string(r.server_name),
-             resync = r.resynchronisation != nullptr ? std::optional(*r.resynchronisation)
-                                                     : std::nullopt,
-             a = std::move(answer)]() mutable {
-            if (fail_vectors) return a(*fail_vectors, {});
-            hss_.av_request({i, u, s, 1, resync ? &*resync : nullptr}, std::move(a));
-        });
-    }
-    void put(const PutRequest& r, PutAnswer answer) override {
-        run([this, i = std::string(r.impi), u = std::string(r.impu), s = std::string(r.server_name),
-             t = r.assignment,
-             a = std::move(answer)]() mutable { hss_.put({i, u, s, t}, std::move(a)); });
-    }
-    void pull(std::string_view impi, std::string_view impu, PullAnswer answer) override {
-        run([this, i = std::string(impi), u = std::string(impu), a = std::move(answer)]() mutable {
-            hss_.pull(i, u, std::move(a));
-        });
-    }
-    // Answers the oldest question; false: none waits.
-    bool step() {
-        if (waiting.empty()) return false;
-        auto work = std::move(waiting.front());
-        waiting.pop_front();
-        work();
-        return true;
-    }
-    bool hold = false;
-    std::optional<CxResult> fail_vectors;
-    std::deque<std::move_only_function<void()>> waiting;
-
-  private:
-    void run(std::move_only_function<void()> work) {
-        if (hold) {
-            waiting.push_back(std::move(work));
-        } else {
-            work();
-        }
-    }
-    Hss& hss_;
-};
 
 struct RegistrarTest : testing::Test {
     static RegistrarConfig default_config() {
@@ -122,7 +70,7 @@ struct RegistrarTest : testing::Test {
     TimerWheel wheel{clock};
     SeededRandom random{7};
     LocalHss local{random};
-    SwitchHss hss{local};
+    gmgate::test::HeldHss hss{local};
     CxLog cx{hss, log::Level::debug};
     std::unique_ptr<Registrar> registrar;
     std::shared_ptr<std::unique_ptr<Reply>> last;
