@@ -141,7 +141,8 @@ struct DpdkBackend::Impl {
         bool second_period = false;
     };
     std::deque<Leaving> leaving;
-    std::atomic<bool> quiescence_wanted{false};  // a worker that passed a round says so
+    // The token the oldest of them waits for: a worker that passed a round since says so, once.
+    std::atomic<std::uint64_t> quiescence_wanted{0};
 
     struct Heartbeat {
         std::uint64_t rounds = 0;
@@ -306,7 +307,11 @@ DpdkBackend::~DpdkBackend() = default;
 Result<void> DpdkBackend::install(const sa::SetParams& params) {
     if (impl_->sets.contains(params.id))
         return fail(ErrorKind::conflict, "SA set is installed already");
-    // On another port cleartext would pass beside the SA (A6).
+    // To another address or port cleartext would pass beside the SA (A6).
+    if (std::ranges::find(impl_->options.addresses, params.ours, &DpdkOptions::Address::address) ==
+        impl_->options.addresses.end())
+        return fail(ErrorKind::invalid,
+                    params.ours.to_string() + " of the SA set is not one of gm.addresses");
     for (const sa::Port port : {params.numbers.port_ps, params.numbers.port_pc}) {
         if (!impl_->ports.contains(port))
             return fail(ErrorKind::invalid,
@@ -360,7 +365,7 @@ void DpdkBackend::Impl::reclaim_ready(std::size_t batches) {
         }
         Leaving& oldest = leaving.front();
         if (rte_rcu_qsbr_check(rcu.get(), oldest.token, false) == 0) {
-            quiescence_wanted.store(true, std::memory_order_seq_cst);
+            quiescence_wanted.store(oldest.token, std::memory_order_seq_cst);
             // Passed meanwhile, and asleep perhaps, with nobody left to say so?
             if (rte_rcu_qsbr_check(rcu.get(), oldest.token, false) == 0) return;
         }

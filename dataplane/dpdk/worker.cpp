@@ -127,7 +127,7 @@ void Worker::run() {
         const std::uint64_t before = rte_rdtsc();
         const bool busy = round();
         rte_rcu_qsbr_quiescent(shared_.rcu, config_.number);
-        tell_quiescence();
+        tell_quiescence(false);
         if (busy) {
             counters_.busy_cycles.add(rte_rdtsc() - before);
             idle = 0;
@@ -347,11 +347,15 @@ void Worker::to_wire(PacketList& list) {
     flush_wire();
 }
 
-void Worker::tell_quiescence() {
-    if (shared_.quiescence_wanted == nullptr ||
-        !shared_.quiescence_wanted->load(std::memory_order_seq_cst) ||
-        !shared_.quiescence_wanted->exchange(false, std::memory_order_acq_rel))
-        return;
+// Once for each token: while another worker holds it up, those that run are not to call the control
+// thread each round. `offline`: no round is under way that would have to be passed.
+void Worker::tell_quiescence(bool offline) {
+    if (shared_.quiescence_wanted == nullptr) return;
+    const std::uint64_t wanted = shared_.quiescence_wanted->load(std::memory_order_seq_cst);
+    if (wanted == told_) return;
+    told_ = wanted;
+    // The token may be younger than what this round has reported.
+    if (!offline) rte_rcu_qsbr_quiescent(shared_.rcu, config_.number);
     const std::uint64_t one = 1;
     (void)!::write(shared_.event_fd, &one, sizeof(one));
 }
@@ -369,7 +373,7 @@ void Worker::sleep() {
     // The control thread asks and then looks, we are offline and then look: one of us sees the
     // other.
     std::atomic_thread_fence(std::memory_order_seq_cst);
-    tell_quiescence();
+    tell_quiescence(true);
     std::array<pollfd, 3> fds{
         {{bell.fd(), POLLIN, 0}, {descriptors_[0], POLLIN, 0}, {descriptors_[1], POLLIN, 0}}};
     const bool blind = descriptors_[0] < 0 || descriptors_[1] < 0;

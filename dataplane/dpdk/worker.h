@@ -48,9 +48,9 @@ class Worker {
         int event_fd = -1;  // eventfd to write to when the event ring got something; -1: none
         std::atomic<bool>* events_pending =
             nullptr;  // set before event_fd is written, so that it is written once
-        // Set by the control thread when it waits for a grace period: the next worker that passes a
-        // round clears it and writes event_fd.
-        std::atomic<bool>* quiescence_wanted = nullptr;
+        // The grace period's token the control thread waits for: each worker writes event_fd once
+        // when it has passed a round since.
+        std::atomic<std::uint64_t>* quiescence_wanted = nullptr;
     };
 
     Worker(const Config& config, const Shared& shared, std::unique_ptr<FastPath> fast_path);
@@ -77,7 +77,7 @@ class Worker {
   private:
     void run();
     void sleep();
-    void tell_quiescence();
+    void tell_quiescence(bool offline);
     void from_wire(rte_mbuf** frames, std::uint16_t count, bool reassembled = false);
     void from_host(rte_mbuf** frames, std::uint16_t count, bool reassembled = false);
     bool from_workers();
@@ -107,6 +107,7 @@ class Worker {
     TimePoint next_expiry_{};
     std::array<int, 2> descriptors_{-1, -1};  // of our queues, to sleep on; -1: none, or dead
     unsigned idle_sleeps_ = 0;
+    std::uint64_t told_ = 0;  // the last quiescence_wanted that was answered
     std::atomic<bool> asleep_{false};
     std::atomic<bool> stop_{false};
     std::thread thread_;

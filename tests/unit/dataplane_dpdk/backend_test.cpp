@@ -174,6 +174,32 @@ TEST_P(Backend, AWorkerTellsWhenKeysCanBeWiped) {
     EXPECT_EQ(backend_->leaving(), 0U);
 }
 
+// While one worker stands, those that run must not call the control thread each round.
+TEST_P(Backend, WorkersTellOnceWhatAnotherHoldsUp) {
+    const Phone p = phone(1);
+    ASSERT_TRUE(backend_->install(p.params()));
+    wire_->stand_still(true, 0);
+    wire_->wait_until_standing();
+    backend_->remove(p.id);
+    unsigned called = 0;
+    for (unsigned i = 0; i < 100; ++i) {
+        // The others are busy.
+        for (unsigned q = 1; q < GetParam(); ++q) wire_->put(q, plain_frame(p.up(false), 10));
+        pollfd fd{backend_->event_fd(), POLLIN, 0};
+        if (::poll(&fd, 1, 2) == 1) ++called;
+        backend_->drain_events([](const sa::BackendEvent&) {});
+    }
+    EXPECT_LE(called, GetParam());
+    EXPECT_EQ(backend_->leaving(), 1U);
+    wire_->stand_still(false);
+    for (int i = 0; i < 100 && backend_->leaving() != 0; ++i) {
+        pollfd fd{backend_->event_fd(), POLLIN, 0};
+        ASSERT_EQ(::poll(&fd, 1, 10'000), 1);
+        backend_->drain_events([](const sa::BackendEvent&) {});
+    }
+    EXPECT_EQ(backend_->leaving(), 0U);
+}
+
 // A set from a snapshot goes on where it stopped: the UE would take what comes again for replays.
 TEST_P(Backend, OutboundGoesOnAfterTheSequenceOfASnapshot) {
     const Phone p = phone(1);
@@ -328,6 +354,15 @@ TEST_P(Screening, InstallsAndRemovesUnderTraffic) {
 
 INSTANTIATE_TEST_SUITE_P(Workers, Screening, testing::Values(1U, 3U),
                          [](const auto& i) { return std::to_string(i.param); });
+
+TEST_P(Backend, ASetOfAnotherAddressIsRefused) {
+    sa::SetParams params = phone(1).params();
+    params.ours = core_address(false);
+    const auto refused = backend_->install(params);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().kind, ErrorKind::invalid);
+    EXPECT_NE(refused.error().text.find("gm.addresses"), std::string::npos);
+}
 
 TEST_P(Backend, ASetOnUnprotectedPortsIsRefused) {
     for (const bool ps : {true, false}) {

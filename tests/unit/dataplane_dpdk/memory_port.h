@@ -5,6 +5,7 @@
 #include <chrono>
 #include <deque>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -32,14 +33,19 @@ class MemoryPort final : public Port {
         refuse_ = refuse;
     }
 
-    // Whoever receives stays there until told otherwise, as if its core had been taken away.
-    void stand_still(bool still) { still_.store(still); }
+    // Whoever receives, from this queue if one is named, stays there until told otherwise, as if
+    // its core had been taken away.
+    void stand_still(bool still, std::optional<unsigned> queue = std::nullopt) {
+        still_queue_.store(queue ? static_cast<int>(*queue) : -1);
+        still_.store(still);
+    }
     void wait_until_standing() const {
         while (standing_.load() == 0) std::this_thread::yield();
     }
 
     std::uint16_t receive(unsigned queue, rte_mbuf** out, std::uint16_t max) override {
-        if (still_.load()) {
+        if (const int only = still_queue_.load();
+            still_.load() && (only < 0 || only == static_cast<int>(queue))) {
             standing_.fetch_add(1);
             while (still_.load()) std::this_thread::sleep_for(std::chrono::microseconds(50));
             standing_.fetch_sub(1);
@@ -75,6 +81,7 @@ class MemoryPort final : public Port {
     rte_mempool* pool_;
     bool refuse_ = false;
     std::atomic<bool> still_{false};
+    std::atomic<int> still_queue_{-1};  // negative: all
     std::atomic<int> standing_{0};
 };
 
