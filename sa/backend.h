@@ -1,10 +1,12 @@
 #pragma once
-// What the control plane asks of the packet layer. Implementations: the DPDK fast path, and the
-// test double; later the kernel and the screen. The control plane cannot tell them apart.
+// What the control plane asks of the packet layer. Implementations: the DPDK fast path, the kernel,
+// the screen (both), and the test double. The control plane cannot tell them apart.
 
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <string>
+#include <string_view>
 
 #include "base/clock.h"
 #include "base/result.h"
@@ -53,6 +55,17 @@ struct BackendEvent {
     BackendEventKind kind{};
     SetId set = 0;
     Spi spi = 0;  // the inbound SPI it was seen on; 0 for outbound
+};
+
+// What a layer tells the operator: packets it refused for one reason, and how it is.
+struct DropCount {
+    std::string_view name;  // "replay": a Prometheus label value; static storage
+    std::string_view help;  // one line
+    std::uint64_t total = 0;
+};
+struct LayerHealth {
+    bool ok = false;
+    std::string text;  // one line: "ok", or what is wrong and what to do
 };
 
 // Called from the control thread only. No call blocks longer than a few grace periods of the

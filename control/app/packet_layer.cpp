@@ -14,25 +14,15 @@ namespace gmgate::app {
 
 namespace {
 
-std::vector<ops::DropCount> drops_of(const dataplane::DpdkBackend& backend) {
+template <class Drops>
+std::vector<ops::DropCount> drops_of(const char* layer, const Drops& drops) {
     std::vector<ops::DropCount> out;
-    for (const auto& d : backend.drops())
-        out.push_back({"dataplane", std::string(d.name), std::string(d.help), d.total});
+    for (const sa::DropCount& d : drops)
+        out.push_back({layer, std::string(d.name), std::string(d.help), d.total});
     return out;
 }
-std::vector<ops::DropCount> drops_of_kernel() {
-    std::vector<ops::DropCount> out;
-    for (const auto& d : kernel::KernelBackend::drops())
-        out.push_back({"kernel", std::string(d.name), std::string(d.help), d.total});
-    return out;
-}
-ops::HealthItem health_of(const dataplane::DpdkBackend& backend) {
-    const auto d = backend.health();
-    return {"dataplane", d.ok, d.text};
-}
-ops::HealthItem health_of(const kernel::KernelBackend& backend) {
-    const auto h = backend.health();
-    return {"kernel", h.ok, h.text};
+ops::HealthItem health_of(const char* layer, const sa::LayerHealth& health) {
+    return {layer, health.ok, health.text};
 }
 
 class DpdkLayer final : public PacketLayer {
@@ -51,8 +41,12 @@ class DpdkLayer final : public PacketLayer {
     void register_metrics(metrics::Registry& registry) const override {
         backend_->register_metrics(registry);
     }
-    std::vector<ops::DropCount> drops() const override { return drops_of(*backend_); }
-    std::vector<ops::HealthItem> health() const override { return {health_of(*backend_)}; }
+    std::vector<ops::DropCount> drops() const override {
+        return drops_of("dataplane", backend_->drops());
+    }
+    std::vector<ops::HealthItem> health() const override {
+        return {health_of("dataplane", backend_->health())};
+    }
 
   private:
     std::unique_ptr<dataplane::DpdkBackend> backend_;
@@ -77,8 +71,12 @@ class KernelLayer final : public PacketLayer {
     void register_metrics(metrics::Registry& registry) const override {
         backend_->register_metrics(registry);
     }
-    std::vector<ops::DropCount> drops() const override { return drops_of_kernel(); }
-    std::vector<ops::HealthItem> health() const override { return {health_of(*backend_)}; }
+    std::vector<ops::DropCount> drops() const override {
+        return drops_of("kernel", backend_->drops());
+    }
+    std::vector<ops::HealthItem> health() const override {
+        return {health_of("kernel", backend_->health())};
+    }
 
   private:
     std::unique_ptr<kernel::KernelBackend> backend_;
@@ -112,14 +110,14 @@ class ScreenLayer final : public PacketLayer {
         both_->register_metrics(registry);
     }
     std::vector<ops::DropCount> drops() const override {
-        auto out = drops_of(*front_);
-        for (auto& d : drops_of_kernel()) out.push_back(std::move(d));
+        auto out = drops_of("dataplane", front_->drops());
+        for (auto& d : drops_of("kernel", behind_->drops())) out.push_back(std::move(d));
         return out;
     }
     std::vector<ops::HealthItem> health() const override {
         const std::uint64_t n = both_->disagreements();
-        return {health_of(*front_),
-                health_of(*behind_),
+        return {health_of("dataplane", front_->health()),
+                health_of("kernel", behind_->health()),
                 {"screen", n == 0,
                  n == 0 ? std::string("ok")
                         : fmt::format("{} times the kernel refused what the screen had verified; "

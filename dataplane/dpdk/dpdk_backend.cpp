@@ -485,7 +485,7 @@ std::vector<DropCount> DpdkBackend::drops() const {
     std::vector<DropCount> all;
     all.reserve(drop_reason_count + port_drop_reason_count);
     const auto add = [&](std::string_view reason, std::string_view text, auto read) {
-        DropCount d{reason, text, 0, {}};
+        DropCount d{{reason, text, 0}, {}};
         for (const auto& w : impl_->workers) {
             d.by_worker.push_back(read(*w));
             d.total += d.by_worker.back();

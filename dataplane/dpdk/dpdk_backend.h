@@ -84,22 +84,17 @@ struct DpdkOptions {
     bool verify_only = false;
 };
 
-// One drop reason, as declared where it drops.
-struct DropCount {
-    std::string_view name;  // "replay": a Prometheus label value; static storage
-    std::string_view help;  // one line for an operator
-    std::uint64_t total = 0;
+struct DropCount : sa::DropCount {
     std::vector<std::uint64_t> by_worker;
 };
 
-struct DataplaneHealth {
-    bool ok = false;          // everything below is well
+// ok: everything below is well.
+struct DataplaneHealth : sa::LayerHealth {
     bool gm_link_up = false;  // carrier of the Gm port
     bool gm_present = false;  // false: the interface was deleted under us; only a restart helps
     bool tap_up = false;
     std::vector<bool>
         worker_alive;  // its loop went round in the last two seconds, or it sleeps as it should
-    std::string text;  // one line: "ok", or what is wrong and what to do
 };
 
 class BufferPools;

@@ -111,19 +111,10 @@ class KernelBackend final : public sa::Backend {
     // States of an earlier run not yet taken over or removed.
     [[nodiscard]] std::size_t leftovers() const;
 
-    struct DropCount {
-        std::string_view name;  // static storage
-        std::string_view help;
-        std::uint64_t total = 0;
-    };
     // The kernel's own counters of this network namespace (/proc/net/xfrm_stat) that tell of
     // packets it refused; empty where the kernel has none. Any thread.
-    [[nodiscard]] static std::vector<DropCount> drops();
-    struct Health {
-        bool ok = false;
-        std::string text;  // one line: "ok", or what is wrong and what to do
-    };
-    [[nodiscard]] Health health() const;
+    [[nodiscard]] static std::vector<sa::DropCount> drops();
+    [[nodiscard]] sa::LayerHealth health() const;
     // gmgate_kernel_*: netlink requests, errors, overruns, resyncs, acquires, offload fallbacks,
     // whether something comes before our policies.
     void register_metrics(metrics::Registry& registry) const;

@@ -42,8 +42,8 @@ constexpr std::array<KernelCounter, 17> kernel_counters{{
 
 }  // namespace
 
-std::vector<KernelBackend::DropCount> KernelBackend::drops() {
-    std::vector<DropCount> out;
+std::vector<sa::DropCount> KernelBackend::drops() {
+    std::vector<sa::DropCount> out;
     std::ifstream file("/proc/net/xfrm_stat");
     std::string name;
     std::uint64_t value = 0;
@@ -93,7 +93,7 @@ void KernelBackend::register_metrics(metrics::Registry& registry) const {
         registry.function("gmgate_kernel_drops_total",
                           "Packets the kernel's XFRM refused, of this network namespace.",
                           Kind::counter, {{"reason", std::string(k.label)}}, [label = k.label] {
-                              for (const DropCount& d : drops()) {
+                              for (const sa::DropCount& d : drops()) {
                                   if (d.name == label) return static_cast<double>(d.total);
                               }
                               return 0.0;

@@ -376,7 +376,7 @@ void KernelBackend::Impl::resync(std::vector<sa::BackendEvent>& out) {
     }
 }
 
-KernelBackend::Health KernelBackend::health() const {
+sa::LayerHealth KernelBackend::health() const {
     const Impl& i = *impl_;
     const auto found = i.inspect();
     if (!found) return {false, found.error().text};
