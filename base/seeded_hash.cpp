@@ -1,4 +1,4 @@
-#include "sa/keyed_hash.h"
+#include "base/seeded_hash.h"
 
 #include <array>
 #include <bit>
@@ -6,7 +6,7 @@
 
 #include "base/bytes.h"
 
-namespace gmgate::sa {
+namespace gmgate {
 
 namespace {
 
@@ -36,11 +36,11 @@ struct Sip {
 
 }  // namespace
 
-std::uint64_t KeyedHash::operator()(std::span<const std::uint8_t> bytes) const {
+std::uint64_t SeededHash::operator()(std::span<const std::uint8_t> bytes) const {
     static_assert(std::endian::native == std::endian::little,
                   "words are taken as they lie in memory");
-    Sip sip{key0_ ^ 0x736F6D6570736575ULL, key1_ ^ 0x646F72616E646F6DULL,
-            key0_ ^ 0x6C7967656E657261ULL, key1_ ^ 0x7465646279746573ULL};
+    Sip sip{k0_ ^ 0x736F6D6570736575ULL, k1_ ^ 0x646F72616E646F6DULL, k0_ ^ 0x6C7967656E657261ULL,
+            k1_ ^ 0x7465646279746573ULL};
     std::size_t at = 0;
     for (; at + 8 <= bytes.size(); at += 8) {
         std::uint64_t word = 0;
@@ -55,11 +55,11 @@ std::uint64_t KeyedHash::operator()(std::span<const std::uint8_t> bytes) const {
     return sip.v0 ^ sip.v1 ^ sip.v2 ^ sip.v3;
 }
 
-std::uint64_t KeyedHash::operator()(std::string_view text) const {
+std::uint64_t SeededHash::operator()(std::string_view text) const {
     return (*this)(as_bytes(text));
 }
 
-std::uint64_t KeyedHash::operator()(const IpAddress& ip, std::uint16_t a, std::uint16_t b) const {
+std::uint64_t SeededHash::operator()(const IpAddress& ip, std::uint16_t a, std::uint16_t b) const {
     std::array<std::uint8_t, 21> key{};
     std::memcpy(key.data(), ip.raw().data(), 16);
     std::memcpy(&key[16], &a, 2);
@@ -68,4 +68,4 @@ std::uint64_t KeyedHash::operator()(const IpAddress& ip, std::uint16_t a, std::u
     return (*this)(std::span<const std::uint8_t>(key));
 }
 
-}  // namespace gmgate::sa
+}  // namespace gmgate

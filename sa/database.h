@@ -33,11 +33,11 @@
 #include "base/random.h"
 #include "base/result.h"
 #include "base/secret.h"
+#include "base/seeded_hash.h"
 #include "base/timer_wheel.h"
 #include "sa/backend.h"
 #include "sa/hash_index.h"
 #include "sa/impu_index.h"
-#include "sa/keyed_hash.h"
 #include "sa/lifecycle.h"
 #include "sa/pool.h"
 #include "sa/port_allocator.h"
@@ -319,7 +319,7 @@ class SaDatabase {
     TimerWheel& timers_;
     SpiAllocator spis_;
     PortAllocator ports_;
-    KeyedHash hash_;
+    SeededHash hash_;
     Pool<SaSet> sets_;
     Pool<User> users_;
     HashIndex by_tuple_;   // two entries a set

@@ -14,7 +14,9 @@
 
 #include "base/clock.h"
 #include "base/metrics.h"
+#include "base/random.h"
 #include "base/secret.h"
+#include "base/seeded_hash.h"
 #include "base/unique_fd.h"
 #include "sa/kernel/channel.h"
 #include "sa/kernel/kernel_backend.h"
@@ -24,9 +26,12 @@
 
 namespace gmgate::kernel {
 
+// Phones choose their address and their SPIs.
 struct HashStateId {
-    std::size_t operator()(const StateId& id) const noexcept {
-        return hash_value(id.destination, 0x9E3779B97F4A7C15ULL ^ (std::uint64_t{id.spi} << 16U));
+    SeededHash hash;
+    std::size_t operator()(const StateId& id) const {
+        return hash(id.destination, static_cast<std::uint16_t>(id.spi >> 16U),
+                    static_cast<std::uint16_t>(id.spi));
     }
 };
 
@@ -39,10 +44,8 @@ struct Flow {
     bool operator==(const Flow&) const = default;
 };
 struct HashFlow {
-    std::size_t operator()(const Flow& f) const noexcept {
-        const std::uint64_t ports = (std::uint64_t{f.our_port} << 16U) | f.ue_port;
-        return hash_value(f.ue, ports * 0x9E3779B97F4A7C15ULL + f.ours.raw()[3]);
-    }
+    SeededHash hash;
+    std::size_t operator()(const Flow& f) const { return hash(f.ue, f.our_port, f.ue_port); }
 };
 
 struct Counters {
@@ -139,9 +142,10 @@ struct KernelBackend::Impl {
 
     std::vector<Policy> policies;  // in the kernel, ours
     mutable std::unordered_map<sa::SetId, Entry> sets;
-    std::unordered_map<StateId, sa::SetId, HashStateId> states;
-    std::unordered_set<Flow, HashFlow> flows;
-    std::unordered_map<StateId, Fingerprint, HashStateId> leftovers;
+    SystemRandom random;
+    std::unordered_map<StateId, sa::SetId, HashStateId> states{16, {SeededHash(random)}};
+    std::unordered_set<Flow, HashFlow> flows{16, {SeededHash(random)}};
+    std::unordered_map<StateId, Fingerprint, HashStateId> leftovers{16, {SeededHash(random)}};
 
     std::vector<sa::SetId> order;  // all sets, to be asked in turn
     std::size_t next = 0;
