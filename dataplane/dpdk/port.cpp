@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <cstring>
 #include <filesystem>
@@ -30,6 +31,12 @@ constexpr unsigned ring_frame = 8192;
 constexpr unsigned ring_block = 8 * ring_frame;
 constexpr unsigned ring_frames = 2048;         // 32 MiB a queue
 constexpr unsigned ring_frames_of_many = 512;  // with more than two queues
+// When its send ring is full, the driver waits in poll(2) without a limit until the socket can be
+// written. A NIC that has stopped sending would hold the worker there for ever. The kernel calls a
+// socket writable while less than half its send buffer is under way, whatever the ring: with room
+// for more than the ring holds (a frame counts what it carries and a kilobyte of the kernel's),
+// poll returns at once, the driver sees the full ring, and what did not fit is dropped and counted.
+constexpr int send_buffer = 2 * static_cast<int>(ring_frames * (ring_frame + 2048));
 
 std::set<int> open_descriptors() {
     std::set<int> all;
@@ -119,6 +126,13 @@ Result<std::unique_ptr<EthPort>> EthPort::open_af_packet(const std::string& inte
                     "DPDK does not know the port of " + interface + ": " + reason(named));
     }
     port->sockets_ = new_packet_sockets(before, interface_index);
+    for (const int fd : port->sockets_) {
+        if (::setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &send_buffer, sizeof(send_buffer)) != 0) {
+            return fail(ErrorKind::denied,
+                        "cannot enlarge the send buffer of the packet socket on " + interface +
+                            ": " + std::strerror(errno) + "; give the program CAP_NET_ADMIN");
+        }
+    }
     if (port->sockets_.size() != workers) port->sockets_.clear();
     if (auto started = port->start(workers, pool); !started)
         return std::unexpected(started.error());
