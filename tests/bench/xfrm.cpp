@@ -3,6 +3,7 @@
 
 #include <benchmark/benchmark.h>
 #include <sched.h>
+#include <time.h>
 
 #include <fstream>
 #include <string>
@@ -115,11 +116,20 @@ void kernel_sets(benchmark::State& state) {
     double read = 0;
     double remove = 0;
     double memory = 0;
+    double install_cpu = 0;
+    double remove_cpu = 0;
+    // The kernel does its work within our calls, so this is all of it.
+    const auto cpu = [] {
+        timespec t{};
+        ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+        return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_nsec) * 1e-9;
+    };
     const auto seconds = [](auto from) {
         return std::chrono::duration<double>(std::chrono::steady_clock::now() - from).count();
     };
     for (auto _ : state) {
         const std::uint64_t before = slab_octets();
+        double cpu_before = cpu();
         auto from = std::chrono::steady_clock::now();
         for (std::uint32_t n = 1; n <= count; ++n) {
             sa::SetParams p;
@@ -134,19 +144,24 @@ void kernel_sets(benchmark::State& state) {
                 return state.SkipWithError(r.error().text.c_str());
         }
         install += seconds(from);
+        install_cpu += cpu() - cpu_before;
         memory = static_cast<double>(slab_octets()) - static_cast<double>(before);
         from = std::chrono::steady_clock::now();
         (*backend)->stats(ids, stats);
         read += seconds(from);
+        cpu_before = cpu();
         from = std::chrono::steady_clock::now();
         (*backend)->remove(ids);
         remove += seconds(from);
+        remove_cpu += cpu() - cpu_before;
     }
     const double sets = static_cast<double>(count) * static_cast<double>(state.iterations());
     state.SetLabel(sa::to_string(suite));
     state.counters["installs_per_s"] = sets / install;
     state.counters["stats_per_s"] = sets / read;
     state.counters["removes_per_s"] = sets / remove;
+    state.counters["install_cpu_us"] = install_cpu / sets * 1e6;
+    state.counters["remove_cpu_us"] = remove_cpu / sets * 1e6;
     state.counters["kernel_octets_per_set"] = memory / static_cast<double>(count);
 }
 BENCHMARK(kernel_sets)->ArgsProduct({{0, 3}, {2500}})->Iterations(1)->Unit(benchmark::kMillisecond);
