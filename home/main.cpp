@@ -1,7 +1,6 @@
 // gmhome: a home network to stand behind the gateway.
 
 #include <fmt/format.h>
-#include <sys/resource.h>
 
 #include <CLI/CLI.hpp>
 #include <csignal>
@@ -10,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/bytes.h"
+#include "base/core_dumps.h"
 #include "base/event_loop.h"
 #include "base/log.h"
 #include "base/metrics.h"
@@ -191,9 +191,11 @@ void write_stats(const std::string& path, const nlohmann::json& stats) {
 
 int serve(const Options& o) {
     // The HSS keeps keys in wiped memory, but what yaml-cpp read of a file is not ours: no core
-    // dumps at all.
-    const rlimit none{0, 0};
-    ::setrlimit(RLIMIT_CORE, &none);
+    // dumps at all (S1).
+    if (!limit_core_dumps() || !forbid_dumps())
+        return complain(
+            "core dumps cannot be switched off, and the subscribers' keys are not to "
+            "get into one");
 
     log::Level level{};
     if (!log::parse_level(o.log_level, level)) {

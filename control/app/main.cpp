@@ -1,6 +1,5 @@
 // gmgated: the gateway.
 
-#include <sys/prctl.h>
 #include <sys/resource.h>
 
 #include <fmt/format.h>
@@ -13,6 +12,7 @@
 #include <memory>
 #include <string>
 
+#include "base/core_dumps.h"
 #include "base/event_loop.h"
 #include "base/log.h"
 #include "base/metrics.h"
@@ -44,12 +44,6 @@ void raise_descriptor_limit() {
     }
 }
 
-// S1: a dump would hold keys; pages that hold them are kept out of it besides (base/secret.h).
-void forbid_core_dumps() {
-    const rlimit none{0, 0};
-    (void)setrlimit(RLIMIT_CORE, &none);
-}
-
 std::vector<ops::DropCount> all_drops(const PacketLayer& packets, const ops::GatewayView& view) {
     auto out = packets.drops();
     for (auto& d : view.drops()) out.push_back(std::move(d));
@@ -73,7 +67,10 @@ std::vector<ops::HealthItem> health(PacketLayer& packets, const registration::Ga
 }
 
 int run(const config::Config& c, bool dumps) {
-    if (!dumps) forbid_core_dumps();
+    if (!dumps && !limit_core_dumps()) {
+        log::error("gmgated", "core dumps cannot be switched off; see --allow-core-dumps");
+        return exit_failed;
+    }
     raise_descriptor_limit();
     const SystemClock clock;
     SystemRandom random;
@@ -143,7 +140,9 @@ int run(const config::Config& c, bool dumps) {
     log::info("gmgated", "{} ready: {} on {}, {}, API {}", GMGATE_VERSION, c.gateway.name,
               c.gm.interface, packets.description(), c.ops.socket);
     // S1: from now on the process may hold keys.
-    if (!dumps) (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+    if (!dumps && !forbid_dumps()) {
+        return stopped({ErrorKind::io, "core dumps cannot be forbidden; see --allow-core-dumps"});
+    }
     loop.run();
     log::info("gmgated", "stopping: {} registered phones lose their SAs", gateway.registered());
     if (const int fd = backend.event_fd(); fd >= 0) loop.unwatch(fd);
