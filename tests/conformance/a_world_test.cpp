@@ -150,6 +150,8 @@ TEST(A5, APortUsThatChangedIsThatOfTheNewSetOnly) {
     p.port_us = 7788;
     ASSERT_TRUE(p.reregister());
     EXPECT_EQ(w.backend.set(old)->numbers.port_us, 7777);
+    EXPECT_NE(p.sets[0].numbers.port_pc, p.sets[1].numbers.port_pc)
+        << "also where the pair of ports would be free";
     w.expect_served(p);
     EXPECT_EQ(p.last().flow.remote.port, 7788);
     w.expect_no_leak(1);

@@ -1,4 +1,4 @@
-// B3: a challenge and what an unfinished procedure left, over the whole gateway.
+// B3, B4: a challenge and what an unfinished procedure left, and SM7, over the whole gateway.
 // TS 33.203 clause 7.4.1a.
 
 #include "tests/support/conformance_world.h"
@@ -73,6 +73,32 @@ TEST(B3, AlsoWhenThePhoneMovedInBetween) {
         w.expect_no_leak(1);
     }
 }
+
+// ---- B4 ----
+
+// One answer is on its way to the S-CSCF, where a second would find no challenge and be a failure.
+TEST(B4, OneSm7IsUnderWayAtATime) {
+    for (const bool registered : {false, true}) {
+        Procedure c(registered);
+        c.w.network->on_cx.hold = true;
+        c.p.send_sm7();
+        c.w.run();
+        const auto at_home = c.w.home.inbox.size();
+        RegisterOptions again;
+        again.authorization = c.p.right_answer();
+        again.verify = c.p.pending->server;
+        c.p.send_on(*c.p.pending, c.p.register_text(again, &*c.p.pending));
+        c.w.run();
+        EXPECT_EQ(c.p.last_status(), 500);
+        EXPECT_TRUE(c.p.last().message.has("Retry-After"));
+        EXPECT_EQ(c.w.home.inbox.size(), at_home);
+        while (c.w.network->on_cx.step()) c.w.run();
+        EXPECT_EQ(c.p.last_status(), 200) << "the first completes";
+        EXPECT_EQ(c.p.last().set, c.fresh);
+    }
+}
+
+// ---- B3 ----
 
 // What is no challenge removes nothing: the first procedure can still complete.
 TEST(B3, WhatIsNotChallengedRemovesNothing) {

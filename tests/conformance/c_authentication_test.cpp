@@ -202,6 +202,23 @@ TEST(C3, TheReportNeedsNoSecurityClient) {
     }
 }
 
+// What began on an SA is reported on one: with integrity alone whoever listens has read the nonce,
+// and an address is easily forged. In clear nothing about this user is even passed on meanwhile.
+TEST(C3, WhatBeganOnAnSaIsNotReportedInClear) {
+    for (const bool out_of_sync : {false, true}) {
+        Procedure c(true);
+        const auto at_home = c.w.home.inbox.size();
+        c.p.refuse_challenge(
+            false, out_of_sync ? to_base64(std::array<std::uint8_t, 14>{}) : std::string{});
+        c.w.run();
+        EXPECT_EQ(c.p.last_status(), 503);
+        EXPECT_FALSE(c.p.last().esp);
+        EXPECT_EQ(c.w.home.inbox.size(), at_home);
+        EXPECT_TRUE(c.w.backend.has(c.fresh));
+        c.expect_completes();
+    }
+}
+
 TEST(C3, AStrangerCannotVoidAChallenge) {
     Procedure c(false);
     Phone& stranger = c.w.phone("mallory", "10.2.0.66");

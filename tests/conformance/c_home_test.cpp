@@ -386,6 +386,7 @@ TEST(C11, TheCoreAnswersNonsense) {
     p.send_sm1();
     w.run();
     EXPECT_EQ(p.last_status(), 500) << "nobody authenticated this phone";
+    EXPECT_EQ(w.drops(Reason::challenge_without_keys), 2U);
     EXPECT_EQ(w.gateway->registered(), 0U);
     w.nothing_left();
     w.home.accept_without_challenge = false;
