@@ -76,7 +76,7 @@ class Backend {
 
     // Installs all four SAs or none (C12). When it returns they are live in both directions (B2).
     // exhausted: a table is full; conflict: an SPI slot or a selector is taken; unsupported: the
-    // suite; io: the layer refused.
+    // suite; invalid: a port or address that is not protected (A6); io: the layer refused.
     [[nodiscard]] virtual Result<void> install(const SetParams& params) = 0;
     // Unpublished when it returns: packets that come from now on find no SA. The keys are wiped as
     // soon as no worker can still be using them, without waiting here. Unknown id: nothing happens.

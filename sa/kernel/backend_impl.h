@@ -100,7 +100,9 @@ struct KernelBackend::Impl {
     Result<void> add(std::span<State> states, sa::Suite suite, std::string_view what);
     // Outcomes of adding; what was added is taken out again if one failed.
     std::optional<Outcome> try_add(std::span<const State> states);
+    // What the kernel does not let go of is tried again each second, and told of the first time.
     void delete_states(std::span<const StateId> ids, const char* why);
+    void retry_deletions();
     bool adopt(std::span<const State> states);
     void keep(const sa::SetParams& params);
     void forget(sa::SetId id);
@@ -146,6 +148,8 @@ struct KernelBackend::Impl {
     std::unordered_map<StateId, sa::SetId, HashStateId> states{16, {SeededHash(random)}};
     std::unordered_set<Flow, HashFlow> flows{16, {SeededHash(random)}};
     std::unordered_map<StateId, Fingerprint, HashStateId> leftovers{16, {SeededHash(random)}};
+
+    std::vector<StateId> staying;  // no set's any more, and still in the kernel
 
     std::vector<sa::SetId> order;  // all sets, to be asked in turn
     std::size_t next = 0;

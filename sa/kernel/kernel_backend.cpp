@@ -40,8 +40,8 @@ KernelBackend::Impl::Impl(const KernelOptions& o, const Clock& c,
       event_buffer(receive_buffer_octets) {}
 
 KernelBackend::Impl::~Impl() {
-    std::vector<StateId> all;
-    all.reserve(states.size());
+    std::vector<StateId> all = std::move(staying);
+    all.reserve(all.size() + states.size());
     for (const auto& [id, set] : states) all.push_back(id);
     delete_states(all, "at the end");
     delete_policies(policies);
@@ -123,6 +123,8 @@ void KernelBackend::Impl::delete_states(std::span<const StateId> ids, const char
                 if (o.unknown && tries == 0) {
                     lost_ones.push_back(again[i]);
                 } else if (o.error != 0 && o.error != ESRCH) {
+                    staying.push_back(again[i]);
+                    if (why == nullptr) continue;
                     log::error(area, "state {} spi {:#x} {} stays in the kernel: {}",
                                again[i].destination.to_string(), again[i].spi, why,
                                to_error("removal", o).text);
@@ -131,6 +133,19 @@ void KernelBackend::Impl::delete_states(std::span<const StateId> ids, const char
             again = std::move(lost_ones);
         }
     }
+}
+
+void KernelBackend::Impl::retry_deletions() {
+    if (staying.empty()) return;
+    constexpr std::size_t at_a_time = 1024;  // whatever ails the kernel, phones wait
+    const auto from =
+        staying.end() - static_cast<std::ptrdiff_t>(std::min(staying.size(), at_a_time));
+    std::vector<StateId> ids(from, staying.end());
+    staying.erase(from, staying.end());
+    // One that was removed after all, its answer lost, may be another set's by now.
+    std::erase_if(ids, [&](const StateId& id) { return states.contains(id); });
+    delete_states(ids, nullptr);
+    if (staying.empty()) log::info(area, "all states of removed sets are gone from the kernel");
 }
 
 // All four are there, left by an earlier run, and exactly as wanted: they go on as they are.
@@ -238,7 +253,7 @@ Result<void> KernelBackend::install(const sa::SetParams& p) {
                                       "gm.port_pc)",
                                       port));
     }
-    if (i.sets.size() >= i.options.max_sets) {
+    if (i.sets.size() + i.staying.size() / states_per_set >= i.options.max_sets) {
         return refuse(
             ErrorKind::exhausted,
             fmt::format("all {} SA sets are in use; raise kernel.max_sets", i.options.max_sets));

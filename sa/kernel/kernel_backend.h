@@ -90,7 +90,9 @@ class KernelBackend final : public sa::Backend {
     std::size_t finish_reconciliation();
 
     // sa::Backend. install: conflict: the kernel holds such an SPI, or a selector is taken;
-    // exhausted: max_sets, or the kernel's memory; unsupported: an algorithm; denied; io.
+    // exhausted: max_sets, or the kernel's memory; unsupported: an algorithm; invalid: a port or
+    // address that no policy of ours covers; denied; io. What the kernel does not remove when told
+    // is tried again each second (drain_events).
     [[nodiscard]] Result<void> install(const sa::SetParams& params) override;
     using sa::Backend::remove;
     void remove(sa::SetId id) override;

@@ -148,6 +148,7 @@ void KernelBackend::drain_events(const std::function<void(const sa::BackendEvent
     if (now - i.guarded >= (i.policies_changed ? least_guard_interval : guard_interval)) i.guard();
     if (now >= i.next_poll) {
         i.next_poll = now + poll_interval;
+        i.retry_deletions();
         i.poll_sets(out);
     }
     // Last: who is told may call us.
@@ -385,6 +386,11 @@ sa::LayerHealth KernelBackend::health() const {
                                    to_string(found->gone.front()))};
     }
     if (found->bypass) return {false, *found->bypass};
+    if (!i.staying.empty()) {
+        return {false, fmt::format("the kernel does not let go of {} states of removed sets; it is "
+                                   "asked again each second",
+                                   i.staying.size())};
+    }
     // Until these phones have registered anew, or their time is over.
     if (i.missing_sets != 0) {
         return {false, fmt::format("somebody removed SAs of {} sets from the kernel; find out who "

@@ -276,6 +276,50 @@ TEST_F(KernelBackendTest, ManyAreRemovedInBatches) {
     EXPECT_EQ(b->installed(), 1U);
 }
 
+// A removed set's SAs do not live on because the kernel was short of memory for a moment.
+TEST_F(KernelBackendTest, WhatCouldNotBeRemovedIsTriedAgain) {
+    options.max_sets = 2;
+    auto b = create();
+    const auto p = params(1);
+    ASSERT_TRUE(b->install(p));
+    kernel.refuse = [](std::uint16_t type, unsigned) {
+        return type == XFRM_MSG_DELSA ? ENOMEM : 0;
+    };
+    b->remove(1);
+    EXPECT_EQ(b->installed(), 0U);
+    EXPECT_EQ(kernel.states.size(), 4U);
+    EXPECT_THAT(b->health().text, HasSubstr("4 states of removed sets"));
+    EXPECT_TRUE(second(*b).empty());
+    EXPECT_EQ(kernel.states.size(), 4U);
+    ASSERT_TRUE(b->install(params(2)));
+    EXPECT_EQ(b->install(params(3)).error().kind, ErrorKind::exhausted);  // they count
+
+    kernel.refuse = nullptr;
+    EXPECT_TRUE(second(*b).empty());
+    EXPECT_EQ(kernel.states.size(), 4U);  // those of set 2
+    EXPECT_TRUE(b->health().ok) << b->health().text;
+    EXPECT_TRUE(b->install(params(3)));
+}
+
+// The answers that a state is gone are lost, and a phone takes its SPI again before the next try.
+TEST_F(KernelBackendTest, ATriedRemovalSparesTheNextSet) {
+    auto b = create();
+    const auto p = params(1);
+    ASSERT_TRUE(b->install(p));
+    kernel.requests = 0;
+    kernel.lose = {2, 4};  // both times the first outbound state's
+    b->remove(1);
+    kernel.lose.clear();
+    EXPECT_TRUE(kernel.states.empty());
+    EXPECT_FALSE(b->health().ok);
+    auto again = params(2);
+    again.numbers.spi_uc = p.numbers.spi_uc;
+    ASSERT_TRUE(b->install(again));
+    EXPECT_TRUE(second(*b).empty());
+    EXPECT_EQ(kernel.states.size(), 4U);
+    EXPECT_TRUE(b->health().ok) << b->health().text;
+}
+
 TEST_F(KernelBackendTest, MissingSuiteIsNamedWithItsModules) {
     kernel.refusal_text = "Requested type not found";
     kernel.refuse = [](std::uint16_t type, unsigned before) {
