@@ -412,6 +412,9 @@ std::size_t Gateway::pending() const {
 std::size_t Gateway::proxied() const {
     return impl_->proxy.size();
 }
+std::size_t Gateway::index_entries() const {
+    return impl_->registrar.index_entries() + impl_->proxy.index_entries();
+}
 std::size_t Gateway::transactions() const {
     std::size_t n = 0;
     for (const Side* side : {&impl_->ctx.gm, &impl_->ctx.core}) {

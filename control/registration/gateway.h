@@ -83,6 +83,9 @@ class Gateway {
     [[nodiscard]] std::size_t pending() const;       // registration procedures under way
     [[nodiscard]] std::size_t proxied() const;       // proxied requests under way
     [[nodiscard]] std::size_t transactions() const;  // of both sides and both kinds
+    // Entries of the tables that find or count these by user, source or INVITE: one a source that
+    // somebody is registered at, and none beside with nothing pending and nothing proxied (S3).
+    [[nodiscard]] std::size_t index_entries() const;
     [[nodiscard]] const TraceStore& trace() const;
     [[nodiscard]] const FailureLog& failures() const;
     [[nodiscard]] const CoreHealth& core_health() const;

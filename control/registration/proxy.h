@@ -28,6 +28,8 @@ class Proxy final : public sip::TransactionUser {
     void on_core_request(const Arrival& arrival, const sip::Message& request);
 
     [[nodiscard]] std::size_t size() const { return exchanges_.size(); }
+    // What counts exchanges by user, and finds INVITEs for their CANCEL.
+    [[nodiscard]] std::size_t index_entries() const { return from_user_.size() + invites_.size(); }
 
     // Both sides; `context` is the exchange's id.
     void on_response(sip::ClientTransactionId id, std::uint64_t context, const sip::Flow& flow,

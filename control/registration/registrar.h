@@ -55,6 +55,10 @@ class Registrar final : public sip::TransactionUser, public sa::SetObserver {
     [[nodiscard]] Registrations& registrations() { return registrations_; }
     [[nodiscard]] const Registrations& registrations() const { return registrations_; }
     [[nodiscard]] const SlotMap<RegistrationProcedure>& procedures() const { return procedures_; }
+    // What counts procedures by source and user, and registrations by source.
+    [[nodiscard]] std::size_t index_entries() const {
+        return pending_by_source_.size() + pending_by_user_.size() + registered_at_.sources();
+    }
 
     // sip::TransactionUser, core side: `context` is the procedure's id.
     void on_response(sip::ClientTransactionId id, std::uint64_t context, const sip::Flow& flow,

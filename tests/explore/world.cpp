@@ -1272,6 +1272,8 @@ void World::check_idle(std::string_view when) {
     none(gateway_->pending(), "procedures");
     none(gateway_->proxied(), "proxied requests");
     none(gateway_->transactions(), "transactions");
+    if (gateway_->index_entries() > gateway_->registered())
+        none(gateway_->index_entries(), "index entries");
     if (timers_.size() != sets_->set_count())
         wrong("leak: " + std::to_string(timers_.size()) + " timers for " +
               std::to_string(sets_->set_count()) + " sets " + std::string(when));

@@ -185,6 +185,22 @@ TEST(Attack, IntegrityProtectedOfTheUeGoesInEveryRequest) {
     w.expect_no_leak(1);
 }
 
+// A11: whoever answers no challenge has not answered ours.
+TEST(Attack, AnAnswerToNoChallengeIsNotVouchedFor) {
+    World w;
+    Phone& p = w.phone();
+    ASSERT_TRUE(p.challenged());
+    RegisterOptions o;
+    o.authorization = "Digest username=\"" + p.impi +
+                      "\",realm=\"home.example\",uri=\"sip:home.example\",response=\"" +
+                      Aka::res(p.pending->nonce) + "\"";
+    p.send_sm7(o);
+    w.run();
+    EXPECT_FALSE(w.home.inbox.back().message.contains("integrity-protected=\"yes\""));
+    EXPECT_NE(p.last_status(), 200);
+    w.expect_no_leak(0);
+}
+
 TEST(Attack, KeysWhereNobodyExpectsThem) {
     World w;
     w.home.silent = true;

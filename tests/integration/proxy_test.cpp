@@ -67,7 +67,23 @@ TEST(Proxy, RouteMustBeTheServiceRoute) {
         } else {
             EXPECT_EQ(w.home.inbox.back().message.header("Route"), w.home.service_route);
         }
-        w.expect_no_leak(1);
+        // Our address with its own flow token is our route; with another's it is one like any.
+        Phone& other = w.phone("bob", "10.2.0.2");
+        ASSERT_TRUE(other.register_once());
+        for (const Phone* whose : {&p, &other}) {
+            const auto before = w.home.inbox.size();
+            const std::string& path = w.home.paths[whose->impi];
+            const std::string ours = path.substr(0, path.find('@')) + "@192.0.2.1:5060;lr>";
+            p.send_on(p.current(),
+                      p.request("MESSAGE", "sip:bob@home.example",
+                                "Route: " + ours + ", " + w.home.service_route + "\r\n"));
+            w.run();
+            const bool taken = whose == &p || !reject;
+            EXPECT_EQ(p.last_status(), taken ? 200 : 400);
+            ASSERT_EQ(w.home.inbox.size(), before + (taken ? 1 : 0));
+            EXPECT_FALSE(w.home.inbox.back().message.header("Route").contains("192.0.2.1"));
+        }
+        w.expect_no_leak(2);
     }
 }
 

@@ -2,6 +2,7 @@
 // A sa::Backend that keeps records: which sets are installed, what was asked, and fails or raises
 // events when told.
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <deque>
@@ -50,6 +51,8 @@ class FakeBackend : public sa::Backend {
     // Grace periods waited for: one a call of remove, however many sets.
     [[nodiscard]] std::size_t remove_calls() const { return remove_calls_; }
     [[nodiscard]] std::size_t removed_sets() const { return removed_sets_; }
+    // Sets in the largest call of remove.
+    [[nodiscard]] std::size_t largest_removal() const { return largest_removal_; }
 
     // --- sa::Backend ---
     [[nodiscard]] Result<void> install(const sa::SetParams& p) override {
@@ -81,6 +84,7 @@ class FakeBackend : public sa::Backend {
     void remove(sa::SetId id) override { remove(std::span<const sa::SetId>(&id, 1)); }
     void remove(std::span<const sa::SetId> ids) override {
         ++remove_calls_;
+        largest_removal_ = std::max(largest_removal_, ids.size());
         for (const sa::SetId id : ids) {
             const auto it = sets_.find(id);
             if (it == sets_.end()) continue;
@@ -130,6 +134,7 @@ class FakeBackend : public sa::Backend {
     std::size_t install_calls_ = 0;
     std::size_t remove_calls_ = 0;
     std::size_t removed_sets_ = 0;
+    std::size_t largest_removal_ = 0;
     std::map<sa::SetId, Installed> sets_;
     std::set<std::uint32_t> slots_;
     std::set<Selector> outbound_;

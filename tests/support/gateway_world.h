@@ -278,12 +278,13 @@ struct Books {
     std::size_t pending = 0;
     std::size_t proxied = 0;
     std::size_t transactions = 0;
+    std::size_t indexed = 0;  // Gateway::index_entries
     bool operator==(const Books&) const = default;
     friend void PrintTo(const Books& b, std::ostream* out) {
         *out << "installed " << b.installed << ", sets " << b.sets << ", users " << b.users
              << ", SPIs " << b.spis << ", timers " << b.timers << ", registered " << b.registered
              << ", pending " << b.pending << ", proxied " << b.proxied << ", transactions "
-             << b.transactions;
+             << b.transactions << ", index entries " << b.indexed;
     }
 };
 
@@ -367,9 +368,10 @@ class World {
     }
 
     [[nodiscard]] Books books() const {
-        return {backend.installed(), sets->set_count(),  sets->user_count(),
-                sets->spis().held(), timers.size(),      gateway->registered(),
-                gateway->pending(),  gateway->proxied(), gateway->transactions()};
+        return {backend.installed(),     sets->set_count(),  sets->user_count(),
+                sets->spis().held(),     timers.size(),      gateway->registered(),
+                gateway->pending(),      gateway->proxied(), gateway->transactions(),
+                gateway->index_entries()};
     }
     // The same once every transaction has run out, which takes 64·T1 and a little; shorter than
     // reg-await-auth.
@@ -412,6 +414,7 @@ class World {
         EXPECT_EQ(gateway->pending(), 0U);
         EXPECT_EQ(gateway->proxied(), 0U);
         EXPECT_EQ(gateway->transactions(), 0U);
+        EXPECT_LE(gateway->index_entries(), gateway->registered());
         EXPECT_EQ(backend.installed(), live_sets);
         EXPECT_EQ(sets->set_count(), live_sets);
         EXPECT_EQ(sets->spis().held(), 2 * live_sets);

@@ -137,6 +137,12 @@ TEST(Classifier, TruncatedExtensionHeader) {
     EXPECT_EQ(classify(ethernet(0x86DD, ipv6(0, Frame()))).kind, PacketKind::extension_headers);
 }
 
+// The header fits, what it promises does not follow.
+TEST(Classifier, AnExtensionHeaderAtTheVeryEnd) {
+    EXPECT_EQ(classify(ethernet(0x86DD, ipv6(60, extension(17)))).kind,
+              PacketKind::malformed_transport);
+}
+
 TEST(Classifier, Fragments) {
     EXPECT_EQ(classify(ethernet(0x0800, ipv4(17, udp(1, 2), 0, 0x2000))).kind,
               PacketKind::fragment);

@@ -212,6 +212,22 @@ TEST_F(DatabaseTest, AClientPortInUseIsRefused) {  // B6
     EXPECT_EQ(state(a), State::established);
 }
 
+// Said at SM1, not only when the challenge is there: the draining set still receives on it.
+TEST_F(DatabaseTest, TheClientPortOfADrainingSetIsInUse) {  // B6, A5
+    const auto first = request("alice@home");
+    const SetId a = register_ue(first);
+    auto again = request("alice@home");
+    again.sm1_set = a;
+    const SetId b = register_ue(again);
+    db->note_use(b);
+    ASSERT_EQ(state(a), State::draining);
+    const auto next = request("alice@home");
+    const auto r =
+        db->check_ue(next.impi, next.ue, next.spi_uc, next.spi_us, first.port_uc, next.port_us);
+    ASSERT_FALSE(r);
+    EXPECT_EQ(r.error().kind, ErrorKind::conflict);
+}
+
 TEST_F(DatabaseTest, AReturningUeMayUseThePortOfItsUnfinishedAttempt) {  // B3
     const auto r = request("alice@home");
     const SetId first = challenge(r);
@@ -692,6 +708,19 @@ TEST_F(DatabaseTest, ManyTimeoutsShareGracePeriods) {
     EXPECT_EQ(backend.removed_sets(), installed);
     EXPECT_LE(backend.remove_calls() - calls, 2U);
     expect_empty();
+}
+
+// One grace period must not have to wipe any number of them.
+TEST(DatabaseTimeouts, ARemovalTakesSixtyFourAtMost) {
+    SaFixture f({}, 512);
+    for (int i = 0; i < 200; ++i)
+        f.challenge(f.request("u" + std::to_string(i), "10.0.0." + std::to_string(1 + i)));
+    ASSERT_EQ(f.backend.installed(), 200U);
+    f.advance(241s);
+    EXPECT_EQ(f.backend.removed_sets(), 200U);
+    EXPECT_EQ(f.backend.largest_removal(), 64U);
+    EXPECT_LE(f.backend.remove_calls(), 5U);
+    f.expect_empty();
 }
 
 // --- observers

@@ -117,6 +117,8 @@ TEST(MechanismTest, Faults) {
     EXPECT_EQ(fault_of("ipsec-3gpp;alg=hmac-md5-96;spi-c=2;spi-s=3;port-s=2"), Fault::no_port);
     EXPECT_EQ(fault_of("ipsec-3gpp;alg=hmac-md5-96;spi-c=2;spi-s=3;port-c=0;port-s=2"),
               Fault::bad_port);
+    EXPECT_EQ(fault_of("ipsec-3gpp;alg=hmac-md5-96;spi-c=2;spi-s=3;port-c=7000;port-s=7000"),
+              Fault::bad_port);
     EXPECT_EQ(fault_of("ipsec-3gpp;alg=hmac-md5-96;spi-c=2;spi-s=3;port-c=1;port-s=65535"),
               Fault::none);
     EXPECT_EQ(fault_of("ipsec-3gpp;alg=hmac-md5-96;spi-c=4294967295;spi-s=1;port-c=1;port-s=2"),
@@ -403,6 +405,12 @@ TEST(SameOfferTest, C8_AnyOrderSameMeaning) {
                                        numbers)));
     EXPECT_FALSE(same_offer(a, list_of("tls,tls,ipsec-3gpp;alg=hmac-md5-96" + numbers)));
     EXPECT_TRUE(same_offer(MechanismList{}, MechanismList{}));
+    // One twice is not it and another.
+    const auto twice = list_of("tls,tls");
+    const auto both = list_of("tls,digest");
+    EXPECT_FALSE(same_offer(twice, both));
+    EXPECT_FALSE(same_offer(both, twice));
+    EXPECT_TRUE(same_offer(twice, twice));
 }
 
 TEST(MechanismListTest, EveryPrefixAndEveryBrokenOctetIsSurvived) {
