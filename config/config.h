@@ -71,6 +71,7 @@ struct Gm {
 };
 
 enum class Transport : unsigned char { udp, tcp };
+enum class RegEvent : unsigned char { off, rfc3680, seed };  // E5, F2
 
 // The side of the home network.
 struct Core {
@@ -80,6 +81,7 @@ struct Core {
     // Who beside next_hop may speak to us there (S2): hosts that Service-Routes name, and networks.
     bool trust_service_routes = true;
     std::vector<Prefix> trusted;
+    RegEvent reg_event = RegEvent::rfc3680;  // the form subscribed to (F2); off: no subscription
 };
 
 enum class Backend : unsigned char { dpdk, kernel, screen };

@@ -276,6 +276,9 @@ void read_core(Section s, Core& c) {
     }
     s.choice("transport", c.transport,
              Choices<Transport>{{"udp", Transport::udp}, {"tcp", Transport::tcp}});
+    s.choice("reg_event", c.reg_event,
+             Choices<RegEvent>{
+                 {"rfc3680", RegEvent::rfc3680}, {"seed", RegEvent::seed}, {"off", RegEvent::off}});
     c.trust_service_routes = !s.has("trusted");
     s.list("trusted", [&](int, const std::string& text) {
         if (text == "service_routes") {

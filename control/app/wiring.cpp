@@ -111,6 +111,16 @@ registration::Policy policy(const config::Config& c) {
         c.security.service_route_mismatch == config::ServiceRouteMismatch::reject
             ? registration::ServiceRouteMismatch::reject
             : registration::ServiceRouteMismatch::replace;
+    switch (c.core.reg_event) {
+        case config::RegEvent::off:
+            break;
+        case config::RegEvent::rfc3680:
+            p.reg_event = sip::RegProfile::rfc3680;
+            break;
+        case config::RegEvent::seed:
+            p.reg_event = sip::RegProfile::seed;
+            break;
+    }
     p.t1 = c.timers.t1;
     p.limits.registrations = c.limits.registrations;
     p.limits.pending = c.limits.pending;

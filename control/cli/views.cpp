@@ -209,6 +209,7 @@ std::string registration_card(const json& r, const Style& style) {
     for (const json& id : list(r, "sets")) sets.push_back(id.dump());
     card.put("SA sets", fmt::format("{}", fmt::join(sets, ", ")));
     card.put("age / left", age_text(number(r, "age_seconds")) + " / " + left(r));
+    if (r.is_object() && r.contains("reg_event")) card.put("reg event", text(r, "reg_event"));
     if (r.is_object() && r.contains("last_failure")) {
         const json& f = r["last_failure"];
         card.put("last failure",

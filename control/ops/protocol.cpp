@@ -257,6 +257,7 @@ json to_json(const RegistrationRow& r) {
            {"sets", r.sets},
            {"age_seconds", seconds(r.age)}};
     if (r.expires_in) o["expires_in_seconds"] = seconds(*r.expires_in);
+    if (!r.reg_event.empty()) o["reg_event"] = r.reg_event;
     return o;
 }
 

@@ -23,6 +23,7 @@ RegistrationRow row_of(const registration::RegistrationView& v) {
     row.sets = v.sets;
     row.age = v.age;
     row.expires_in = v.expires_in;
+    row.reg_event = v.reg_event;
     return row;
 }
 

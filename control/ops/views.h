@@ -58,6 +58,7 @@ struct RegistrationRow {
     std::vector<sa::SetId> sets;
     Duration age{};
     std::optional<Duration> expires_in;
+    std::string reg_event;  // "subscribed", …; empty: not asked for
 };
 
 // Continues a scan; 0: begin. Opaque; a row that comes or goes meanwhile may be missed, none is

@@ -4,6 +4,7 @@
 
 #include "base/bytes.h"
 #include "base/log.h"
+#include "control/regevent/subscriber.h"
 #include "control/registration/context.h"
 #include "control/registration/edits.h"
 #include "control/registration/proxy.h"
@@ -58,6 +59,41 @@ class GmTransport final : public sip::TransportLayer {
     sip::TransportLayer& below_;
 };
 
+// What the subscriber to registration state asks of us (E5).
+class RegEventHost final : public regevent::Host {
+  public:
+    RegEventHost(Context& context, Registrar& registrar) : ctx_(context), registrar_(registrar) {}
+    std::string_view identity(regevent::UserId id) const override {
+        const Registration* r = registrar_.registrations().find(id);
+        const sa::User* user = r == nullptr ? nullptr : ctx_.sets.find_user(id);
+        return user == nullptr || r->bindings.empty() ? std::string_view{} : user->impu(0);
+    }
+    // Only to hosts that may speak to us: a document of the core's sends us nowhere else (S2).
+    sip::Flow flow_to(std::string_view uri) const override {
+        sip::Flow flow = ctx_.core_flow();
+        const auto name = sip::parse_name_addr(uri);
+        const auto address = name ? IpAddress::parse(name->uri.host) : std::nullopt;
+        if (!address || address->is_v6() != flow.local.address.is_v6() || !ctx_.trusts(*address))
+            return flow;
+        flow.remote = {*address, name->uri.port == 0 ? std::uint16_t{5060} : name->uri.port};
+        return flow;
+    }
+    std::optional<Duration> on_reginfo(regevent::UserId id, const sip::RegInfo& info) override {
+        return registrar_.obey(id, info);
+    }
+    void on_overdue(regevent::UserId id) override { registrar_.overdue(id); }
+    void note(regevent::UserId id, std::string_view method, int status, bool to_core) override {
+        const Registration* r = registrar_.registrations().find(id);
+        if (r == nullptr) return;
+        const Entity from = to_core ? Entity::pcscf : Entity::core;
+        ctx_.note(r->trace_user, method, status, {from, to_core ? Entity::core : Entity::pcscf});
+    }
+
+  private:
+    Context& ctx_;
+    Registrar& registrar_;
+};
+
 constexpr std::uint64_t procedures_phase = std::uint64_t{1} << 63U;
 
 }  // namespace
@@ -68,8 +104,20 @@ struct Gateway::Impl {
         : ctx(std::move(policy), sets, timers, random, registry),
           registrar(ctx),
           proxy(ctx, registrar.registrations()),
+          reg_event_host(ctx, registrar),
           gm_sink(*this, true),
-          core_sink(*this, false) {}
+          core_sink(*this, false) {
+        if (!ctx.policy.reg_event) return;
+        regevent::Options options;
+        options.profile = *ctx.policy.reg_event;
+        options.t1 = ctx.policy.t1;
+        options.margin = ctx.sets.config().timers.lifetime_grace;
+        options.address =
+            ctx.core_local.address.to_uri_host() + ":" + std::to_string(ctx.core_local.port);
+        options.name = ctx.core_host;
+        reg_event.emplace(std::move(options), reg_event_host, timers, random, registry);
+        registrar.watch_with(&*reg_event);
+    }
 
     struct Sink final : sip::MessageSink {
         Sink(Impl& i, bool gm) : impl(i), is_gm(gm) {}
@@ -106,6 +154,8 @@ struct Gateway::Impl {
     std::optional<GmTransport> gm_transport;
     Registrar registrar;
     Proxy proxy;
+    RegEventHost reg_event_host;
+    std::optional<regevent::Subscriber> reg_event;
     Sink gm_sink;
     Sink core_sink;
 };
@@ -286,6 +336,14 @@ void Gateway::Impl::on_core(const sip::Flow& flow, std::span<char> bytes) {
         return ctx.answer(ctx.core, arrival, message, 420, Reason::bad_extension, {},
                           {{"Unsupported", tags}});
     }
+    if (reg_event && arrival.transaction != 0 && message.is_method("NOTIFY")) {
+        if (const auto verdict = reg_event->on_notify(message)) {
+            const Reason why = verdict->status == 200   ? Reason::ok
+                               : verdict->status == 481 ? Reason::unknown_transaction
+                                                        : Reason::malformed;
+            return ctx.answer(ctx.core, arrival, message, verdict->status, why);
+        }
+    }
     proxy.on_core_request(arrival, message);
 }
 
@@ -314,6 +372,7 @@ RegistrationView Gateway::Impl::view_of(const Registration& registration,
         for (const Binding& b : registration.bindings) end = std::max(end, b.expires);
         v.expires_in = std::max(Duration{}, end - ctx.now());
     }
+    if (reg_event) v.reg_event = reg_event->state(registration.subscription);
     return v;
 }
 
@@ -356,6 +415,7 @@ void Gateway::attach(sip::TransportLayer& gm, sip::TransportLayer& core) {
     ctx.core.transport = &core;
     ctx.gm.transactions.emplace(guarded, ctx.timers, ctx.random, times, limits);
     ctx.core.transactions.emplace(core, ctx.timers, ctx.random, times, limits);
+    if (impl_->reg_event) impl_->reg_event->attach(*ctx.core.transactions);
 }
 
 bool Gateway::deregister(std::string_view impi) {

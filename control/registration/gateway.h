@@ -46,6 +46,8 @@ struct RegistrationView {
     std::vector<sa::SetId> sets;  // newest last
     Duration age{};               // since the first 200, or since SM1
     std::optional<Duration> expires_in;
+    // E5: "subscribed", "subscribing", "refused", "none"; empty: we do not subscribe.
+    std::string reg_event;
 };
 
 class Gateway {

@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "base/ip.h"
+#include "control/sip/reginfo.h"
 #include "control/sip/transport.h"
 #include "sa/algorithms/suite.h"
 
@@ -80,6 +81,10 @@ struct Policy {
     ConsistencyFailure consistency_failure = ConsistencyFailure::reject;
     UnprotectedOther unprotected_other = UnprotectedOther::reject;
     ServiceRouteMismatch service_route_mismatch = ServiceRouteMismatch::replace;
+
+    // E5: the form in which we subscribe to the registration state of each registered user;
+    // nullopt: we do not.
+    std::optional<sip::RegProfile> reg_event;
 
     // RFC 3261 T1. The times of SA sets (reg-await-auth, margin, drain) stand in
     // sa::DatabaseConfig.

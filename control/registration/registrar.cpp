@@ -6,6 +6,7 @@
 
 #include "base/bytes.h"
 #include "base/log.h"
+#include "control/regevent/subscriber.h"
 #include "control/registration/edits.h"
 #include "control/registration/identity.h"
 
@@ -477,9 +478,17 @@ Result<void> Registrar::store(const RegistrationProcedure& procedure, sa::SetId 
     moved(registration, procedure.ue().address);
     if (gone) {
         // D4: the 200 still has to leave under them.
+        if (subscriber_ != nullptr)
+            subscriber_->stop(std::exchange(registration.subscription, 0), true);
         ctx_.note_event(registration.trace_user, Step::registration_ended, set, 0,
                         Reason::deregistered_by_ue);
         (void)ctx_.sets.deregister(user, true);
+    } else if (subscriber_ != nullptr) {
+        if (registration.subscription == 0) {
+            registration.subscription = subscriber_->start(user);
+        } else {
+            subscriber_->renewed(registration.subscription);
+        }
     }
     ctx_.metrics.set_registered(registrations_.size());
     return {};
@@ -489,13 +498,110 @@ bool Registrar::deregister(std::string_view impi) {
     const sa::User* user = ctx_.sets.find_by_impi(impi);
     Registration* registration = user == nullptr ? nullptr : registrations_.find(user->id);
     if (registration == nullptr || registration->bindings.empty()) return false;
-    registration->bindings.clear();
-    const sa::SaSet* set = ctx_.sets.outbound(*user);
-    ctx_.note_event(registration->trace_user, Step::registration_ended,
-                    set == nullptr ? 0 : set->id, 0, Reason::deregistered_by_network);
-    (void)ctx_.sets.deregister(user->id, true);
-    ctx_.metrics.set_registered(registrations_.size());
+    end(*user, *registration, Reason::deregistered_by_network, false);
     return true;
+}
+
+void Registrar::end(const sa::User& user, Registration& registration, Reason why, bool core_knows) {
+    registration.bindings.clear();
+    if (subscriber_ != nullptr)
+        subscriber_->stop(std::exchange(registration.subscription, 0), core_knows);
+    const sa::SaSet* set = ctx_.sets.outbound(user);
+    ctx_.note_event(registration.trace_user, Step::registration_ended, set == nullptr ? 0 : set->id,
+                    0, why);
+    (void)ctx_.sets.deregister(user.id, true);
+    ctx_.metrics.set_registered(registrations_.size());
+}
+
+std::optional<Duration> Registrar::obey(sa::UserId id, const sip::RegInfo& info) {
+    const sa::User* user = ctx_.sets.find_user(id);
+    Registration* registration = user == nullptr ? nullptr : registrations_.find(id);
+    if (registration == nullptr || registration->bindings.empty()) return std::nullopt;
+    const std::string contact(user->contact());
+    const auto ours = sip::parse_uri(contact);
+    std::vector<std::string> gone;
+    std::optional<Duration> left;
+    for (const sip::RegEntry& entry : info.entries) {
+        const auto aor = sip::parse_uri(entry.aor);
+        const auto identity = aor ? normalised_identity(*aor) : std::nullopt;
+        if (!identity || !user->has_impu(*identity)) continue;
+        // Other phones may have registered the same identity; only our contact matters.
+        bool ended = false;
+        bool active = false;
+        for (const sip::RegContact& c : entry.contacts) {
+            const auto uri = sip::parse_uri(c.uri);
+            if (!ours || !uri || !sip::same_identity(*ours, *uri)) continue;
+            (c.active ? active : ended) = true;
+            if (c.active && c.event == sip::ContactEvent::shortened && c.expires) {
+                const Duration until = std::chrono::seconds(*c.expires);
+                left = left ? std::min(*left, until) : until;
+            }
+        }
+        if (entry.state == sip::RegState::terminated || (ended && !active))
+            gone.push_back(*identity);
+    }
+    if (!gone.empty()) {
+        bool some_left = false;
+        for (std::size_t i = 0; i < user->impu_count(); ++i) {
+            some_left = some_left || std::ranges::find(gone, user->impu(i)) == gone.end();
+        }
+        if (!some_left) {
+            end(*user, *registration, Reason::deregistered_by_network, true);
+            return std::nullopt;
+        }
+        drop_identities(*user, *registration, gone);
+    }
+    if (left) {
+        for (Binding& b : registration->bindings)
+            b.expires = std::min(b.expires, ctx_.now() + *left);
+    }
+    return left;
+}
+
+void Registrar::drop_identities(const sa::User& user, Registration& registration,
+                                std::span<const std::string> gone) {
+    const auto is_gone = [&](std::string_view impu) {
+        return std::ranges::find(gone, impu) != gone.end();
+    };
+    std::vector<std::string> kept;
+    std::vector<Binding> bindings;
+    Duration granted{};
+    for (Binding& b : registration.bindings) {
+        std::vector<std::string_view> texts;
+        for (std::size_t i = 0; i < b.impus.size(); ++i) {
+            if (!is_gone(b.impus[i])) texts.push_back(b.impus[i]);
+        }
+        if (texts.empty()) continue;
+        auto packed = sa::PackedStrings::pack(texts);
+        if (!packed) continue;
+        for (const std::string_view t : texts) {
+            if (std::ranges::find(kept, t) == kept.end()) kept.emplace_back(t);
+        }
+        granted = std::max(granted, b.expires - ctx_.now());
+        bindings.push_back(Binding{b.aor, std::move(*packed), b.expires});
+    }
+    if (bindings.empty()) return end(user, registration, Reason::deregistered_by_network, true);
+    registration.bindings = std::move(bindings);
+    const sa::SaSet* set = ctx_.sets.outbound(user);
+    if (set == nullptr) return;
+    const std::string service_route(user.service_route());
+    const std::string associated(user.p_associated_uri());
+    const std::string contact(user.contact());
+    const std::vector<std::string_view> impus(kept.begin(), kept.end());
+    sa::EstablishRequest request;
+    request.granted = granted;
+    request.impus = impus;
+    request.service_route = service_route;
+    request.p_associated_uri = associated;
+    request.contact = contact;
+    (void)ctx_.sets.refresh(set->id, request);
+}
+
+void Registrar::overdue(sa::UserId id) {
+    const sa::User* user = ctx_.sets.find_user(id);
+    Registration* registration = user == nullptr ? nullptr : registrations_.find(id);
+    if (registration == nullptr || registration->bindings.empty()) return;
+    end(*user, *registration, Reason::expired, false);
 }
 
 void Registrar::finish(SlotId id) {
@@ -553,6 +659,7 @@ void Registrar::on_set_removed(const sa::SaSet& set, const sa::User& user, sa::E
         ctx_.note_event(trace_user, Step::registration_ended, set.id, 0, why);
     }
     moved(*registration, {});
+    if (subscriber_ != nullptr) subscriber_->stop(registration->subscription, false);
     registrations_.erase(user.id);
     ctx_.metrics.set_registered(registrations_.size());
 }

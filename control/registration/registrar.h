@@ -16,6 +16,10 @@
 #include "control/registration/procedure.h"
 #include "control/registration/registrations.h"
 
+namespace gmgate::regevent {
+class Subscriber;
+}
+
 namespace gmgate::registration {
 
 class Registrar final : public sip::TransactionUser, public sa::SetObserver {
@@ -46,6 +50,16 @@ class Registrar final : public sip::TransactionUser, public sa::SetObserver {
     // (a phone that lost its SAs in the middle of it waits as long), or by an SM7 the core has not
     // answered yet.
     [[nodiscard]] bool strangers_must_wait(std::string_view impi) const;
+
+    // E5: told of registrations that begin, are renewed and end. Outlives the registrar's use of
+    // it; nullptr: nobody.
+    void watch_with(regevent::Subscriber* subscriber) { subscriber_ = subscriber; }
+    // What the network says of the user's registrations, done (E5, D4, F1): identities that are
+    // gone go, with the last of them the registration; a shortened one ends earlier, its SAs do not
+    // (B5, F4). Returns how long it lasts then.
+    std::optional<Duration> obey(sa::UserId user, const sip::RegInfo& info);
+    // A shortened registration is over, and nobody renewed it.
+    void overdue(sa::UserId user);
 
     // The network ended the registration of all identities of this IMPI (D4, F4): nothing of the
     // user is taken any more, and its SAs live on for the drain time, so that the NOTIFY that says
@@ -89,6 +103,11 @@ class Registrar final : public sip::TransactionUser, public sa::SetObserver {
     // The phone registers in clear from where it is registered.
     [[nodiscard]] bool is_at_home(const sa::User& user, const IpAddress& source) const;
     void moved(Registration& registration, const IpAddress& to);
+    // D4 for all identities of the user. `core_knows`: by the core's doing.
+    void end(const sa::User& user, Registration& registration, Reason why, bool core_knows);
+    // Some identities are gone, others stay. Normalised.
+    void drop_identities(const sa::User& user, Registration& registration,
+                         std::span<const std::string> gone);
 
     Context& ctx_;
     SeededHash nonce_hash_;
@@ -109,6 +128,7 @@ class Registrar final : public sip::TransactionUser, public sa::SetObserver {
     std::unordered_map<sa::UserId, UnderWay> pending_by_user_;
     Registrations registrations_;
     SlotMap<RegistrationProcedure> procedures_;
+    regevent::Subscriber* subscriber_ = nullptr;
 };
 
 }  // namespace gmgate::registration

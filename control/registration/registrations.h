@@ -41,7 +41,8 @@ struct Registration {
         std::uint64_t nonce_hash = 0;
     };
     std::array<Challenge, sa::max_sets_per_user> challenges{};
-    sa::SetId latest = 0;  // set of the latest successful authentication
+    SlotId subscription = 0;  // to its registration state (E5); 0: none
+    sa::SetId latest = 0;     // set of the latest successful authentication
 
     [[nodiscard]] std::uint64_t nonce_hash(sa::SetId set) const {
         for (const Challenge& c : challenges) {
