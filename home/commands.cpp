@@ -44,9 +44,17 @@ void Commands::execute(std::string_view line, CommandReply reply) {
     const auto command = take_word(line);
     if (command == "stats") return reply(stats_json(registrar_, cx_.counters(), server_).dump(2));
     if (command == "cx") return reply(cx_lines(take_word(line)));
+    if (command == "reauth") {
+        std::vector<std::string> identities;
+        for (auto word = take_word(line); !word.empty(); word = take_word(line))
+            identities.emplace_back(word);
+        const auto begun = server_.reauthenticate(identities);
+        return reply(begun ? std::string("ok") : "error: " + begun.error().text);
+    }
     const auto to = take_word(line);
     constexpr std::string_view known =
-        "message TO TEXT, options TO, deregister TO, rechallenge TO always|never, show TO, "
+        "message TO TEXT, options TO, deregister TO, reauth TO..., rechallenge TO always|never, "
+        "show TO, "
         "cx [IMPI], stats";
     if (command != "message" && command != "options" && command != "deregister" &&
         command != "rechallenge" && command != "show") {

@@ -78,6 +78,7 @@ struct Options {
     unsigned max_expires = 600'000;
     unsigned min_expires = 60;
     unsigned reg_await_auth = 240;
+    unsigned reauth_wait = 60;
     double rechallenge_percent = 0;
     bool allow_unprotected = false;
     bool trace_cx = false;
@@ -229,6 +230,7 @@ int serve(const Options& o) {
     ServerConfig server_config;
     server_config.listen = *listen;
     server_config.services = o.services;
+    server_config.reauthentication.wait = std::chrono::seconds(o.reauth_wait);
     Server server(std::move(server_config), registrar, loop.timers(), random);
 
     metrics::Registry registry;
@@ -329,6 +331,12 @@ int main(int argc, char** argv) {
         ->check(CLI::Range(1U, 3600U))
         ->capture_default_str()
         ->group(how);
+    app.add_option("--reauth-wait", o.reauth_wait,
+                   "how long a phone told to re-authenticate is waited for after the NOTIFY, and "
+                   "again after the REFER; then it is deregistered, seconds")
+        ->check(CLI::Range(1U, 86'400U))
+        ->capture_default_str()
+        ->group(how);
     app.add_option("--rechallenge", o.rechallenge_percent,
                    "share of protected re-REGISTERs that are challenged, percent")
         ->check(CLI::Range(0.0, 100.0))
@@ -363,9 +371,11 @@ int main(int argc, char** argv) {
         ->type_name("PATH")
         ->group(seen);
 
-    auto* ctl = app.add_subcommand("ctl",
-                                   "talk to a running gmhome: message TO TEXT, options TO, "
-                                   "deregister TO, rechallenge TO always|never, show TO, stats");
+    auto* ctl =
+        app.add_subcommand("ctl",
+                           "talk to a running gmhome: message TO TEXT, options TO, "
+                           "deregister TO, reauth TO..., rechallenge TO always|never, show TO, "
+                           "stats");
     ctl->add_option("--control", o.ctl_socket, "its control socket")->type_name("PATH")->required();
     ctl->add_option("command", o.ctl_words, "the command and its words")->required();
 

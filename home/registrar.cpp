@@ -724,7 +724,8 @@ const Binding* Registrar::find(std::string_view impu) {
                            .contact = user.contact,
                            .path = user.path,
                            .impus = &user.impus,
-                           .expires = user.expiry.deadline()};
+                           .expires = user.expiry.deadline(),
+                           .shortened = user.shortened};
     return &impl_->found;
 }
 

@@ -79,6 +79,7 @@ struct Binding {
     std::string_view path;     // the Path header values as received, joined by ", "; may be empty
     const std::vector<std::string>* impus = nullptr;  // the implicit registration set
     TimePoint expires;
+    bool shortened = false;  // its re-authentication is awaited (F1)
 };
 
 // One change of a user's registration, as the registration event package tells it (RFC 3680). Views

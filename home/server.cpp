@@ -48,6 +48,12 @@ Server::Server(ServerConfig config, Registrar& registrar, TimerWheel& timers, Ra
       timers_(timers),
       random_(random),
       reg_event_(config_.reg_event, registrar, config_.listen, timers, random),
+      reauthentication_(
+          config_.reauthentication, registrar, reg_event_,
+          [this](std::string_view impu, Reauthentication::Done done) {
+              return refer(impu, std::move(done));
+          },
+          timers, random),
       scscf_host_(host_of(registrar.config().server_name)) {}
 
 Server::~Server() = default;
@@ -301,6 +307,26 @@ void Server::on_failure(sip::ClientTransactionId, std::uint64_t context,
 
 Result<void> Server::originate(std::string_view method, std::string_view from, std::string_view to,
                                std::string_view text, Done done) {
+    return send_to_phone(method, from, to, text, {}, std::move(done));
+}
+
+bool Server::refer(std::string_view impu, Reauthentication::Done done) {
+    const std::string us = "sip:" + registrar_.config().realm;
+    const std::string refer_to = "<" + us + ";method=REGISTER>";
+    const std::string contact = "<sip:" + config_.listen.front().to_string() + ">";
+    // No subscription to what comes of it: the REGISTER itself tells (RFC 4488).
+    const std::array more = {
+        sip::HeaderField{"Refer-To", refer_to}, sip::HeaderField{"Refer-Sub", "false"},
+        sip::HeaderField{"Supported", "norefersub"}, sip::HeaderField{"Contact", contact}};
+    const auto sent = send_to_phone(
+        "REFER", us, impu, {}, more,
+        [done = std::move(done)](int status, std::string_view) mutable { done(status < 300); });
+    return sent.has_value();
+}
+
+Result<void> Server::send_to_phone(std::string_view method, std::string_view from,
+                                   std::string_view to, std::string_view text,
+                                   std::span<const sip::HeaderField> more, Done done) {
     const auto sender = canonical_impu(from);
     if (!sender)
         return fail(ErrorKind::invalid,
@@ -324,6 +350,7 @@ Result<void> Server::originate(std::string_view method, std::string_view from, s
         .header("CSeq", {"1 ", method})
         .header("P-Asserted-Identity", {"<", *sender, ">"})
         .header("P-Called-Party-ID", {"<", binding->default_impu, ">"});
+    for (const auto& h : more) request.header(h.name, h.value);
     if (!text.empty()) request.body("text/plain", text);
     auto bytes = request.finish();
     if (!bytes) {

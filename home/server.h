@@ -20,8 +20,10 @@
 #include "base/random.h"
 #include "base/result.h"
 #include "base/timer_wheel.h"
+#include "control/sip/build.h"
 #include "control/sip/transaction.h"
 #include "control/sip/transport.h"
+#include "home/reauthentication.h"
 #include "home/reg_event.h"
 #include "home/registrar.h"
 
@@ -34,6 +36,7 @@ struct ServerConfig {
     // User parts in our realm that answer MESSAGE and OPTIONS with 200 themselves.
     std::vector<std::string> services{"echo"};
     RegEventConfig reg_event;
+    ReauthenticationConfig reauthentication;
     std::size_t max_transactions = 1'000'000;  // each way; a REGISTER over UDP stays 32 s (timer J)
 };
 
@@ -74,9 +77,14 @@ class Server final : public sip::MessageSink, private sip::TransactionUser {
     using Done = std::move_only_function<void(int status, std::string_view reason)>;
     Result<void> originate(std::string_view method, std::string_view from, std::string_view to,
                            std::string_view text, Done done);
+    // F1: see Reauthentication::begin().
+    Result<void> reauthenticate(const std::vector<std::string>& identities) {
+        return reauthentication_.begin(identities);
+    }
 
     [[nodiscard]] const ServerCounters& counters() const { return counters_; }
     [[nodiscard]] const RegEvent& reg_event() const { return reg_event_; }
+    [[nodiscard]] const Reauthentication& reauthentication() const { return reauthentication_; }
     [[nodiscard]] std::size_t transactions() const;
 
   private:
@@ -101,6 +109,11 @@ class Server final : public sip::MessageSink, private sip::TransactionUser {
     void answer(sip::ServerTransactionId id, const Endpoint& source, const sip::Message& request,
                 int status, std::string_view reason = {}, bool allow = false);
     [[nodiscard]] bool is_ours(std::string_view host, std::uint16_t port) const;
+    Result<void> send_to_phone(std::string_view method, std::string_view from, std::string_view to,
+                               std::string_view text, std::span<const sip::HeaderField> more,
+                               Done done);
+    // F3, the second way: REFER that asks for a REGISTER. False: cannot be sent.
+    bool refer(std::string_view impu, Reauthentication::Done done);
     // Takes it out of pending_; nullopt: abandoned.
     std::optional<Pending> take(std::uint64_t context);
 
@@ -109,6 +122,7 @@ class Server final : public sip::MessageSink, private sip::TransactionUser {
     TimerWheel& timers_;
     Random& random_;
     RegEvent reg_event_;
+    Reauthentication reauthentication_;
     sip::TransportLayer* transport_ = nullptr;
     std::unique_ptr<sip::TransactionLayer> transactions_;
     std::unordered_map<std::uint64_t, Pending>

@@ -1,0 +1,87 @@
+#pragma once
+// Network-initiated re-authentication, the S-CSCF's side (F1, F3): the user's registration is
+// shortened, a NOTIFY says so on every dialog subscribed to it; a phone that refuses it, does not
+// answer, or has not subscribed is asked by REFER; one that does not register anew in time is
+// deregistered. One thread.
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "base/result.h"
+#include "base/seeded_hash.h"
+#include "base/timer_wheel.h"
+#include "home/reg_event.h"
+#include "home/registrar.h"
+
+namespace gmgate::home {
+
+struct ReauthenticationConfig {
+    // How long the phone's REGISTER is waited for after each way that it took. The registration is
+    // shortened to three times this: time for both ways.
+    std::chrono::seconds wait{60};
+    bool refer = true;  // the second way
+};
+
+struct ReauthenticationCounters {
+    std::uint64_t begun = 0;
+    std::uint64_t done = 0;          // the phone registered anew, or left
+    std::uint64_t refers = 0;        // the second way was tried
+    std::uint64_t deregistered = 0;  // all ways failed
+};
+
+class Reauthentication {
+  public:
+    // Asks the phone of that identity for a REGISTER by other means; false: cannot even be sent.
+    using Done = std::move_only_function<void(bool positive)>;
+    using Refer = std::function<bool(std::string_view impu, Done done)>;
+
+    // References outlive this.
+    Reauthentication(ReauthenticationConfig config, Registrar& registrar, RegEvent& reg_event,
+                     Refer refer, TimerWheel& timers, Random& random);
+    ~Reauthentication();
+    Reauthentication(const Reauthentication&) = delete;
+    Reauthentication& operator=(const Reauthentication&) = delete;
+
+    // These identities of one user are to be re-authenticated (at least one). not_found: not
+    // registered; invalid: of several users; conflict: under way already.
+    Result<void> begin(const std::vector<std::string>& identities);
+
+    [[nodiscard]] std::size_t under_way() const { return users_.size(); }
+    [[nodiscard]] const ReauthenticationCounters& counters() const { return counters_; }
+
+  private:
+    enum class Way : std::uint8_t { notify, refer };
+    struct User {
+        User(Reauthentication& o, std::string i, std::string u)
+            : owner(o), impi(std::move(i)), impu(std::move(u)) {
+            timer.bind<&User::on_timer>(this);
+        }
+        void on_timer() { owner.way_failed(*this); }
+        Reauthentication& owner;
+        std::string impi;
+        std::string impu;
+        Way way = Way::notify;
+        Timer timer;
+    };
+    void on_answer(std::string_view impi, Way way, bool positive);
+    // May end the user.
+    void way_failed(User& user);
+    [[nodiscard]] bool awaited(const User& user);
+    void forget(const User& user);
+
+    ReauthenticationConfig config_;
+    Registrar& registrar_;
+    RegEvent& reg_event_;
+    Refer refer_;
+    TimerWheel& timers_;
+    // By IMPI; no more than are registered.
+    std::unordered_map<std::string, User, SeededStringHash, std::equal_to<>> users_;
+    ReauthenticationCounters counters_;
+};
+
+}  // namespace gmgate::home
