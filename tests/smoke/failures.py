@@ -449,7 +449,8 @@ def d7(t):
         if a.state(1) != "established":
             break
         t.works(a, 1)
-    t.equal(a.state(1), "draining", "the set that came near the end")
+    # Backend kernel looks at the numbers once a second.
+    t.expect(until(lambda: a.state(1) == "draining"), f"the set that came near the end is {a.state(1)}")
     t.registered(a)
     t.gone(a, 1)
     t.works(a, 2)
@@ -539,14 +540,14 @@ def s3(t):
                                stdout=subprocess.PIPE, text=True)
     most = 0
     while process.poll() is None:
-        most = max(most, len(t.lab.gmctl("sa", "list", "--ip", flood)))
+        most = max(most, len(t.lab.rows("sa.list", ip=flood)))
         t.registered(a)
         time.sleep(0.3)
     answers = process.stdout.read().split()
     t.expect(0 < most <= 8, f"sets of the flooding address: {most}")
     t.expect("503" in answers, f"the flood is not turned away: {sorted(set(answers))}")
     t.works(a)
-    t.expect(until(lambda: not t.lab.gmctl("sa", "list", "--ip", flood)), "sets of the flood outlive the time-out")
+    t.expect(until(lambda: not t.lab.rows("sa.list", ip=flood)), "sets of the flood outlive the time-out")
     t.works(a)
     yield
     t.expect("clear" not in t.w.flow(a)[len(GOOD):], "the registered phone had to fall back to clear")
@@ -630,11 +631,23 @@ def drive(test, function):
     return steps
 
 
+def report(tests, how):
+    for test in tests:
+        print(f"{'ok' if not test.failed else 'FAILED':<7} {test.name:<5} {test.proved} ({test.checks} checks)")
+        for text in test.failed:
+            print(f"        {test.name}: {text}")
+    print(f"        {sum(t.checks for t in tests)} checks; {how}")
+    return 1 if any(t.failed for t in tests) else 0
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("bin", "state", "out", "realm", "seed", "prefix", "part"):
         parser.add_argument("--" + name, required=True)
     parser.add_argument("--jobs", type=int, default=32)
+    parser.add_argument("--backend", default="dpdk")
+    parser.add_argument("--patience", type=int, default=1, help="phones wait so many times longer for an answer")
+    parser.add_argument("--no-witness", action="store_true", help="what the phones, the gateway and the home network say is all there is")
     parser.add_argument("--first-phone", type=int, default=1)
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--stop-captures", required=True, help="bash command, run before the captures are read")
@@ -648,14 +661,19 @@ def main():
         steps = list(pool.map(drive, tests, [r[2] for r in rules]))
     # What is left in the gateway's database is what the packet layer holds: nothing has leaked into either.
     gate = Test(lab, "leaks", "what the database and the packet layer hold at the end is the same, and of nobody but registered phones")
-    live = lab.gmctl("sa", "list")
-    same = until(lambda: lab.in_backend() == len(lab.gmctl("sa", "list")), 20)
-    live = lab.gmctl("sa", "list")
+    live = lab.rows("sa.list")
+    same = until(lambda: lab.in_backend() == len(lab.rows("sa.list")), 20)
+    live = lab.rows("sa.list")
     gate.expect(same, f"database {len(live)} sets, packet layer {lab.in_backend()}")
-    gate.expect(until(lambda: all(s["state"] in ("established", "draining") for s in lab.gmctl("sa", "list"))), "registration sets remain")
+    gate.expect(until(lambda: all(s["state"] in ("established", "draining") for s in lab.rows("sa.list"))), "registration sets remain")
     for p in lab.phones:
         p.close()
     drove = time.monotonic() - began
+    if args.no_witness:
+        for test in tests:
+            for phone in test.phones:
+                test.equal(getattr(phone, "violations", []), [], f"rules phone {phone.number} saw broken")
+        return report([*tests, gate], f"phones {drove:.0f} s, no witness")
     subprocess.run(["bash", "-c", args.stop_captures], check=False)
     witness = Witness(lab)
     bad = [r["frame.number"] for r in witness.esp if r["esp.icv_bad"] in ("1", "True")
@@ -676,14 +694,8 @@ def main():
         except Exception:  # noqa: BLE001
             test.failed.append(traceback.format_exc().strip().splitlines()[-1])
             traceback.print_exc()
-    for test in [*tests, gate]:
-        result = "ok" if not test.failed else "FAILED"
-        print(f"{result:<7} {test.name:<5} {test.proved} ({test.checks} checks)")
-        for text in test.failed:
-            print(f"        {test.name}: {text}")
-    print(f"        {sum(t.checks for t in tests)} checks, {len(witness.gm)} SIP messages on Gm and {len(witness.core)} on the core's side "
-          f"read by tshark; phones {drove:.0f} s, witness {time.monotonic() - began - drove:.0f} s")
-    return 1 if any(t.failed for t in [*tests, gate]) else 0
+    return report([*tests, gate], f"{len(witness.gm)} SIP messages on Gm and {len(witness.core)} on the core's side read by tshark; "
+                  f"phones {drove:.0f} s, witness {time.monotonic() - began - drove:.0f} s")
 
 
 if __name__ == "__main__":
