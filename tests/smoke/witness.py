@@ -96,21 +96,24 @@ def main() -> int:
         expect(forged_seen > 0, f"the forged ESP is on the wire ({forged_seen} packets)")
 
     # In clear: SM1 and SM6 of each phone and nothing else.
-    challenged, late, odd = set(), [], []
+    # What is sent again crosses its answer: it is of the transaction that was begun before.
+    challenged, begun, late, odd = set(), set(), [], []
     clear = 0
-    for number, src4, src6, dst4, dst6, method, status in tshark(
-            args.capture, "sip and not esp and not icmp and not icmpv6", ["frame.number", "ip.src", "ipv6.src", "ip.dst", "ipv6.dst", "sip.Method", "sip.Status-Code"]):
+    for number, src4, src6, dst4, dst6, method, status, call, cseq in tshark(
+            args.capture, "sip and not esp and not icmp and not icmpv6",
+            ["frame.number", "ip.src", "ipv6.src", "ip.dst", "ipv6.dst", "sip.Method", "sip.Status-Code", "sip.Call-ID", "sip.CSeq"]):
         clear += 1
         source, destination = src4 or src6, dst4 or dst6
         if method:
             if method != "REGISTER":
                 odd.append((number, method))
-            if source in challenged:
+            if source in challenged and (call, cseq) not in begun:
                 late.append(number)
+            begun.add((call, cseq))
         else:
             if status not in ("401", "100"):
                 odd.append((number, status))
-            if destination in challenged:
+            if destination in challenged and (call, cseq) not in begun:
                 late.append(number)
             if status == "401":
                 challenged.add(destination)
