@@ -139,10 +139,10 @@ int run(std::uint32_t phones, const IpAddress& ours, const std::string& interfac
         p.ue = IpAddress::v4(std::array<std::uint8_t, 4>{10, 20, static_cast<std::uint8_t>(i >> 8U),
                                                          static_cast<std::uint8_t>(i & 0xFFU)});
         p.ours = ours;
-        p.numbers = {0x10000 + 4 * i,
-                     0x10001 + 4 * i,
-                     0x10002 + 4 * i,
-                     0x10003 + 4 * i,
+        p.numbers = {0x10000 + 2 * i,
+                     0x10001 + 2 * i,
+                     sa::SpiLayout::make(1, 0, 2 * i),
+                     sa::SpiLayout::make(1, 0, 2 * i + 1),
                      20000,
                      20001,
                      6200,
