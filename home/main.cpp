@@ -375,7 +375,7 @@ int main(int argc, char** argv) {
         app.add_subcommand("ctl",
                            "talk to a running gmhome: message TO TEXT, options TO, "
                            "deregister TO, reauth TO..., rechallenge TO always|never, show TO, "
-                           "stats");
+                           "cx [IMPI], stats");
     ctl->add_option("--control", o.ctl_socket, "its control socket")->type_name("PATH")->required();
     ctl->add_option("command", o.ctl_words, "the command and its words")->required();
 
