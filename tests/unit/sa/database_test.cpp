@@ -480,6 +480,20 @@ TEST_F(DatabaseTest, ProtectedReRegistrationKeepsTheSetItCameOn) {  // D2
     EXPECT_EQ(state(c), State::established);
 }
 
+TEST_F(DatabaseTest, ADrainingSetThatReachesItsLifetimeSaysSo) {  // B5, D2
+    const SetId a = register_ue(request("alice@home"), 1s);       // and 30 s more
+    auto r = request("alice@home");
+    r.sm1_set = a;
+    const SetId b = register_ue(r);
+    db->note_use(b);
+    ASSERT_EQ(state(a), State::draining);
+    advance(31s);
+    EXPECT_EQ(db->find(a), nullptr);
+    ASSERT_EQ(recorder.removed.size(), 1U);
+    EXPECT_EQ(recorder.removed[0].reason, Event::lifetime_expired);
+    EXPECT_EQ(state(b), State::established);
+}
+
 TEST_F(DatabaseTest, ADrainedSetGoesAtOnce) {  // D2
     const SetId a = register_ue(request("alice@home"));
     auto r = request("alice@home");

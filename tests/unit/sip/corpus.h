@@ -1,6 +1,8 @@
 #pragma once
 // The messages in files that several tests run over.
 
+#include <gtest/gtest.h>
+
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
@@ -30,6 +32,13 @@ inline std::vector<CorpusFile> corpus(const std::filesystem::path& folder,
         files.push_back({entry.path().filename().string(), read_file(entry.path())});
     }
     std::ranges::sort(files, {}, &CorpusFile::name);
+    return files;
+}
+
+// The project's own, of a folder of tests/data: a test that runs over none of them tests nothing.
+inline std::vector<CorpusFile> own_corpus(const std::string& folder, const std::string& ending) {
+    auto files = corpus(GMGATE_TEST_DATA + folder, ending);
+    EXPECT_FALSE(files.empty()) << "no " << ending << " files in tests/data" << folder;
     return files;
 }
 

@@ -22,6 +22,7 @@ namespace {
 
 using test::corpus;
 using test::CorpusFile;
+using test::own_corpus;
 
 struct OsipFree {
     void operator()(osip_message_t* m) const { osip_message_free(m); }
@@ -236,10 +237,10 @@ void run(const std::vector<CorpusFile>& files) {
 }
 
 TEST(Judge, TortureMessages) {
-    run(corpus(GMGATE_TEST_DATA "/torture", ".dat"));
+    run(own_corpus("/torture", ".dat"));
 }
 TEST(Judge, HandsetMessages) {
-    run(corpus(GMGATE_TEST_DATA "/handsets", ".sip"));
+    run(own_corpus("/handsets", ".sip"));
 }
 
 TEST(Judge, HandsetMessagesOfTheCorpora) {

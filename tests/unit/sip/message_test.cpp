@@ -234,8 +234,8 @@ TEST(MessageTest, Tokens) {
 
 TEST(MessageTest, EveryPrefixAndEveryBrokenOctetIsSurvived) {
     for (const auto& folder : {"/torture", "/handsets"}) {
-        for (const auto& f : test::corpus(std::string(GMGATE_TEST_DATA) + folder,
-                                          std::string(folder) == "/torture" ? ".dat" : ".sip")) {
+        for (const auto& f :
+             test::own_corpus(folder, std::string(folder) == "/torture" ? ".dat" : ".sip")) {
             Message m;
             for (std::size_t n = 0; n < f.bytes.size(); ++n) {
                 // A copy of that size, so that the sanitizer sees a read beyond it.

@@ -12,8 +12,8 @@
 namespace gmgate::sip {
 namespace {
 
-using test::corpus;
 using test::CorpusFile;
+using test::own_corpus;
 
 struct Verdict {
     int code;         // 0: taken; else what check_request / check_response says
@@ -101,14 +101,14 @@ Result<void> proxy_edit(const Message& m, std::string& out) {
 }
 
 TEST(Torture, EveryMessageIsInTheTableAndTheOtherWayRound) {
-    const auto files = corpus(GMGATE_TEST_DATA "/torture", ".dat");
+    const auto files = own_corpus("/torture", ".dat");
     EXPECT_EQ(files.size(), 49U);
     for (const auto& f : files) EXPECT_TRUE(verdicts.contains(f.name)) << f.name;
     EXPECT_EQ(verdicts.size(), files.size());
 }
 
 TEST(Torture, VerdictOfEachMessage) {
-    for (const auto& f : corpus(GMGATE_TEST_DATA "/torture", ".dat")) {
+    for (const auto& f : own_corpus("/torture", ".dat")) {
         Message m;
         m.parse(f.bytes);
         const auto wanted = verdicts.at(f.name);
@@ -121,7 +121,7 @@ TEST(Torture, VerdictOfEachMessage) {
 TEST(Torture, RoutingVerdicts) {
     const std::map<std::string, int> routed{
         {"unkscm.dat", 416}, {"novelsc.dat", 416}, {"zeromf.dat", 483}};
-    for (const auto& f : corpus(GMGATE_TEST_DATA "/torture", ".dat")) {
+    for (const auto& f : own_corpus("/torture", ".dat")) {
         Message m;
         if (m.parse(f.bytes) != ParseStatus::ok || !m.is_request() || check_request(m)) continue;
         const auto said = check_routable(m);
@@ -131,7 +131,7 @@ TEST(Torture, RoutingVerdicts) {
 }
 
 TEST(Torture, ValidMessagesSurviveTheProxyEdit) {
-    for (const auto& f : corpus(GMGATE_TEST_DATA "/torture", ".dat")) {
+    for (const auto& f : own_corpus("/torture", ".dat")) {
         Message m;
         m.parse(f.bytes);
         std::string out;
@@ -158,7 +158,7 @@ TEST(Torture, ValidMessagesSurviveTheProxyEdit) {
 
 TEST(Torture, InvalidRequestsGetAnAnswerWhereTheyCan) {
     // All but these have the five headers a response copies.
-    for (const auto& f : corpus(GMGATE_TEST_DATA "/torture", ".dat")) {
+    for (const auto& f : own_corpus("/torture", ".dat")) {
         Message m;
         m.parse(f.bytes);
         const auto said = check(m);

@@ -245,7 +245,7 @@ TEST(DigestTest, Challenge) {
 }
 
 TEST(HandsetTest, RegistersAreRead) {
-    for (const auto& f : test::corpus(GMGATE_TEST_DATA "/handsets", ".sip")) {
+    for (const auto& f : test::own_corpus("/handsets", ".sip")) {
         Message m;
         ASSERT_EQ(m.parse(f.bytes), ParseStatus::ok) << f.name;
         const auto said = m.is_request() ? check_request(m) : check_response(m);
