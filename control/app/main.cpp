@@ -119,6 +119,7 @@ int run(const config::Config& c, bool dumps) {
     views.failures = &gateway_view;
     views.drops = [&] { return all_drops(packets, gateway_view); };
     views.health = [&] { return health(packets, gateway, **database, clock.now()); };
+    views.deregister = [&](std::string_view impi) { return gateway.deregister(impi); };
     views.version = GMGATE_VERSION;
     views.backend = packets.name();
     ops::ServerOptions server_options;

@@ -65,7 +65,7 @@ class Gmctl {
         : socket_(std::move(socket)), version_(std::move(version)), t_(terminal) {}
 
     int run(std::vector<std::string> arguments) {
-        CLI::App app{"gmctl: look into a running gmgated", "gmctl"};
+        CLI::App app{"gmctl: look into a running gmgated, and end a registration", "gmctl"};
         app.footer(
             "Examples:\n"
             "  gmctl health                              is all well?\n"
@@ -153,6 +153,21 @@ class Gmctl {
         failures->add_option("--limit", most, "at most so many lines; without it 100")
             ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{1000}));
         failures->callback([&] { failures_command(one_by_one, reason, most); });
+
+        CLI::App* deregister = reg->add_subcommand(
+            "deregister", "end the registration of a phone, in the network's place");
+        deregister->footer(
+            "At once nothing of the phone is taken any more but a new REGISTER; its SAs go after\n"
+            "timers.drain, when its last messages have left on them. Neither the phone nor the "
+            "home\n"
+            "network is told: end the registration there too, or the phone is called in vain.\n"
+            "Example:\n"
+            "  gmctl reg deregister 001010000000001@ims.example --reason 'stolen, ticket 4711'");
+        std::string leaver;
+        std::string why;
+        deregister->add_option("IMPI", leaver, "private identity of the phone")->required();
+        deregister->add_option("--reason", why, "for the log, which also names who asked");
+        deregister->callback([&] { deregister_command(leaver, why); });
 
         CLI::App* explain = app.add_subcommand(
             "explain", "what a reason means and what to do; without one: all of them");
@@ -350,6 +365,19 @@ class Gmctl {
             return;
         }
         t_.out << (one_by_one ? failures_view(*result, t_.style) : reasons_view(*result, t_.style));
+    }
+    void deregister_command(const std::string& impi, const std::string& why) {
+        json args{{"impi", impi}};
+        if (!why.empty()) args["reason"] = why;
+        const std::optional<json> result = call("reg.deregister", args);
+        if (!result) return;
+        if (json_)
+            print_json(*result);
+        else
+            t_.out << fmt::format(
+                "{} is deregistered; its SAs go when its last messages have left "
+                "on them\n",
+                clean(impi));
     }
     void explain_command(const std::string& word) {
         if (word.empty()) {

@@ -17,8 +17,9 @@ using nlohmann::json;
 namespace {
 
 constexpr std::array<std::string_view, operation_count> names{
-    "version",  "health",   "stats",     "drops",        "sa.list",     "sa.show", "sa.count",
-    "reg.list", "reg.show", "reg.count", "reg.failures", "reg.reasons", "trace"};
+    "version",      "health",      "stats",          "drops",    "sa.list",
+    "sa.show",      "sa.count",    "reg.list",       "reg.show", "reg.count",
+    "reg.failures", "reg.reasons", "reg.deregister", "trace"};
 
 constexpr std::size_t longest_text = 1024;     // of an argument
 constexpr std::uint64_t most_failures = 1000;  // of one answer
@@ -67,14 +68,16 @@ std::string take_argument(Request& r, const std::string& key, const json& value)
     const bool of_registration =
         r.operation == Operation::reg_list || r.operation == Operation::reg_show;
     const bool of_list = r.operation == Operation::sa_list || r.operation == Operation::reg_list;
-    if (key == "impi" && (of_sa || of_registration || r.operation == Operation::trace)) {
+    const bool of_failures = r.operation == Operation::reg_failures;
+    const bool of_deregister = r.operation == Operation::reg_deregister;
+    if (key == "impi" && (of_sa || of_registration || of_failures || of_deregister ||
+                          r.operation == Operation::trace)) {
         r.query.impi = text_of(value);
         return r.query.impi ? "" : "impi must be a text of 1 to 1024 octets";
     }
-    const bool of_failures = r.operation == Operation::reg_failures;
-    if (key == "impi" && of_failures) {
-        r.query.impi = text_of(value);
-        return r.query.impi ? "" : "impi must be a text of 1 to 1024 octets";
+    if (key == "reason" && of_deregister) {
+        r.why = text_of(value).value_or("");
+        return !r.why.empty() ? "" : "reason must be a text of 1 to 1024 octets";
     }
     if (key == "reason" && of_failures) {
         r.query.reason = text_of(value);
@@ -185,6 +188,8 @@ std::expected<Request, RequestError> parse_request(std::string_view text) {
     }
     if (r.operation == Operation::trace && !r.query.impi)
         return wrong(r.id, "bad_argument", "trace needs impi");
+    if (r.operation == Operation::reg_deregister && !r.query.impi)
+        return wrong(r.id, "bad_argument", "reg.deregister needs impi");
     if (r.operation == Operation::sa_show && !r.set && !r.query.impi && !r.query.ip &&
         !r.query.spi) {
         return wrong(r.id, "bad_argument", "sa.show needs id, impi, ip or spi");

@@ -28,9 +28,10 @@ enum class Operation : unsigned char {
     reg_count,
     reg_failures,
     reg_reasons,
+    reg_deregister,
     trace
 };
-inline constexpr std::size_t operation_count = 13;
+inline constexpr std::size_t operation_count = 14;
 [[nodiscard]] std::string_view name(Operation operation);
 
 struct Request {
@@ -41,6 +42,7 @@ struct Request {
     Cursor cursor = 0;                   // lists
     std::optional<std::uint64_t> limit;  // lists: most rows of this answer
     bool detail = false;                 // lists: with counters
+    std::string why;                     // reg.deregister: for the log; may be empty
 };
 
 // `code` is for programs, `text` for people.

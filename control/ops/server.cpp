@@ -402,6 +402,10 @@ struct OpsServer::Impl {
                 answer(c, result_line(request->id, {{"reasons", std::move(rows)}}));
                 return;
             }
+            case Operation::reg_deregister:
+                if (!views.deregister) return unavailable();
+                deregister(c, *request);
+                return;
             case Operation::trace:
                 if (views.trace == nullptr) return unavailable();
                 trace(c, *request);
@@ -507,6 +511,23 @@ struct OpsServer::Impl {
             rows.push_back(to_json(row));
         }
         answer(c, result_line(r.id, {{"failures", std::move(rows)}}));
+    }
+    void deregister(const ConnectionPtr& c, const Request& r) {
+        const std::string& impi = *r.query.impi;
+        if (!views.deregister(impi)) {
+            answer_error(
+                c, r.id, "not_found",
+                fmt::format("{} is not registered here; 'gmctl reg list' shows who is", impi));
+            return;
+        }
+        // A phone out of service must be explicable later: who, and why.
+        ucred who{};
+        socklen_t length = sizeof(who);
+        const bool known = ::getsockopt(c->fd.get(), SOL_SOCKET, SO_PEERCRED, &who, &length) == 0;
+        log::warn("ops", "{} deregistered by {}: {}", impi,
+                  known ? fmt::format("uid {}", who.uid) : std::string("an operator"),
+                  r.why.empty() ? std::string("no reason given") : r.why);
+        answer(c, result_line(r.id, {{"impi", impi}, {"state", "leaving"}}));
     }
     // The latest failed registration of a phone; nullopt: none is remembered.
     [[nodiscard]] std::optional<FailureRow> last_failure(const std::string& impi) const {

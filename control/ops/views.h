@@ -1,7 +1,7 @@
 #pragma once
 // What the operator's API reads of the gateway: rows as plain values, through abstract read-only
-// views. The server asks for a bounded number of rows at a time, so a list of a hundred thousand
-// SAs never holds up a phone. No row has room for a key (S1).
+// views; and the one thing it can have done. The server asks for a bounded number of rows at a
+// time, so a list of a hundred thousand SAs never holds up a phone. No row has room for a key (S1).
 //
 // All calls on the control thread.
 
@@ -158,8 +158,8 @@ struct HealthItem {
     std::string text;
 };
 
-// Everything the server reads. Absent members answer "not available here". The pointed-to objects
-// outlive the server.
+// Everything the server reads, and what it may do. Absent members answer "not available here". The
+// pointed-to objects outlive the server.
 struct Views {
     const SaView* sas = nullptr;
     const RegistrationView* registrations = nullptr;
@@ -167,6 +167,8 @@ struct Views {
     const FailureView* failures = nullptr;
     std::function<std::vector<DropCount>()> drops;
     std::function<std::vector<HealthItem>()> health;
+    // Ends the registration of an IMPI in the network's place (D4). False: it is not registered.
+    std::function<bool(std::string_view impi)> deregister;
     std::string version;
     std::string backend;  // "dpdk"
 };

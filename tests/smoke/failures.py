@@ -393,9 +393,9 @@ def d3(t):
     t.core(a, GOOD_CORE + "; > REGISTER yes; < 200; > REGISTER yes; < 200; > OPTIONS; < 200")
 
 
-@rule("D4", "deregistered by the phone or by expiry: all its SAs go, after the 200 has been delivered on them")
+@rule("D4", "deregistered by the phone, by expiry or by the operator: all its SAs go, after what is said last has been delivered on them")
 def d4(t):
-    a, b = t.phone(tcp=True), t.phone(v6=True)
+    a, b, c = t.phone(tcp=True), t.phone(v6=True), t.phone()
     t.registered(b, "register expires=4")
     t.registered(a)
     t.registered(a)
@@ -405,6 +405,15 @@ def d4(t):
     t.trace_has(a, "deregistered_by_ue")
     t.gone(b, 1)
     t.trace_has(b, "expired")
+    t.registered(c)
+    t.equal(t.lab.gmctl("reg", "deregister", c.impi, "--reason", "smoke"), [{"impi": c.impi, "state": "leaving"}], "gmctl says")
+    t.equal(t.lab.gmctl("reg", "deregister", c.impi), [], "once: nobody is registered any more")
+    t.equal(c.state(1), "draining", "its set at once")
+    t.equal(c.do("request")["status"], 403, "what it asks still passes, and is refused")
+    t.gone(c, 1)
+    t.trace_has(c, "deregistered_by_network")
+    t.registered(c, "register clear")
+    t.works(c, 2)
     yield
     t.flow(a, GOOD + "; > REGISTER 1; < 401 1; > REGISTER 2; < 200 2; > REGISTER 2; < 200 2")
 

@@ -180,6 +180,27 @@ TEST_F(CliTest, FailuresByReason) {
     EXPECT_THAT(err.str(), HasSubstr("there is no reason 'nonsense'; 'gmctl explain' lists them"));
 }
 
+TEST_F(CliTest, Deregister) {
+    start();
+    const std::string known = fake_sa(1).impi;
+    EXPECT_EQ(run({"reg", "deregister", known, "--reason", "stolen"}), 0);
+    EXPECT_EQ(out.str(), known +
+                             " is deregistered; its SAs go when its last messages have left "
+                             "on them\n");
+    EXPECT_EQ(run({"-j", "reg", "deregister", known}), 0);
+    EXPECT_EQ(json::parse(out.str()), (json{{"impi", known}, {"state", "leaving"}}));
+    EXPECT_EQ(run({"reg", "deregister", "nobody@x"}), 1);
+    EXPECT_EQ(
+        err.str(),
+        "gmctl: the gateway says: nobody@x is not registered here; 'gmctl reg list' shows who "
+        "is\n");
+    EXPECT_EQ(run({"reg", "deregister"}), 2);
+    EXPECT_EQ(deregistered.size(), 3U) << "without an IMPI nothing was asked";
+    EXPECT_EQ(run({"reg", "deregister", "--help"}), 0);
+    EXPECT_THAT(out.str(), HasSubstr("--reason"));
+    EXPECT_THAT(out.str(), HasSubstr("Neither the phone nor the home"));
+}
+
 TEST_F(CliTest, NothingFailed) {
     failures.recorded.clear();
     start();

@@ -125,6 +125,10 @@ class ServerTest : public testing::Test {
                 {"dataplane", true, "1 worker, 0.1% busy"},
                 {"core", healthy.load(), healthy ? "answers" : "no answer; is 10.30.0.2 up?"}};
         };
+        views.deregister = [this](std::string_view impi) {
+            deregistered.emplace_back(impi);
+            return impi == fake_sa(1).impi;
+        };
         views.version = "9.9.9";
         views.backend = "dpdk";
         auto made = OpsServer::listen(loop, registry, views, options);
@@ -164,6 +168,7 @@ class ServerTest : public testing::Test {
     FakeTrace trace;
     FakeFailures failures;
     std::atomic<bool> healthy{true};
+    std::vector<std::string> deregistered;  // who was asked for; after stop() or an answer
     Views views;
     ServerOptions options;
     std::unique_ptr<OpsServer> server;

@@ -366,6 +366,30 @@ TEST_F(ServerTest, Failures) {
     EXPECT_EQ(totals[0]["count"], 2);
 }
 
+// The one operation that changes something.
+TEST_F(ServerTest, Deregister) {
+    start();
+    PlainClient c(options.socket);
+    const auto of = [&](const std::string& args) {
+        return c.ask(R"({"v":1,"id":3,"op":"reg.deregister","args":)" + args + "}");
+    };
+    const std::string known = fake_sa(1).impi;
+    const auto done = of(R"({"impi":")" + known + R"(","reason":"stolen"})");
+    EXPECT_EQ(done["result"], (nlohmann::json{{"impi", known}, {"state", "leaving"}})) << done;
+    EXPECT_EQ(done["id"], 3);
+    const auto unknown = of(R"({"impi":"nobody@x"})");
+    EXPECT_EQ(unknown["error"]["code"], "not_found");
+    EXPECT_EQ(unknown["error"]["text"],
+              "nobody@x is not registered here; 'gmctl reg list' shows who is");
+    EXPECT_EQ(deregistered, (std::vector<std::string>{known, "nobody@x"}));
+    // Never by a filter: one phone, by its whole name.
+    for (const char* wrong : {"{}", R"({"impi":""})", R"({"impi":7})", R"({"ip":"10.20.0.1"})",
+                              R"({"spi":1})", R"({"impi":"a","reason":""})",
+                              R"({"impi":"a","reason":1})", R"({"impi":"a","state":"registered"})"})
+        EXPECT_EQ(of(wrong)["error"]["code"], "bad_argument") << wrong;
+    EXPECT_EQ(deregistered.size(), 2U);
+}
+
 TEST_F(ServerTest, WhatIsNotWiredIsUnavailable) {
     auto made = OpsServer::listen(loop, registry, {}, options);
     ASSERT_TRUE(made.has_value());
