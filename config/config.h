@@ -139,6 +139,8 @@ struct Timers {
     Duration lifetime_margin = std::chrono::seconds(30);  // added to the granted expiry (B5)
     Duration drain =
         std::chrono::seconds(32);  // an old set's longest life after the switch, 64*T1 (D2)
+    Duration near_end =
+        std::chrono::seconds(10);  // an old set this close to its end is not sent on any more (D2)
     Duration spi_quarantine = std::chrono::seconds(60);  // a released SPI rests this long (A4)
 };
 

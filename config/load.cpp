@@ -387,6 +387,7 @@ void read_timers(Section s, Timers& c) {
     s.duration("lifetime_margin", c.lifetime_margin, seconds(0), hours(1));
     c.drain = c.t1 * 64;
     s.duration("drain", c.drain, seconds(1), hours(1), c.t1);
+    s.duration("near_end", c.near_end, seconds(0), hours(1));
     s.duration("spi_quarantine", c.spi_quarantine, seconds(0), hours(24));
     s.finish();
 }

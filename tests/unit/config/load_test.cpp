@@ -70,6 +70,7 @@ TEST(ConfigLoad, AnnotatedExampleShowsTheDefaults) {
     EXPECT_EQ(full->timers.t1, least->timers.t1);
     EXPECT_EQ(full->timers.lifetime_margin, least->timers.lifetime_margin);
     EXPECT_EQ(full->timers.drain, least->timers.drain);
+    EXPECT_EQ(full->timers.near_end, least->timers.near_end);
     EXPECT_EQ(full->timers.spi_quarantine, least->timers.spi_quarantine);
     EXPECT_EQ(full->core.trusted, least->core.trusted);
     EXPECT_EQ(full->core.trust_service_routes, least->core.trust_service_routes);
@@ -148,7 +149,7 @@ security:
   consistency_failure: silent
   unprotected_other: drop
   service_route_mismatch: reject
-timers: {reg_await_auth: 4m, t1: 250ms, lifetime_margin: 0.5m, drain: 32*t1, spi_quarantine: 1h}
+timers: {reg_await_auth: 4m, t1: 250ms, lifetime_margin: 0.5m, drain: 32*t1, near_end: 3s, spi_quarantine: 1h}
 limits: {registrations: 7, pending: 8, pending_per_source: 1, register_rate_per_source: 0.5, register_burst_per_source: 2,
          register_rate_total: 10/s, tcp_connections: 11, tcp_connections_per_source: 12, trace_records: 0}
 ops: {socket: /tmp/x.sock, group: wheel, metrics: off}
@@ -201,6 +202,7 @@ log: {level: debug, time: false}
     EXPECT_EQ(c->timers.t1, std::chrono::milliseconds(250));
     EXPECT_EQ(c->timers.lifetime_margin, std::chrono::seconds(30));
     EXPECT_EQ(c->timers.drain, std::chrono::seconds(8));
+    EXPECT_EQ(c->timers.near_end, std::chrono::seconds(3));
     EXPECT_EQ(c->timers.spi_quarantine, std::chrono::hours(1));
     EXPECT_EQ(c->limits.register_rate_per_source, 0.5);
     EXPECT_EQ(c->limits.register_rate_total, 10);
