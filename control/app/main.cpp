@@ -147,8 +147,9 @@ int run(const config::Config& c, bool dumps) {
     loop.run();
     log::info("gmgated", "stopping: {} registered phones lose their SAs", gateway.registered());
     if (const int fd = backend.event_fd(); fd >= 0) loop.unwatch(fd);
-    (*database)->remove_all(sa::Event::shutdown);  // those under way are told to have failed
-    exporter.reset();                              // reads the backend's counters
+    gateway.shut_down();  // those under way are told to have failed
+    (*database)->remove_all(sa::Event::shutdown);
+    exporter.reset();  // reads the backend's counters
     return exit_ok;
 }
 

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <unordered_map>
+#include <vector>
 
 #include "sa/database.h"
 
@@ -67,21 +69,35 @@ std::vector<std::string> GatewayView::states() const {
 }
 
 std::vector<TraceStep> GatewayView::steps(std::string_view impi) const {
+    std::vector<TraceStep> out;
+    // One ladder after the other: how an attempt ended is told at its own end, also if the next one
+    // had begun. The first is what happened before the oldest SM1 that is remembered.
+    const auto records = gateway_.trace().of_user(impi);
+    std::vector<std::vector<const registration::TraceRecord*>> ladders(1);
+    std::unordered_map<std::uint64_t, std::size_t> by_attempt;
+    for (const registration::TraceRecord& r : records) {
+        if (r.step == registration::Step::sm1) {
+            if (r.attempt != 0) by_attempt[r.attempt] = ladders.size();
+            ladders.emplace_back();
+        }
+        const auto own = by_attempt.find(r.attempt);
+        ladders[own == by_attempt.end() ? ladders.size() - 1 : own->second].push_back(&r);
+    }
+    for (const auto& ladder : ladders) add_ladder(ladder, &ladder != &ladders.front(), out);
+    return out;
+}
+
+void GatewayView::add_ladder(const std::vector<const registration::TraceRecord*>& ladder,
+                             bool begun, std::vector<TraceStep>& out) const {
     const auto wall = clock_.wall();
     const TimePoint now = clock_.now();
-    std::vector<TraceStep> out;
-    // Which set is the new one of the registration a message belongs to; begun: its SM1 is known.
-    sa::SetId fresh = 0;
-    bool begun = false;
-    for (const registration::TraceRecord& r : gateway_.trace().of_user(impi)) {
+    sa::SetId fresh = 0;  // the new set of this registration
+    for (const registration::TraceRecord* record : ladder) {
+        const registration::TraceRecord& r = *record;
         TraceStep s;
         s.time =
             wall - std::chrono::duration_cast<std::chrono::system_clock::duration>(now - r.time);
         const bool message = r.step < registration::Step::set_installed;
-        if (r.step == registration::Step::sm1) {
-            fresh = 0;
-            begun = true;
-        }
         if (r.step == registration::Step::set_installed) fresh = r.set;
         if (r.set != 0 && r.set == fresh)
             s.set = "new";
@@ -111,7 +127,6 @@ std::vector<TraceStep> GatewayView::steps(std::string_view impi) const {
                     registration::info(r.reason).blame != registration::Blame::nobody);
         out.push_back(std::move(s));
     }
-    return out;
 }
 
 FailureRow GatewayView::failure_row(const registration::FailureRecord& r) const {

@@ -35,6 +35,9 @@ class GatewayView final : public RegistrationView, public TraceView, public Fail
     [[nodiscard]] std::vector<DropCount> drops() const;
 
   private:
+    // The steps of one registration; begun: its SM1 is known.
+    void add_ladder(const std::vector<const registration::TraceRecord*>& ladder, bool begun,
+                    std::vector<TraceStep>& out) const;
     [[nodiscard]] FailureRow failure_row(const registration::FailureRecord& r) const;
 
     const registration::Gateway& gateway_;

@@ -109,7 +109,8 @@ struct TraceStep {
 class TraceView {
   public:
     virtual ~TraceView() = default;
-    // Oldest first; empty: nothing is remembered about this IMPI.
+    // One registration after the other, the oldest first, each in the order of time; empty: nothing
+    // is remembered about this IMPI.
     [[nodiscard]] virtual std::vector<TraceStep> steps(std::string_view impi) const = 0;
 };
 

@@ -26,6 +26,27 @@ std::string_view known_method(std::string_view method) {
                : std::string_view("OTHER");
 }
 
+Reason reason_of(sa::Event removed_by) {
+    switch (removed_by) {
+        case sa::Event::superseded:
+            return Reason::superseded;
+        case sa::Event::reg_await_timeout:
+            return Reason::authentication_timeout;
+        case sa::Event::lifetime_expired:
+            return Reason::expired;
+        case sa::Event::address_changed:
+            return Reason::address_changed;
+        case sa::Event::sequence_near_end:
+            return Reason::sequence_near_end;
+        case sa::Event::shutdown:
+            return Reason::shutdown;
+        case sa::Event::backend_lost:
+            return Reason::install_failed;
+        default:
+            return Reason::deregistered_by_network;
+    }
+}
+
 std::string head_of(const sip::Message& request) {
     // build_response() copies exactly these lines.
     std::string head;
@@ -129,7 +150,7 @@ void Context::registration_failed(const Failed& failed) {
                          {}};
     reporter.report(record, failed.impi, failed.remark);
     note_event(trace_user(failed.impi, failed.source), Step::procedure_ended, failed.set, 0,
-               failed.reason);
+               failed.reason, failed.attempt);
 }
 
 void Context::core_answered() {
@@ -227,6 +248,7 @@ void Context::note(std::uint64_t user, std::string_view method, int status, cons
     TraceRecord record;
     record.time = now();
     record.user = user;
+    record.attempt = noted.attempt;
     record.set = noted.set;
     record.spi = noted.spi;
     record.status = static_cast<std::uint16_t>(status);
@@ -239,10 +261,12 @@ void Context::note(std::uint64_t user, std::string_view method, int status, cons
     trace.add(record);
 }
 
-void Context::note_event(std::uint64_t user, Step step, sa::SetId set, sa::Spi spi, Reason reason) {
+void Context::note_event(std::uint64_t user, Step step, sa::SetId set, sa::Spi spi, Reason reason,
+                         std::uint64_t attempt) {
     TraceRecord record;
     record.time = now();
     record.user = user;
+    record.attempt = attempt;
     record.set = set;
     record.spi = spi;
     record.from = Entity::pcscf;

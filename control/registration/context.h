@@ -125,6 +125,7 @@ class Context {
         std::string_view impi = {};
         sa::SetId set = 0;
         std::string_view remark = {};  // what more is known, for the log
+        std::uint64_t attempt = 0;     // as in TraceRecord
     };
     void registration_failed(const Failed& failed);
     // A REGISTER was discarded before anything was kept of it (S3), and the phone will send it
@@ -143,11 +144,13 @@ class Context {
         sa::SetId set = 0;
         sa::Spi spi = 0;
         Reason reason = Reason::ok;
+        std::uint64_t attempt = 0;  // as in TraceRecord
     };
     void note(std::uint64_t user, std::string_view method, int status, const Noted& noted);
     // Under whose number a REGISTER is traced: its IMPI's, or its source's if it names none.
     [[nodiscard]] std::uint64_t trace_user(std::string_view impi, const Endpoint& source) const;
-    void note_event(std::uint64_t user, Step step, sa::SetId set, sa::Spi spi, Reason reason);
+    void note_event(std::uint64_t user, Step step, sa::SetId set, sa::Spi spi, Reason reason,
+                    std::uint64_t attempt = 0);
 
   private:
     std::unordered_set<IpAddress> hops_;  // the core named them
@@ -156,6 +159,10 @@ class Context {
     TimePoint silence_told_at_{};
     std::array<TimePoint, reason_count> listed_{};  // when shed() listed the reason last
 };
+
+// Why a set went, in the catalogue's words, told of the registration or procedure that ended with
+// it.
+[[nodiscard]] Reason reason_of(sa::Event removed_by);
 
 // The method as traces print it: one of the known ones, "OTHER" for the rest.
 [[nodiscard]] std::string_view known_method(std::string_view method);

@@ -422,6 +422,10 @@ bool Gateway::deregister(std::string_view impi) {
     return impl_->registrar.deregister(impi);
 }
 
+void Gateway::shut_down() {
+    impl_->registrar.shut_down();
+}
+
 std::uint64_t Gateway::scan(std::uint64_t cursor, std::size_t budget,
                             const std::function<void(const RegistrationView&)>& visit) const {
     const auto& registrations = impl_->registrar.registrations().slots();

@@ -72,6 +72,10 @@ class Gateway {
     // leaves under them (D4). False: not registered.
     bool deregister(std::string_view impi);
 
+    // The gateway stops: what is under way ends, and a REGISTER that waits for its answer gets 503.
+    // Registrations and their SA sets stay. Once, as the last call but for the views.
+    void shut_down();
+
     // May this address speak to us on the core's side (S2)? Asked again for every message; asked
     // first, a stranger's connection need not be taken.
     [[nodiscard]] bool trusts(const IpAddress& peer) const;

@@ -54,7 +54,7 @@ bool RegistrationProcedure::keep_texts(const RegisterFacts& facts, std::string_v
 void RegistrationProcedure::start(const Arrival& sm1, const sip::Message& request,
                                   const RegisterFacts& facts,
                                   const std::optional<secagree::Choice>& choice,
-                                  bool failure_report) {
+                                  std::uint64_t reported) {
     started_ = ctx_.now();
     trace_user_ = ctx_.trace.user_of(facts.impi);
     ue_ = sm1.flow.remote;
@@ -67,13 +67,14 @@ void RegistrationProcedure::start(const Arrival& sm1, const sip::Message& reques
     server_ = sm1.transaction;
     choice_ = choice;
     expires_ = facts.expires;
-    failure_report_ = failure_report;
-    if (failure_report) {
+    failure_report_ = reported != 0;
+    if (failure_report_) {
+        attempt_ = reported;
         recorded_ = true;  // the procedure it ended has told why (C3)
     } else {
-        ctx_.note(trace_user_, method_register, 0,
-                  {Entity::ue, Entity::pcscf, Step::sm1, sm1_.set,
-                   inbound_spi(sm1.flow, sm1_.numbers), Reason::ok});
+        attempt_ = id_;
+        note(0, {Entity::ue, Entity::pcscf, Step::sm1, sm1_.set,
+                 inbound_spi(sm1.flow, sm1_.numbers), Reason::ok});
     }
     if (!keep_texts(facts, joined_values(request, HeaderId::security_client), request)) {
         ctx_.answer(ctx_.gm, sm1, request, 400, Reason::malformed, facts.impi);
@@ -82,6 +83,11 @@ void RegistrationProcedure::start(const Arrival& sm1, const sip::Message& reques
         return owner_.finish(id_);
     }
     forward(sm1, request, owner_.integrity_of(sm1.carrier, facts.credentials), Step::sm2);
+}
+
+void RegistrationProcedure::note(int status, Context::Noted noted) {
+    noted.attempt = attempt_;
+    ctx_.note(trace_user_, method_register, status, noted);
 }
 
 void RegistrationProcedure::forward(const Arrival& arrival, const sip::Message& request,
@@ -120,7 +126,7 @@ void RegistrationProcedure::forward(const Arrival& arrival, const sip::Message& 
         return forwarding_failed(arrival, request, step, 504, Reason::core_unreachable);
     }
     client_ = branch.id;
-    ctx_.note(trace_user_, method_register, 0, {Entity::pcscf, Entity::core, this->step(step)});
+    note(0, {Entity::pcscf, Entity::core, this->step(step)});
 }
 
 void RegistrationProcedure::forwarding_failed(const Arrival& arrival, const sip::Message& request,
@@ -149,13 +155,12 @@ void RegistrationProcedure::on_response(const sip::Message& response, std::span<
     if (!second && state_ != State::awaiting_challenge) return wipe_keys(response, bytes);
     const bool is_challenge = status == 401;
     Step step = Step::none;
-    if (is_challenge) {
+    if (second || status < 300) {
+        step = Step::sm11;  // also a 401 that answers SM8 (C10)
+    } else if (is_challenge) {
         step = Step::sm5;
-    } else if (second || status < 300) {
-        step = Step::sm11;
     }
-    ctx_.note(trace_user_, method_register, status,
-              {Entity::core, Entity::pcscf, this->step(step)});
+    note(status, {Entity::core, Entity::pcscf, this->step(step)});
 
     if (is_challenge && !second) return challenge(response, bytes);
     wipe_keys(response, bytes);
@@ -263,7 +268,7 @@ void RegistrationProcedure::challenge(const sip::Message& response, std::span<ch
         return end(Reason::install_failed, installed.error().text);
     }
     set_ = traced_set_;
-    ctx_.note_event(trace_user_, Step::set_installed, set_, numbers_.spi_ps, Reason::ok);
+    ctx_.note_event(trace_user_, Step::set_installed, set_, numbers_.spi_ps, Reason::ok, attempt_);
 
     const std::string server =
         secagree::security_server(secagree::ServerList::of(ctx_.policy.suites, numbers_));
@@ -287,6 +292,12 @@ void RegistrationProcedure::unchallenged(const sip::Message& response) {
         return end(Reason::challenge_without_keys);
     }
     if (!sm1_path_alive()) return end(Reason::no_sa);
+    if (owner_.is_leaving(sm1_.user) && expires_ != 0) {
+        // It was deregistered while the core said yes: its SAs are about to go, and a new
+        // registration needs new ones (D4).
+        fail_later(500, Reason::deregistered_by_network);
+        return end(Reason::deregistered_by_network);
+    }
     if (const auto stored = owner_.store(*this, sm1_.set, false, response); !stored) {
         fail_later(500, Reason::registration_limit);
         return end(Reason::registration_limit, stored.error().text);
@@ -303,7 +314,8 @@ void RegistrationProcedure::complete(const sip::Message& response) {
         return conclude(sa::Event::aborted, on_old);
     }
     set_ = 0;  // the database's from now on
-    ctx_.note_event(trace_user_, Step::set_established, traced_set_, numbers_.spi_ps, Reason::ok);
+    ctx_.note_event(trace_user_, Step::set_established, traced_set_, numbers_.spi_ps, Reason::ok,
+                    attempt_);
     if (edit_response(response, {})) send_answer(response.status_code(), Step::sm12, Reason::ok);
     ctx_.metrics.answered(ctx_.now() - answered_from_);
     end(Reason::ok);
@@ -368,8 +380,7 @@ void RegistrationProcedure::on_second_register(const Arrival& sm7, const sip::Me
     const sa::Spi spi = inbound_spi(sm7.flow, numbers_);
     if (facts.impi != impi()) {
         (void)ctx_.sets.apply(set_, sa::Event::wrong_user);
-        ctx_.note(trace_user_, method_register, 0,
-                  {Entity::ue, Entity::pcscf, Step::sm7, set_, spi, Reason::wrong_sa});
+        note(0, {Entity::ue, Entity::pcscf, Step::sm7, set_, spi, Reason::wrong_sa});
         return ctx_.discard(ctx_.gm, sm7, Reason::wrong_sa, facts.impi);
     }
     if (state_ == State::lingering) return ctx_.discard(ctx_.gm, sm7, Reason::no_sa, impi());
@@ -384,8 +395,7 @@ void RegistrationProcedure::on_second_register(const Arrival& sm7, const sip::Me
     server_ = sm7.transaction;
 
     const Reason fault = check_second(sm7, request, facts);
-    ctx_.note(trace_user_, method_register, 0,
-              {Entity::ue, Entity::pcscf, Step::sm7, set_, spi, fault});
+    note(0, {Entity::ue, Entity::pcscf, Step::sm7, set_, spi, fault});
     if (fault != Reason::ok) {
         const sa::Event event = fault == Reason::via_mismatch ? sa::Event::first_packet_refused
                                                               : sa::Event::consistency_failure;
@@ -438,20 +448,14 @@ void RegistrationProcedure::abandoned_by_ue(sa::Event event, Reason reason) {
 
 void RegistrationProcedure::on_set_removed(sa::Event reason) {
     set_ = 0;
-    switch (reason) {
-        case sa::Event::superseded:
-            return end(Reason::superseded);
-        case sa::Event::reg_await_timeout:
-            return end(Reason::authentication_timeout);
-        case sa::Event::sequence_near_end:
-            return end(Reason::sequence_near_end);
-        case sa::Event::shutdown:
-            return end(Reason::shutdown);
-        case sa::Event::backend_lost:
-            return end(Reason::install_failed);
-        default:
-            return end(Reason::deregistered_by_network);
-    }
+    end(reason_of(reason));
+}
+
+void RegistrationProcedure::shut_down() {
+    // Who waits for an answer gets one while there is somebody to give it. The set stays: the
+    // answer may still be on its way to it.
+    if (server_ != 0) fail_later(503, Reason::shutdown);
+    end(Reason::shutdown);
 }
 
 bool RegistrationProcedure::sm1_path_alive() const {
@@ -484,10 +488,9 @@ bool RegistrationProcedure::send_answer(int status, Step step, Reason reason,
     server_ = 0;
     const sip::Flow& way = path == nullptr ? reply_ : *path;
     const bool on_new = state_ == State::awaiting_answer && path == nullptr;
-    ctx_.note(trace_user_, method_register, status,
-              {Entity::pcscf, Entity::ue, this->step(step), on_new ? traced_set_ : sm1_.set,
-               outbound_spi(way, on_new ? numbers_ : sm1_.numbers),
-               sent ? reason : Reason::ue_unreachable});
+    note(status, {Entity::pcscf, Entity::ue, this->step(step), on_new ? traced_set_ : sm1_.set,
+                  outbound_spi(way, on_new ? numbers_ : sm1_.numbers),
+                  sent ? reason : Reason::ue_unreachable});
     return sent;
 }
 
@@ -543,10 +546,9 @@ bool RegistrationProcedure::fail_request(sip::ServerTransactionId server, std::s
         return false;
     }
     const bool on_new = second && !on_old;
-    ctx_.note(trace_user_, method_register, status,
-              {Entity::pcscf, Entity::ue, step(second ? Step::sm12 : Step::sm6),
-               on_new ? traced_set_ : sm1_.set,
-               outbound_spi(on_old ? *old : reply_, on_new ? numbers_ : sm1_.numbers), reason});
+    note(status, {Entity::pcscf, Entity::ue, step(second ? Step::sm12 : Step::sm6),
+                  on_new ? traced_set_ : sm1_.set,
+                  outbound_spi(on_old ? *old : reply_, on_new ? numbers_ : sm1_.numbers), reason});
     return on_old;
 }
 
@@ -578,7 +580,7 @@ void RegistrationProcedure::record_end(Reason reason, std::string_view remark) {
     recorded_ = true;
     if (reason == Reason::ok) return ctx_.metrics.procedure_ended(reason);
     if (remark.empty() && integrity_failed_) remark = "its ESP packets failed the integrity check";
-    ctx_.registration_failed({reason, answered_, ue_, impi(), traced_set_, remark});
+    ctx_.registration_failed({reason, answered_, ue_, impi(), traced_set_, remark, attempt_});
 }
 
 void RegistrationProcedure::end(Reason reason, std::string_view remark) {

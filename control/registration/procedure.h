@@ -52,8 +52,10 @@ class RegistrationProcedure {
     RegistrationProcedure& operator=(const RegistrationProcedure&) = delete;
 
     // Each of these may end the procedure: the object is gone when the call returns.
+    //
+    // reported: attempt() of the procedure whose challenge this REGISTER refuses (C3); 0: none.
     void start(const Arrival& sm1, const sip::Message& request, const RegisterFacts& facts,
-               const std::optional<secagree::Choice>& choice, bool failure_report);
+               const std::optional<secagree::Choice>& choice, std::uint64_t reported);
     void on_second_register(const Arrival& sm7, const sip::Message& request,
                             const RegisterFacts& facts);
     void on_response(const sip::Message& response, std::span<char> bytes);
@@ -62,11 +64,15 @@ class RegistrationProcedure {
     void abandoned_by_ue(sa::Event event, Reason reason);
     // The database removed the set: time-out, newer challenge, or from outside.
     void on_set_removed(sa::Event reason);
+    // The gateway stops: a REGISTER that waits for its answer gets 503.
+    void shut_down();
 
     // A packet on the new set failed its integrity check (C1).
     void integrity_failed() { integrity_failed_ = true; }
 
     [[nodiscard]] SlotId id() const { return id_; }
+    // Under what its steps are traced: its own id, or that of the attempt it reports about.
+    [[nodiscard]] std::uint64_t attempt() const { return attempt_; }
     [[nodiscard]] State state() const { return state_; }
     [[nodiscard]] sa::SetId set() const { return set_; }
     [[nodiscard]] std::uint64_t nonce_hash() const { return nonce_hash_; }
@@ -84,6 +90,7 @@ class RegistrationProcedure {
 
     bool keep_texts(const RegisterFacts& facts, std::string_view offer,
                     const sip::Message& request);
+    void note(int status, Context::Noted noted);
     // SM2, SM8: with our Via, Path, and the integrity indicator; without what the UE may not say.
     // May end the procedure.
     void forward(const Arrival& arrival, const sip::Message& request, bool integrity, Step step);
@@ -138,6 +145,7 @@ class RegistrationProcedure {
     bool counted_source_ = false;
     sa::UserId counted_user_ = 0;  // SM1 came on an SA of this one
     std::uint64_t trace_user_ = 0;
+    std::uint64_t attempt_ = 0;
 
     Endpoint ue_;  // source of SM1
     IpAddress ours_;

@@ -159,17 +159,18 @@ bool Registrar::integrity_of(const Carrier& carrier,
     if (!carrier.is_protected()) return false;
     const Registration* registration = registrations_.find(carrier.user);
     if (registration == nullptr) return false;
+    // Who leaves comes back by a challenge, for its SAs go (D4).
     if (!credentials.response || credentials.response->empty())
-        return registration->latest == carrier.set;
+        return registration->latest == carrier.set && !registration->bindings.empty();
     return credentials.nonce &&
            registration->nonce_hash(carrier.set) == hash_nonce(*credentials.nonce);
 }
 
 void Registrar::note_arrival(const Arrival& arrival, Step step, Reason reason,
-                             std::string_view impi) {
+                             std::string_view impi, std::uint64_t attempt) {
     ctx_.note(ctx_.trace_user(impi, arrival.flow.remote), "REGISTER", 0,
               {Entity::ue, Entity::pcscf, step, arrival.carrier.set,
-               inbound_spi(arrival.flow, arrival.carrier.numbers), reason});
+               inbound_spi(arrival.flow, arrival.carrier.numbers), reason, attempt});
 }
 
 void Registrar::refuse(const Arrival& arrival, const sip::Message& request, int code, Reason reason,
@@ -233,31 +234,32 @@ bool Registrar::from_is_the_users(const Carrier& carrier, const sip::Message& re
     return user != nullptr && user->has_impu(*from);
 }
 
-bool Registrar::take_failure_report(const Arrival& arrival, const RegisterFacts& facts) {
+std::uint64_t Registrar::take_failure_report(const Arrival& arrival, const RegisterFacts& facts) {
     const auto& c = facts.credentials;
     const bool out_of_sync = c.auts && !c.auts->empty();
     const bool refused = c.response && c.response->empty() && !out_of_sync;
-    if ((!out_of_sync && !refused) || !c.nonce || c.nonce->empty()) return false;
+    if ((!out_of_sync && !refused) || !c.nonce || c.nonce->empty()) return 0;
     const sa::User* user = ctx_.sets.find_by_impi(facts.impi);
     const sa::SaSet* set = user == nullptr ? nullptr : ctx_.sets.registration_set(*user);
     auto* procedure = set == nullptr ? nullptr : procedures_.find(set->tag);
     if (procedure == nullptr ||
         procedure->state() != RegistrationProcedure::State::awaiting_authentication)
-        return false;
+        return 0;
     // Only who knows the challenge may void it: a stranger cannot, not even from the phone's
     // address. What began on an SA is reported on one (C3): integrity alone does not hide the
     // challenge from those who listen.
-    if (procedure->sm1_protected() && !arrival.carrier.is_protected()) return false;
+    if (procedure->sm1_protected() && !arrival.carrier.is_protected()) return 0;
     if (procedure->ue().address != arrival.flow.remote.address ||
         procedure->nonce_hash() != hash_nonce(*c.nonce)) {
-        return false;
+        return 0;
     }
-    // The ladder goes on with it; one with auts begins the next (C4).
-    if (refused) note_arrival(arrival, Step::none, Reason::ok, facts.impi);
+    // The ladder goes on with it; one with auts ends it, and is SM1 of the next as well (C4).
+    const std::uint64_t attempt = procedure->attempt();
+    note_arrival(arrival, Step::none, Reason::ok, facts.impi, attempt);
     procedure->abandoned_by_ue(
         out_of_sync ? sa::Event::sync_failure : sa::Event::network_auth_failure,
         out_of_sync ? Reason::synchronisation_failure : Reason::network_authentication_failed);
-    return refused;
+    return refused ? attempt : 0;
 }
 
 void Registrar::on_first(const Arrival& arrival, const sip::Message& request,
@@ -287,7 +289,7 @@ void Registrar::on_first(const Arrival& arrival, const sip::Message& request,
                       {{"Warning", "399 gmgate \"address translation on the way\""}});
     }
 
-    const bool failure_report = take_failure_report(arrival, facts);
+    const std::uint64_t reported = take_failure_report(arrival, facts);
 
     std::optional<secagree::Choice> choice;
     secagree::MechanismList offer;
@@ -295,7 +297,7 @@ void Registrar::on_first(const Arrival& arrival, const sip::Message& request,
     const bool required = request.has_token(HeaderId::require, "sec-agree") ||
                           request.has_token(HeaderId::proxy_require, "sec-agree");
     if (offer.empty() || !required) {
-        if (!failure_report)
+        if (reported == 0)
             return refuse(421, Reason::sec_agree_missing, {{"Require", "sec-agree"}});
     } else {
         const secagree::ChoicePolicy policy{ctx_.policy.suites,
@@ -385,7 +387,7 @@ void Registrar::on_first(const Arrival& arrival, const sip::Message& request,
         begun_in_clear_.push_back(procedure.id());
     }
     ctx_.metrics.set_pending(procedures_.size());
-    procedure.start(arrival, request, facts, choice, failure_report);
+    procedure.start(arrival, request, facts, choice, reported);
 }
 
 Result<void> Registrar::store(const RegistrationProcedure& procedure, sa::SetId set, bool fresh_set,
@@ -604,6 +606,17 @@ void Registrar::overdue(sa::UserId id) {
     end(*user, *registration, Reason::expired, false);
 }
 
+bool Registrar::is_leaving(sa::UserId user) const {
+    const Registration* registration = registrations_.find(user);
+    return registration != nullptr && registration->bindings.empty();
+}
+
+void Registrar::shut_down() {
+    for (std::size_t i = 0; i < procedures_.slots(); ++i) {
+        if (auto* procedure = procedures_.at(i)) procedure->shut_down();
+    }
+}
+
 void Registrar::finish(SlotId id) {
     const auto* procedure = procedures_.find(id);
     if (procedure == nullptr) return;
@@ -639,10 +652,11 @@ void Registrar::on_set_state(const sa::SaSet& /*set*/, sa::State /*from*/) {}
 
 void Registrar::on_set_removed(const sa::SaSet& set, const sa::User& user, sa::Event reason) {
     const std::uint64_t trace_user = ctx_.trace.user_of(user.impi());
+    auto* procedure = procedures_.find(set.tag);
     ctx_.note_event(trace_user, Step::set_removed, set.id, set.numbers.spi_ps,
-                    reason == sa::Event::address_changed ? Reason::address_changed : Reason::ok);
-    if (auto* procedure = procedures_.find(set.tag);
-        procedure != nullptr && procedure->set() == set.id) {
+                    reason == sa::Event::address_changed ? Reason::address_changed : Reason::ok,
+                    procedure == nullptr ? 0 : procedure->attempt());
+    if (procedure != nullptr && procedure->set() == set.id) {
         procedure->on_set_removed(reason);
     }
     Registration* registration = registrations_.find(user.id);
@@ -654,9 +668,7 @@ void Registrar::on_set_removed(const sa::SaSet& set, const sa::User& user, sa::E
     });
     if (lives) return;
     if (!registration->bindings.empty()) {
-        const Reason why = reason == sa::Event::lifetime_expired ? Reason::expired
-                                                                 : Reason::deregistered_by_network;
-        ctx_.note_event(trace_user, Step::registration_ended, set.id, 0, why);
+        ctx_.note_event(trace_user, Step::registration_ended, set.id, 0, reason_of(reason));
     }
     moved(*registration, {});
     if (subscriber_ != nullptr) subscriber_->stop(registration->subscription, false);
@@ -671,13 +683,11 @@ void Registrar::on_backend_event(const sa::SaSet& set, const sa::BackendEvent& e
     const bool integrity = event.kind == sa::BackendEventKind::integrity_failure;
     const Reason reason = integrity ? Reason::integrity_failure : Reason::sequence_near_end;
     // The packet layer counts them; here they are told, so that a ladder shows why it stopped (C1).
+    auto* procedure = procedures_.find(set.tag);
     ctx_.note_event(ctx_.trace.user_of(user->impi()), Step::packet_dropped, set.id, event.spi,
-                    reason);
-    if (!integrity) return;
-    if (auto* procedure = procedures_.find(set.tag);
-        procedure != nullptr && procedure->set() == set.id) {
+                    reason, procedure == nullptr ? 0 : procedure->attempt());
+    if (integrity && procedure != nullptr && procedure->set() == set.id)
         procedure->integrity_failed();
-    }
 }
 
 }  // namespace gmgate::registration

@@ -60,6 +60,10 @@ class Registrar final : public sip::TransactionUser, public sa::SetObserver {
     std::optional<Duration> obey(sa::UserId user, const sip::RegInfo& info);
     // A shortened registration is over, and nobody renewed it.
     void overdue(sa::UserId user);
+    // All its identities are deregistered, and its SAs live on for the last messages alone (D4).
+    [[nodiscard]] bool is_leaving(sa::UserId user) const;
+    // Ends every procedure under way: the gateway stops.
+    void shut_down();
 
     // The network ended the registration of all identities of this IMPI (D4, F4): nothing of the
     // user is taken any more, and its SAs live on for the drain time, so that the NOTIFY that says
@@ -90,10 +94,11 @@ class Registrar final : public sip::TransactionUser, public sa::SetObserver {
     void on_first(const Arrival& arrival, const sip::Message& request, const RegisterFacts& facts);
     [[nodiscard]] bool from_is_the_users(const Carrier& carrier, const sip::Message& request,
                                          const RegisterFacts& facts) const;
-    void note_arrival(const Arrival& arrival, Step step, Reason reason, std::string_view impi);
-    // The UE says it refused the challenge of a procedure under way (C3, C4). True: this REGISTER
-    // is that report.
-    bool take_failure_report(const Arrival& arrival, const RegisterFacts& facts);
+    void note_arrival(const Arrival& arrival, Step step, Reason reason, std::string_view impi,
+                      std::uint64_t attempt = 0);
+    // The UE says it refused the challenge of a procedure under way (C3, C4). Not 0: this REGISTER
+    // is nothing but that report, about that attempt.
+    std::uint64_t take_failure_report(const Arrival& arrival, const RegisterFacts& facts);
 
     // S3: a place among the pending, if need be that of one that has waited too long. False: none.
     [[nodiscard]] bool make_room();

@@ -45,10 +45,11 @@ enum class Step : std::uint8_t {
 // One message or event.
 struct TraceRecord {
     TimePoint time{};
-    std::uint64_t user = 0;    // keyed hash of the IMPI
-    sa::SetId set = 0;         // 0: no set is involved
-    sa::Spi spi = 0;           // the SA that carried the message; 0: in clear, or not on Gm
-    std::uint16_t status = 0;  // of a response; 0: a request or an event
+    std::uint64_t user = 0;     // keyed hash of the IMPI
+    std::uint64_t attempt = 0;  // the registration it belongs to; 0: to the latest that began
+    sa::SetId set = 0;          // 0: no set is involved
+    sa::Spi spi = 0;            // the SA that carried the message; 0: in clear, or not on Gm
+    std::uint16_t status = 0;   // of a response; 0: a request or an event
     Entity from = Entity::ue;
     Entity to = Entity::pcscf;
     Step step = Step::none;

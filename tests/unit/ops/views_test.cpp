@@ -227,6 +227,81 @@ TEST_F(ViewsTest, TraceSaysWhetherTheOldSetOrTheNewCarriedAMessage) {
     EXPECT_THAT(told, testing::ElementsAre("SM1 ", "SM7 new", "SM1 old", "SM7 new"));
 }
 
+// How one registration of the drawn ones broke, in order.
+std::vector<std::string> breaks_of(const std::string& drawn) {
+    std::vector<std::string> out;
+    for (std::size_t at = 0; (at = drawn.find("Broke after ", at)) != std::string::npos; ++at)
+        out.push_back(drawn.substr(at, drawn.find(':', drawn.find(": ", at) + 2) - at));
+    return out;
+}
+
+class LadderTest : public ViewsTest {
+  protected:
+    std::string drawn(const std::string& impi) {
+        std::vector<cli::LadderStep> ladder;
+        for (const TraceStep& s : view.steps(impi)) ladder.push_back(cli::ladder_step(to_json(s)));
+        return cli::render_ladder(impi, ladder, {100, false, false});
+    }
+};
+
+// B3: told while the next attempt is under way already, and yet no fault of that one.
+TEST_F(LadderTest, ASupersededAttemptEndsItsOwnLadder) {
+    Phone& phone = world.phone();
+    ASSERT_TRUE(phone.challenged());
+    phone.next_ports();
+    ASSERT_TRUE(phone.register_once());
+    EXPECT_THAT(names_of(view.steps(phone.impi)),
+                testing::ElementsAre("SM1", "SM2", "SM5", "SM6", "SM1", "SM2", "SM5", "SM6", "SM7",
+                                     "SM8", "SM11", "SM12"));
+    const std::string text = drawn(phone.impi);
+    EXPECT_THAT(breaks_of(text), testing::ElementsAre("Broke after SM6 401 REGISTER: superseded"))
+        << text;
+    const std::size_t second = text.find("SM1 ", text.find("SM1 ") + 1);
+    EXPECT_LT(text.find("SA set removed"), second) << text;
+    EXPECT_LT(text.find("Broke after"), second) << text;
+}
+
+// The same while the newer one waits for the core: it ends by its own time-out.
+TEST_F(LadderTest, AnAttemptThatEndsLateIsToldInItsOwnLadder) {
+    Phone& phone = world.phone();
+    ASSERT_TRUE(phone.challenged());
+    world.home.silent = true;
+    phone.next_ports();
+    phone.send_sm1();
+    world.advance(std::chrono::seconds(300));
+    EXPECT_THAT(breaks_of(drawn(phone.impi)),
+                testing::ElementsAre("Broke after SM6 401 REGISTER: authentication_timeout",
+                                     "Broke after SM6 504 REGISTER: core_timeout"))
+        << drawn(phone.impi);
+}
+
+// C10: the answer to SM8 is not the one to SM2, whatever its status.
+TEST_F(LadderTest, ASecondChallengeIsNoSm5) {
+    Phone& phone = world.phone();
+    ASSERT_TRUE(phone.challenged());
+    world.home.challenge_again = true;
+    phone.send_sm7();
+    world.run();
+    EXPECT_THAT(names_of(view.steps(phone.impi)),
+                testing::ElementsAre("SM1", "SM2", "SM5", "SM6", "SM7", "SM8", "SM11", "SM12"));
+    EXPECT_THAT(breaks_of(drawn(phone.impi)),
+                testing::ElementsAre("Broke after SM12 504 REGISTER: challenged_again"));
+}
+
+// C4: the REGISTER with auts ends one registration and begins the next: it is drawn in both.
+TEST_F(LadderTest, TheReportOfASynchronisationFailureIsInTheLadderItEnds) {
+    Phone& phone = world.phone();
+    ASSERT_TRUE(phone.challenged());
+    phone.refuse_challenge(false, "AAAAAAAAAAAAAAAAAAAAAAAA");
+    world.run();
+    ASSERT_EQ(phone.last_status(), 401);
+    EXPECT_THAT(breaks_of(drawn(phone.impi)),
+                testing::ElementsAre("Broke after REGISTER: synchronisation_failure"))
+        << drawn(phone.impi);
+    EXPECT_THAT(names_of(view.steps(phone.impi)),
+                testing::ElementsAre("SM1", "SM2", "SM5", "SM6", "SM1", "SM2", "SM5", "SM6"));
+}
+
 TEST_F(ViewsTest, HealthOfTheCore) {
     const TimePoint now = world.clock.now();
     registration::CoreHealth core;

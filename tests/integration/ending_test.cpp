@@ -1,0 +1,100 @@
+// Registrations that end by somebody else's will: the network's (D4), or because the gateway stops.
+
+#include <algorithm>
+
+#include "tests/support/gateway_world.h"
+
+namespace gmgate::test {
+namespace {
+
+using registration::Step;
+
+// The reason the user's ladder gives for the end of its registration; ok: it has not ended.
+Reason registration_ended_by(const World& w, const std::string& impi) {
+    for (const auto& r : w.gateway->trace().of_user(impi)) {
+        if (r.step == Step::registration_ended) return r.reason;
+    }
+    return Reason::ok;
+}
+
+TEST(Ending, AtTheStopWhoWaitsIsAnsweredAndEveryEndHasItsReason) {
+    World w;
+    Phone& registered = w.phone("registered", "10.2.0.1");
+    Phone& challenged = w.phone("challenged", "10.2.0.2");
+    Phone& answered = w.phone("answered", "10.2.0.3");
+    Phone& fresh = w.phone("fresh", "10.2.0.4");
+    ASSERT_TRUE(registered.register_once());
+    ASSERT_TRUE(challenged.challenged());
+    ASSERT_TRUE(answered.challenged());
+    w.home.silent = true;
+    answered.send_sm7();
+    fresh.send_sm1();
+    w.run();
+    ASSERT_EQ(w.gateway->pending(), 3U);
+    const auto heard = challenged.inbox.size();
+
+    w.gateway->shut_down();
+    w.run();
+    EXPECT_EQ(w.gateway->pending(), 0U);
+    EXPECT_EQ(w.gateway->failures().latest(10, Reason::shutdown, {}).size(), 3U);
+    EXPECT_EQ(fresh.last_status(), 503);
+    EXPECT_FALSE(fresh.last().esp);
+    EXPECT_TRUE(fresh.last().message.has("Retry-After"));
+    EXPECT_EQ(answered.last_status(), 503);
+    EXPECT_TRUE(answered.last().esp) << "SM7 came on the new SAs, and so does the answer";
+    EXPECT_EQ(challenged.inbox.size(), heard) << "asked nothing that is open";
+
+    w.sets->remove_all(sa::Event::shutdown);
+    EXPECT_EQ(registration_ended_by(w, registered.impi), Reason::shutdown);
+    EXPECT_EQ(w.backend.installed(), 0U);
+    w.home.silent = false;
+    w.nothing_left();
+}
+
+// The SAs of a user who leaves live on for its last messages only, so a REGISTER on them is not
+// passed on as the word of a registered user (A11): it is challenged, and gets new SAs.
+TEST(Ending, WhoComesBackOnTheOldSasIsChallenged) {
+    for (const bool by_network : {true, false}) {
+        World w;
+        Phone& p = w.phone();
+        ASSERT_TRUE(p.register_once());
+        if (by_network) {
+            ASSERT_TRUE(w.gateway->deregister(p.impi));
+        } else {
+            ASSERT_TRUE(p.deregister());
+        }
+        p.send_protected_sm1();
+        w.run();
+        ASSERT_EQ(p.last_status(), 401) << "by network: " << by_network;
+        p.take_challenge(p.last().message);
+        p.send_sm7();
+        w.run();
+        ASSERT_EQ(p.last_status(), 200);
+        p.accept();
+        w.advance(40s);
+        w.expect_served(p);
+        w.expect_no_leak(1);
+    }
+}
+
+// The core's 200 crosses the deregistration: there are no SAs left that could carry what it grants.
+TEST(Ending, A200ThatComesTooLateRegistersNobody) {
+    World w;
+    Phone& p = w.phone();
+    ASSERT_TRUE(p.register_once());
+    w.home.silent = true;
+    p.send_protected_sm1();
+    w.run();
+    const Wire asked = w.home.inbox.back();
+    ASSERT_TRUE(w.gateway->deregister(p.impi));
+    w.home.reply(asked, 200, "Contact: <" + p.contact() + ">;expires=3600\r\n");
+    w.run();
+    EXPECT_EQ(p.last_status(), 500);
+    EXPECT_EQ(w.gateway->find(p.impi)->state, "leaving");
+    EXPECT_EQ(w.gateway->failures().latest(1, Reason::deregistered_by_network, p.impi).size(), 1U);
+    w.advance(33s);
+    w.nothing_left();
+}
+
+}  // namespace
+}  // namespace gmgate::test
