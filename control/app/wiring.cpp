@@ -139,6 +139,7 @@ registration::Policy policy(const config::Config& c) {
     p.limits.register_burst_per_user = static_cast<double>(c.limits.register_burst_per_user);
     p.limits.message_rate_per_user = c.limits.message_rate_per_user;
     p.limits.message_burst_per_user = static_cast<double>(c.limits.message_burst_per_user);
+    p.limits.transactions = registration::transactions_for(p.limits, p.t1);
     p.limits.trace_records = c.limits.trace_records;
     return p;
 }

@@ -46,6 +46,11 @@ struct Carrier {
     sa::SaNumbers numbers;
 
     [[nodiscard]] bool is_protected() const { return set != 0; }
+    // Whose transactions a message on it uses up (S3).
+    [[nodiscard]] sip::TransactionLayer::Party party() const {
+        return is_protected() ? sip::TransactionLayer::Party::known
+                              : sip::TransactionLayer::Party::stranger;
+    }
     static Carrier of(const sa::SaSet& s) {
         return Carrier{s.id, s.user, s.state, s.tag, s.numbers};
     }

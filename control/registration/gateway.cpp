@@ -144,6 +144,12 @@ struct Gateway::Impl {
     // A fault of the message itself is answered if it can be; false: nothing was wrong.
     bool refuse_faulty(Side& side, const sip::Flow& flow, const Carrier& carrier,
                        const sip::Message& message, sip::ParseStatus status);
+    // For what a stranger sent and nobody answers. Over TCP it is not sent again, and the phone
+    // would wait half a minute for an answer: the end of its connection tells it, and makes room.
+    // The last act: `flow` may be the connection's own.
+    void hang_up(const sip::Flow& flow) {
+        if (flow.transport == sip::Transport::tcp) ctx.gm.transport->close(flow.connection);
+    }
     [[nodiscard]] static sip::Flow path_back(const sip::Flow& flow, const Carrier& carrier,
                                              const sip::Message& request);
     [[nodiscard]] RegistrationView view_of(const Registration& registration,
@@ -226,7 +232,8 @@ void Gateway::Impl::on_gm(const sip::Flow& flow, std::span<char> bytes) {
         if (!registrar.admit_user(carrier.user)) return ctx.shed(Reason::rate_user, flow.remote);
     } else if (const Reason admitted = registrar.admit(flow.remote, flow.transport);
                admitted != Reason::ok) {
-        return ctx.shed(admitted, flow.remote);
+        ctx.shed(admitted, flow.remote);
+        return hang_up(flow);
     }
     sip::Message message;
     const auto status = message.parse(std::string_view(bytes.data(), bytes.size()), framing(flow));
@@ -259,7 +266,8 @@ void Gateway::Impl::on_gm(const sip::Flow& flow, std::span<char> bytes) {
     }
 
     Arrival arrival{flow, path_back(flow, carrier, message), carrier, 0};
-    const auto received = ctx.gm.transactions->receive_request(flow, arrival.reply, message);
+    const auto received =
+        ctx.gm.transactions->receive_request(flow, arrival.reply, message, carrier.party());
     switch (received.arrival) {
         case sip::TransactionLayer::Arrival::fresh:
             break;
@@ -268,7 +276,8 @@ void Gateway::Impl::on_gm(const sip::Flow& flow, std::span<char> bytes) {
             return;
         case sip::TransactionLayer::Arrival::refused:
             if (is_register) ctx.registration_discarded(Reason::transaction_limit, flow.remote);
-            return ctx.refuse(Reason::transaction_limit, 0, flow.remote, {});
+            ctx.refuse(Reason::transaction_limit, 0, flow.remote, {});
+            return carrier.is_protected() ? void() : hang_up(flow);
         case sip::TransactionLayer::Arrival::stateless:
             if (carrier.is_protected()) proxy.on_ue_request(arrival, message);
             return;

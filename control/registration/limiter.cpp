@@ -14,6 +14,12 @@ constexpr Duration turn = std::chrono::seconds(5);
 
 }  // namespace
 
+std::size_t transactions_for(const Limits& limits, Duration t1) {
+    const double each = std::chrono::duration<double>(t1 * 64).count();
+    const double strangers = limits.register_rate_total * each + limits.register_burst_total;
+    return static_cast<std::size_t>(std::clamp(2 * strangers, 200e3, 4e6));
+}
+
 bool TokenBucket::take(TimePoint now, double kept) {
     if (last_ != TimePoint{}) {
         const double passed = std::chrono::duration<double>(now - last_).count();

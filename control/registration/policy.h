@@ -45,12 +45,18 @@ struct Limits {
     double message_rate_per_user = 50;    // SIP messages a second on the SAs of one user
     double message_burst_per_user = 200;  // and at once
     std::size_t sources = 65'536;  // sources, names and users whose rates are remembered, of each
-    std::size_t transactions = 200'000;  // of each kind on each side
+    // Of each kind on each side; strangers get half of them. transactions_for() has what the rates
+    // need.
+    std::size_t transactions = 200'000;
     std::size_t proxied = 100'000;       // proxied requests under way
     std::size_t proxied_per_user = 128;  // of those, from one user
     std::size_t trace_records = 65'536;
     std::size_t failure_records = 128;  // of each reason
 };
+
+// Transactions enough for every unprotected message the rates let in (each is remembered for 64·T1
+// after its answer) twice, as strangers get half; 200,000 to 4,000,000.
+[[nodiscard]] std::size_t transactions_for(const Limits& limits, Duration t1);
 
 struct Policy {
     // E1, E2: the host of our URI in Path and Record-Route; a DNS name or an address. Empty: our

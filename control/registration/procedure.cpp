@@ -93,7 +93,7 @@ void RegistrationProcedure::note(int status, Context::Noted noted) {
 void RegistrationProcedure::forward(const Arrival& arrival, const sip::Message& request,
                                     bool integrity, Step step) {
     auto& core = ctx_.core;
-    const auto branch = core.transactions->new_branch();
+    const auto branch = core.transactions->new_branch(arrival.carrier.party());
     if (branch.id == 0)
         return forwarding_failed(arrival, request, step, 503, Reason::transaction_limit);
     const FlowTokens::Text token = ctx_.tokens.make(user_);

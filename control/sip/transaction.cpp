@@ -14,6 +14,7 @@ namespace {
 
 constexpr std::string_view branch_prefix = "z9hG4bKg";
 constexpr std::size_t branch_length = 34;
+constexpr std::size_t marked_length = branch_length + 16;
 // RFC 3261 16.6 step 11: timer C, more than three minutes for an INVITE that rings.
 constexpr Duration timer_c = std::chrono::seconds(185);
 
@@ -38,8 +39,9 @@ class SlotTable {
     explicit SlotTable(std::size_t limit) : limit_(limit) {}
 
     // nullptr: full.
-    T* add(std::uint64_t& id) {
-        if (live_ >= limit_) return nullptr;
+    T* add(std::uint64_t& id, TransactionLayer::Party party) {
+        const bool stranger = party == TransactionLayer::Party::stranger;
+        if (live_ >= limit_ || (stranger && strangers_ >= (limit_ + 1) / 2)) return nullptr;
         std::uint32_t slot = 0;
         if (free_.empty()) {
             slot = static_cast<std::uint32_t>(entries_.size());
@@ -51,7 +53,9 @@ class SlotTable {
         Entry& e = entries_[slot];
         ++e.generation;
         e.object = std::make_unique<T>();
+        e.stranger = stranger;
         ++live_;
+        strangers_ += stranger ? 1U : 0U;
         id = (static_cast<std::uint64_t>(e.generation) << 32U) | (slot + 1U);
         return e.object.get();
     }
@@ -70,6 +74,7 @@ class SlotTable {
         entries_[slot].object.reset();
         free_.push_back(slot);
         --live_;
+        strangers_ -= entries_[slot].stranger ? 1U : 0U;
     }
     [[nodiscard]] std::size_t size() const { return live_; }
 
@@ -77,10 +82,12 @@ class SlotTable {
     struct Entry {
         std::unique_ptr<T> object;
         std::uint32_t generation = 0;
+        bool stranger = false;
     };
     std::vector<Entry> entries_;
     std::vector<std::uint32_t> free_;
     std::size_t live_ = 0;
+    std::size_t strangers_ = 0;  // of the live ones
     std::size_t limit_;
 };
 
@@ -210,7 +217,7 @@ TransactionLayer::TransactionLayer(TransportLayer& transport, TimerWheel& timers
 TransactionLayer::~TransactionLayer() = default;
 
 TransactionLayer::Received TransactionLayer::receive_request(const Flow& flow, const Flow& reply,
-                                                             const Message& request) {
+                                                             const Message& request, Party party) {
     Impl& i = *impl_;
     const auto parts = transaction_parts(request);
     if (!parts) return {Arrival::refused, 0};
@@ -239,7 +246,7 @@ TransactionLayer::Received TransactionLayer::receive_request(const Flow& flow, c
     }
     if (is_ack) return {Arrival::stateless, 0};
     ServerTransactionId id = 0;
-    Impl::Server* s = i.servers.add(id);
+    Impl::Server* s = i.servers.add(id, party);
     if (s == nullptr) return {Arrival::refused, 0};
     s->owner = &i;
     s->id = id;
@@ -304,10 +311,11 @@ bool TransactionLayer::alive(ServerTransactionId id) const {
     return impl_->servers.find(id) != nullptr;
 }
 
-TransactionLayer::Branch TransactionLayer::new_branch() {
+TransactionLayer::Branch TransactionLayer::new_branch(Party party,
+                                                      std::optional<std::uint64_t> loop_mark) {
     Impl& i = *impl_;
     Branch branch;
-    Impl::Client* c = i.clients.add(branch.id);
+    Impl::Client* c = i.clients.add(branch.id, party);
     if (c == nullptr) return branch;
     c->owner = &i;
     c->id = branch.id;
@@ -321,8 +329,17 @@ TransactionLayer::Branch TransactionLayer::new_branch() {
     append_hex(at, static_cast<std::uint32_t>(branch.id), 8);
     append_hex(at, branch.id >> 32U, 2);
     append_hex(at, c->nonce, 16);
+    if (loop_mark) append_hex(at, *loop_mark, 16);
     *at = '\0';
     return branch;
+}
+
+std::optional<std::uint64_t> TransactionLayer::loop_mark_of(std::string_view branch) {
+    std::uint64_t mark = 0;
+    if (branch.size() != marked_length || !branch.starts_with(branch_prefix) ||
+        !read_hex(branch.substr(branch_length), mark))
+        return std::nullopt;
+    return mark;
 }
 
 bool TransactionLayer::send_request(const Branch& branch, const Flow& flow, std::string_view method,
@@ -370,7 +387,9 @@ TransactionLayer::Match TransactionLayer::receive_response(const Flow& flow,
     const auto parts = transaction_parts(response);
     if (!parts) return Match::unknown;
     const std::string_view branch = parts->branch;
-    if (branch.size() != branch_length || !branch.starts_with(branch_prefix)) return Match::unknown;
+    if ((branch.size() != branch_length && branch.size() != marked_length) ||
+        !branch.starts_with(branch_prefix))
+        return Match::unknown;
     std::uint64_t slot = 0;
     std::uint64_t generation = 0;
     std::uint64_t nonce = 0;

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -57,6 +58,9 @@ class TransactionLayer {
         std::size_t server = 200'000;
         std::size_t client = 200'000;
     };
+    // Whose a transaction is. Strangers get at most half of each table, so that a flood of theirs
+    // leaves the other half to those who have shown who they are (S3).
+    enum class Party : std::uint8_t { known, stranger };
 
     TransactionLayer(TransportLayer& transport, TimerWheel& timers, Random& random,
                      TransactionTimers times, Limits limits);
@@ -77,7 +81,8 @@ class TransactionLayer {
     };
     // A parsed request that arrived on `flow`. Responses go to `reply` (where A2 or RFC 3261 18.2.2
     // sends them: the caller knows).
-    Received receive_request(const Flow& flow, const Flow& reply, const Message& request);
+    Received receive_request(const Flow& flow, const Flow& reply, const Message& request,
+                             Party party = Party::known);
 
     // Sends a response and remembers it for retransmissions; status >= 200 completes the
     // transaction. False: the id is stale, nothing was sent.
@@ -91,14 +96,17 @@ class TransactionLayer {
     [[nodiscard]] bool alive(ServerTransactionId id) const;
 
     // Our Via branch for a request about to be sent: put it into the message, then call
-    // send_request with the same. "z9hG4bK…", 34 characters.
+    // send_request with the same. "z9hG4bK…", 34 characters, with a loop mark 50.
     struct Branch {
-        char text[35] = {};
+        char text[51] = {};
         ClientTransactionId id = 0;
         [[nodiscard]] std::string_view view() const { return text; }
     };
-    // id == 0: the table is full.
-    Branch new_branch();
+    // id == 0: the table is full. `loop_mark`: what loop_mark_of() will read from it, for a request
+    // that is forwarded (RFC 3261 16.6 step 8).
+    Branch new_branch(Party party = Party::known, std::optional<std::uint64_t> loop_mark = {});
+    // The mark in a branch of our making; nullopt: there is none.
+    [[nodiscard]] static std::optional<std::uint64_t> loop_mark_of(std::string_view branch);
     // Sends `request` (whose top Via carries `branch`) and supervises it. `method` as in its CSeq.
     // Bytes are kept for retransmission over UDP. Always reports through `user`, never from inside
     // this call. False: not sent, branch released, no report.

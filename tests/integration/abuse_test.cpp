@@ -93,6 +93,68 @@ TEST(Abuse, AFloodOfInventedSourcesIsBoundedAndRegisteredPhonesRenew) {
     w.expect_no_leak(20);
 }
 
+// Refusals cost a transaction each for 64·T1: strangers fill their half and no more, so the phones'
+// own requests and renewals always find one.
+TEST(Abuse, AFloodOfRefusedRegistersLeavesTheTransactionsOfPhonesAlone) {
+    World::Options o;
+    o.policy.limits.transactions = 200;
+    o.policy.limits.register_rate_total = o.policy.limits.register_burst_total = 100'000;
+    World w(o);
+    Phone& p = w.phone();
+    ASSERT_TRUE(p.register_once());
+    w.settled();
+    RegisterOptions nobody;
+    nobody.authorization = "";
+    for (int i = 0; i < 1000; ++i) {
+        Phone x(w, "x" + std::to_string(i),
+                ip("11.0." + std::to_string(i / 250) + "." + std::to_string(i % 250 + 1)));
+        x.send_sm1(nobody);
+    }
+    w.run();
+    EXPECT_EQ(w.drops(Reason::no_authorization), 100U);
+    EXPECT_EQ(w.drops(Reason::transaction_limit), 900U);
+    EXPECT_EQ(w.gateway->transactions(), 100U);
+    for (int i = 0; i < 90; ++i) {
+        p.send_on(p.current(), p.request("MESSAGE", "sip:bob@home.example"));
+        w.run();
+        ASSERT_EQ(p.last_status(), 200) << i;
+    }
+    EXPECT_TRUE(p.reregister() || p.last_status() == 200);
+    w.expect_no_leak(1);
+}
+
+// What the rate turns away over TCP is not sent again: the phone must not wait for an answer.
+TEST(Abuse, ARefusedConnectionIsClosed) {
+    World::Options o;
+    o.policy.limits.register_burst_per_source = 1;
+    World w(o);
+    Phone& p = w.phone("alice", "10.2.0.1", sip::Transport::tcp);
+    p.send_sm1();
+    w.run();
+    ASSERT_EQ(p.last_status(), 401);
+    EXPECT_TRUE(w.gm_net.closed.empty());
+    p.send_sm1();
+    w.run();
+    EXPECT_EQ(w.drops(Reason::rate_source), 1U);
+    EXPECT_EQ(w.gm_net.closed, std::set<sip::ConnectionId>{p.clear_connection});
+    // Over UDP there is nothing to close.
+    Phone& q = w.phone("bob", "10.2.0.2");
+    q.send_sm1();
+    q.send_sm1();
+    w.run();
+    EXPECT_EQ(w.drops(Reason::rate_source), 2U);
+    EXPECT_EQ(w.gm_net.closed.size(), 1U);
+    // The same where the table of transactions is full.
+    World::Options few;
+    few.policy.limits.transactions = 0;
+    World full(few);
+    Phone& r = full.phone("carol", "10.2.0.3", sip::Transport::tcp);
+    r.send_sm1();
+    full.run();
+    EXPECT_EQ(full.drops(Reason::transaction_limit), 1U);
+    EXPECT_EQ(full.gm_net.closed, std::set<sip::ConnectionId>{r.clear_connection});
+}
+
 TEST(Abuse, A64IsOneSource) {
     World w;
     w.home.silent = true;

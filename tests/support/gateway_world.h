@@ -443,7 +443,7 @@ class World {
             world.queue.push_back(std::move(wire));
             return true;
         }
-        void close(sip::ConnectionId /*connection*/) override {}
+        void close(sip::ConnectionId connection) override { closed.insert(connection); }
         World& world;
         bool is_gm;
         bool refuse = false;

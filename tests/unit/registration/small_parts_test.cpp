@@ -6,6 +6,7 @@
 #include <set>
 
 #include "base/slot_map.h"
+#include "control/registration/context.h"
 #include "control/registration/flow_token.h"
 #include "control/registration/identity.h"
 #include "control/registration/limiter.h"
@@ -45,6 +46,33 @@ TraceRecord record(std::uint64_t user, Step step, int status = 0) {
     r.status = static_cast<std::uint16_t>(status);
     std::copy_n("REGISTER", 8, r.method.begin());
     return r;
+}
+
+// What ended a set is not called the network's doing unless it was.
+TEST(Reasons, OfARemovedSet) {
+    EXPECT_EQ(reason_of(sa::Event::superseded), Reason::superseded);
+    EXPECT_EQ(reason_of(sa::Event::reg_await_timeout), Reason::authentication_timeout);
+    EXPECT_EQ(reason_of(sa::Event::lifetime_expired), Reason::expired);
+    EXPECT_EQ(reason_of(sa::Event::address_changed), Reason::address_changed);
+    EXPECT_EQ(reason_of(sa::Event::sequence_near_end), Reason::sequence_near_end);
+    EXPECT_EQ(reason_of(sa::Event::shutdown), Reason::shutdown);
+    EXPECT_EQ(reason_of(sa::Event::backend_lost), Reason::install_failed);
+    EXPECT_EQ(reason_of(sa::Event::deregistering), Reason::deregistered_by_network);
+    EXPECT_EQ(reason_of(sa::Event::operator_removed), Reason::deregistered_by_network);
+}
+
+// S3: strangers get half, and half is enough for all that the rates let in.
+TEST(Limiter, TransactionsFollowTheRates) {
+    using std::chrono_literals::operator""ms;
+    Limits limits;
+    limits.register_rate_total = 1;
+    EXPECT_EQ(transactions_for(limits, 500ms), 200'000U) << "never less: the phones' own";
+    limits.register_rate_total = 10'000;
+    limits.register_burst_total = 20'000;
+    EXPECT_EQ(transactions_for(limits, 500ms), 2U * (10'000 * 32 + 20'000));
+    EXPECT_EQ(transactions_for(limits, 250ms), 2U * (10'000 * 16 + 20'000)) << "64*T1 each";
+    limits.register_rate_total = 10'000'000;
+    EXPECT_EQ(transactions_for(limits, 500ms), 4'000'000U) << "and memory has an end";
 }
 
 TEST(Trace, OneUserOldestFirstAndBounded) {

@@ -125,6 +125,53 @@ TEST_F(TransactionTest, AnotherSourceOrPortIsAnotherTransaction) {
     EXPECT_EQ(receive(request("REGISTER", "z9hG4bKone")).arrival, TransactionLayer::Arrival::fresh);
 }
 
+// S3: what strangers may not use up is there for the others, and comes back to them when it is
+// free.
+TEST_F(TransactionTest, StrangersGetHalfOfTheTable) {
+    constexpr auto stranger = TransactionLayer::Party::stranger;
+    const auto from_stranger = [&](std::string_view branch) {
+        const std::string text = request("REGISTER", branch);
+        Message m;
+        EXPECT_EQ(m.parse(std::string_view(text)), ParseStatus::ok);
+        return layer.receive_request(ue, ue, m, stranger).arrival;
+    };
+    EXPECT_EQ(from_stranger("z9hG4bK1"), TransactionLayer::Arrival::fresh);
+    EXPECT_EQ(from_stranger("z9hG4bK2"), TransactionLayer::Arrival::fresh);
+    EXPECT_EQ(from_stranger("z9hG4bK3"), TransactionLayer::Arrival::refused);
+    EXPECT_EQ(from_stranger("z9hG4bK1"), TransactionLayer::Arrival::retransmission);
+    EXPECT_EQ(receive(request("REGISTER", "z9hG4bK4")).arrival, TransactionLayer::Arrival::fresh);
+    const auto kept = receive(request("REGISTER", "z9hG4bK5"));
+    EXPECT_EQ(kept.arrival, TransactionLayer::Arrival::fresh);
+    EXPECT_EQ(receive(request("REGISTER", "z9hG4bK6")).arrival, TransactionLayer::Arrival::refused);
+    layer.forget(kept.id);
+    EXPECT_EQ(from_stranger("z9hG4bK7"), TransactionLayer::Arrival::refused) << "not theirs";
+    for (int i = 0; i < 2; ++i) EXPECT_NE(layer.new_branch(stranger).id, 0U);
+    EXPECT_EQ(layer.new_branch(stranger).id, 0U);
+    const auto mine = layer.new_branch();
+    EXPECT_NE(mine.id, 0U);
+    layer.abandon(mine.id);
+    EXPECT_EQ(layer.new_branch(stranger).id, 0U);
+    pass(200s);
+    EXPECT_EQ(from_stranger("z9hG4bK8"), TransactionLayer::Arrival::fresh);
+    EXPECT_NE(layer.new_branch(stranger).id, 0U);
+}
+
+TEST_F(TransactionTest, ABranchCarriesItsLoopMark) {
+    const auto plain = layer.new_branch();
+    EXPECT_FALSE(TransactionLayer::loop_mark_of(plain.view()));
+    const auto b = layer.new_branch(TransactionLayer::Party::known, 0x0123456789abcdefU);
+    EXPECT_EQ(TransactionLayer::loop_mark_of(b.view()), 0x0123456789abcdefU);
+    std::string other(b.view());
+    other[0] = 'x';
+    EXPECT_FALSE(TransactionLayer::loop_mark_of(other));
+    other = b.view();
+    other.back() = '-';
+    EXPECT_FALSE(TransactionLayer::loop_mark_of(other));
+    // And finds its transaction like any other.
+    ASSERT_TRUE(layer.send_request(b, core, "MESSAGE", std::string_view("x"), user, 7));
+    EXPECT_EQ(answer(response(200, b.view(), "MESSAGE")), TransactionLayer::Match::delivered);
+}
+
 TEST_F(TransactionTest, AFullTableRefusesAndNeverEvicts) {
     for (const char* b : {"z9hG4bK1", "z9hG4bK2", "z9hG4bK3", "z9hG4bK4"}) {
         ASSERT_EQ(receive(request("OPTIONS", b)).arrival, TransactionLayer::Arrival::fresh);
