@@ -56,6 +56,7 @@ void Proxy::Exchange::on_timer() {
 Proxy::Proxy(Context& context, const Registrations& registrations)
     : ctx_(context),
       registrations_(registrations),
+      loop_hash_(context.random),
       invites_(16, SeededStringHash{SeededHash(context.random)}) {}
 
 Proxy::~Proxy() = default;
@@ -145,6 +146,31 @@ std::optional<sip::Flow> Proxy::flow_to(std::string_view route_value) const {
     return flow;
 }
 
+std::uint64_t Proxy::loop_mark(const sip::Message& request, bool from_ue, sa::UserId user) const {
+    std::string text(from_ue ? "u" : "c");
+    const auto add = [&text](std::string_view part) {
+        text += '\n';
+        text += part;
+    };
+    add(std::to_string(user));
+    add(request.request_uri());
+    for (const sip::Value& value : request.values(HeaderId::route)) add(value.text);
+    add("");
+    if (const auto from = sip::from(request)) add(from->tag());
+    if (const auto to = sip::to(request)) add(to->tag());
+    add(sip::call_id(request));
+    if (const auto number = sip::cseq(request)) add(std::to_string(number->number));
+    return loop_hash_(text);
+}
+
+bool Proxy::has_looped(const sip::Message& request, std::uint64_t mark) {
+    for (const sip::Value& value : request.values(HeaderId::via)) {
+        const auto via = sip::parse_via(value.text);
+        if (via && sip::TransactionLayer::loop_mark_of(via->branch) == mark) return true;
+    }
+    return false;
+}
+
 bool Proxy::claims_other_user(const sip::Message& request, const sa::User& user) const {
     for (const HeaderId id : {HeaderId::authorization, HeaderId::proxy_authorization}) {
         // Each of them: who reads the message may take another than the first.
@@ -196,6 +222,9 @@ void Proxy::on_ue_request(const Arrival& arrival, const sip::Message& request) {
         const Reason why = rejection->code == 483 ? Reason::too_many_hops : Reason::unsupported_uri;
         return ctx_.answer(ctx_.gm, arrival, request, rejection->code, why, impi);
     }
+    const std::uint64_t mark = loop_mark(request, true, user->id);
+    if (has_looped(request, mark))
+        return ctx_.answer(ctx_.gm, arrival, request, 482, Reason::loop_detected, impi);
 
     // Our own routes at the front go; what is left is the way the UE wants it to take.
     std::array<std::string_view, 16> rest{};
@@ -258,7 +287,8 @@ void Proxy::on_ue_request(const Arrival& arrival, const sip::Message& request) {
     }
     if (to_next_hop || to_service_route) flow = *wanted;
 
-    const auto branch = ctx_.core.transactions->new_branch();
+    const auto branch =
+        ctx_.core.transactions->new_branch(sip::TransactionLayer::Party::known, mark);
     Exchange* e =
         branch.id == 0 || arrival.transaction == 0 ? nullptr : open(arrival, request, true);
     if (branch.id == 0 || (e == nullptr && arrival.transaction != 0)) {
@@ -383,6 +413,9 @@ void Proxy::on_core_request(const Arrival& arrival, const sip::Message& request)
                            user == nullptr ? std::string_view{} : user->impi());
     }
     const std::string impi(user->impi());
+    const std::uint64_t mark = loop_mark(request, false, user->id);
+    if (has_looped(request, mark))
+        return ctx_.answer(ctx_.core, arrival, request, 482, Reason::loop_detected, impi);
     const Carrier carrier = Carrier::of(*set);
     const IpAddress ours = set->ours;
     const IpAddress ue = set->ue;
@@ -397,7 +430,7 @@ void Proxy::on_core_request(const Arrival& arrival, const sip::Message& request)
     }
     const sip::Flow flow = request_path(transport, ours, ue, carrier.numbers);
 
-    const auto branch = ctx_.gm.transactions->new_branch();
+    const auto branch = ctx_.gm.transactions->new_branch(sip::TransactionLayer::Party::known, mark);
     Exchange* e =
         branch.id == 0 || arrival.transaction == 0 ? nullptr : open(arrival, request, false);
     if (branch.id == 0 || (e == nullptr && arrival.transaction != 0)) {
@@ -542,9 +575,13 @@ void Proxy::on_failure(sip::ClientTransactionId /*id*/, std::uint64_t context,
     if (e->chose_tcp_for_size && failure == sip::ClientFailure::transport) {
         // RFC 3261 18.1.1: it went over TCP for its size alone, and the phone takes no TCP.
         e->chose_tcp_for_size = false;
-        const auto branch = ctx_.gm.transactions->new_branch();
         sip::Message sent;
-        if (branch.id != 0 && sent.parse(e->sent) == sip::ParseStatus::ok) {
+        const bool readable = sent.parse(e->sent) == sip::ParseStatus::ok;
+        const auto first = readable ? sip::top_via(sent) : std::nullopt;
+        const auto branch = ctx_.gm.transactions->new_branch(
+            sip::TransactionLayer::Party::known,
+            first ? sip::TransactionLayer::loop_mark_of(first->branch) : std::nullopt);
+        if (branch.id != 0 && readable) {
             sip::Edit edit(sent);
             const std::string via = "SIP/2.0/UDP " + e->sent_to.local.address.to_uri_host() + ":" +
                                     std::to_string(e->carrier.numbers.port_ps) + ";branch=";

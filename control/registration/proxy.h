@@ -85,6 +85,12 @@ class Proxy final : public sip::TransactionUser {
     void send_cancel(Exchange& e);
     [[nodiscard]] std::string cancel_key(const sip::Message& request, const Side& side,
                                          sa::UserId user) const;
+    // A keyed hash of all that decides where a request goes, and of no Via, so the same again means
+    // that it came back unchanged (RFC 3261 16.6 step 8, RFC 5393 4.2). It travels in our branch.
+    [[nodiscard]] std::uint64_t loop_mark(const sip::Message& request, bool from_ue,
+                                          sa::UserId user) const;
+    // RFC 3261 16.3 step 4: it went through here before, as it is.
+    [[nodiscard]] static bool has_looped(const sip::Message& request, std::uint64_t mark);
     [[nodiscard]] std::optional<sip::Flow> flow_to(std::string_view route_value) const;
     // The message claims another user than its SA's (B7).
     [[nodiscard]] bool claims_other_user(const sip::Message& request, const sa::User& user) const;
@@ -96,6 +102,7 @@ class Proxy final : public sip::TransactionUser {
 
     Context& ctx_;
     const Registrations& registrations_;
+    SeededHash loop_hash_;
     SlotMap<Exchange> exchanges_;
     // Exchanges from each UE; no more entries than there are exchanges.
     std::unordered_map<sa::UserId, std::size_t> from_user_;

@@ -18,6 +18,7 @@ enum class Reason : std::uint8_t {
     unsupported_uri,
     bad_extension,
     too_many_hops,
+    loop_detected,
     unknown_transaction,
     // SM1 (B1, C6, N1, B6).
     no_authorization,

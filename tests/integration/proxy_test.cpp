@@ -152,6 +152,75 @@ TEST(Proxy, ALargeRequestGoesOverTcpAndBackToUdp) {
     w.expect_no_leak(1);
 }
 
+// The header lines of that name, whole.
+std::string lines_of(const Sip& m, std::string_view name) {
+    std::string out;
+    for (std::size_t at = 0; (at = m.text.find(std::string("\r\n") + std::string(name) + ":",
+                                               at)) != std::string::npos;) {
+        const std::size_t end = m.text.find("\r\n", at + 2) + 2;
+        out += m.text.substr(at + 2, end - at - 2);
+        at = end - 2;
+    }
+    return out;
+}
+
+// E4, RFC 3261 16.3: what came back as it was is a loop, what was routed anew meanwhile is a spiral
+// and goes on; to a phone and from one.
+TEST(Proxy, ARequestThatComesBackUnchangedIsALoop) {
+    World w;
+    Phone& p = w.phone();
+    ASSERT_TRUE(p.register_once());
+    const std::string asked =
+        w.home.request("MESSAGE", w.home.paths[p.impi], p.contact(), {}, "hi");
+    w.run();
+    const std::string ours = lines_of(p.last().message, "Via");
+    ASSERT_NE(ours.find("z9hG4bKg"), std::string::npos) << ours;
+    p.answer(p.last(), 200);
+    w.run();
+    const auto heard = p.inbox.size();
+    // Somebody behind the phone, or the phone, sent it back to the core, which knows only one way.
+    const auto back = [&](std::string text, const char* branch) {
+        const std::size_t via = text.find("Via:");
+        text.replace(text.find("branch=", via) + 7, 8, branch);
+        text.insert(text.find("\r\n", via) + 2, ours);
+        Wire again;
+        again.to = Wire::To::gateway_core;
+        again.flow = {sip::Transport::udp, ep("192.0.2.1:5060"), ep("192.0.2.9:5060"), 0};
+        again.message.text = text;
+        w.queue.push_back(again);
+        w.run();
+    };
+    back(asked, "z9hG4bKx");
+    EXPECT_EQ(p.inbox.size(), heard);
+    EXPECT_EQ(w.home.inbox.back().message.status(), 482);
+    EXPECT_EQ(w.drops(Reason::loop_detected), 1U);
+    // A spiral: the core found another target.
+    std::string elsewhere = asked;
+    elsewhere.replace(elsewhere.find(p.contact()), p.contact().size(), p.contact() + ";line=2");
+    back(elsewhere, "z9hG4bKz");
+    ASSERT_EQ(p.inbox.size(), heard + 1);
+    p.answer(p.last(), 200);
+    w.run();
+    EXPECT_EQ(w.drops(Reason::loop_detected), 1U);
+
+    // From the phone: its own request, with the Via it left us with.
+    std::string mine = p.request("MESSAGE", "sip:bob@home.example");
+    p.send_on(p.current(), mine);
+    w.run();
+    ASSERT_EQ(p.last_status(), 200);
+    const auto sent = std::ranges::find_if(w.home.inbox.rbegin(), w.home.inbox.rend(),
+                                           [](const Wire& x) { return x.message.is_request(); });
+    const std::string gone = lines_of(sent->message, "Via");
+    const auto at_home = w.home.inbox.size();
+    mine.replace(mine.find("branch=") + 7, 8, "z9hG4bKy");
+    mine.insert(mine.find("\r\n", mine.find("Via:")) + 2, gone);
+    p.send_on(p.current(), mine);
+    w.run();
+    EXPECT_EQ(p.last_status(), 482);
+    EXPECT_EQ(w.home.inbox.size(), at_home);
+    w.expect_no_leak(1);
+}
+
 TEST(Proxy, UnknownFlowAndSilentUe) {
     World w;
     Phone& p = w.phone();

@@ -448,6 +448,27 @@ const std::map<Reason, Case>& cases() {
           },
           {},
           register_alice}},
+        {Reason::loop_detected,
+         {[](World& w) {
+              Phone& p = alice(w);
+              const std::string asked =
+                  w.home.request("MESSAGE", w.home.paths[p.impi], p.contact());
+              w.run();
+              const Sip& m = p.last().message;
+              const std::string ours =
+                  m.text.substr(m.text.find("Via:"),
+                                m.text.find("\r\n", m.text.find("Via:")) + 2 - m.text.find("Via:"));
+              p.answer(p.last(), 200);
+              Wire again;
+              again.to = Wire::To::gateway_core;
+              again.flow = {sip::Transport::udp, ep("192.0.2.1:5060"), ep("192.0.2.9:5060"), 0};
+              again.message.text = replaced(asked, "Via:", ours + "Via:");
+              w.queue.push_back(again);
+              w.run();
+              return p.impi;
+          },
+          {},
+          register_alice}},
         {Reason::deregistered_by_ue,
          {[](World& w) {
               EXPECT_TRUE(alice(w).deregister());
