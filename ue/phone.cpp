@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "control/sip/build.h"
+#include "control/sip/reginfo.h"
 
 namespace gmgate::ue {
 
@@ -324,6 +325,10 @@ void Phone::on_request_answer(const sip::Message& m) {
 // re-registration.
 void Phone::next_errand() {
     if (phase_ != Phase::registered || transaction_) return;
+    if (reauthenticate_) {
+        context_.timers.start(periodic_, context_.times.t1);
+        return;
+    }
     if (messages_left_ > 0) {
         context_.timers.start(periodic_, context_.message_interval);
         return;
@@ -408,6 +413,27 @@ void Phone::on_response(const sip::Message& m, const Arrival& arrival) {
     }
 }
 
+namespace {
+
+// F1, F3: a NOTIFY of registration state that wants a re-authentication, or a REFER to REGISTER.
+bool asks_for_register(const sip::Message& m) {
+    if (m.is_method("REFER")) {
+        const auto value = m.value(sip::HeaderId::refer_to);
+        const auto target = value ? sip::parse_name_addr(*value) : std::nullopt;
+        const auto method = target ? target->uri.param("method") : std::nullopt;
+        return method && method->value == "REGISTER";
+    }
+    if (!m.is_method("NOTIFY")) return false;
+    const auto profile =
+        sip::reg_profile(m.value(sip::HeaderId::event).value_or(std::string_view{}));
+    if (!profile) return false;
+    const auto info = sip::parse_reginfo(*profile, m.body());
+    return info && std::ranges::any_of(info->entries,
+                                       [](const sip::RegEntry& e) { return e.reauthenticate; });
+}
+
+}  // namespace
+
 void Phone::on_request(const sip::Message& m, const Arrival& arrival) {
     if (arrival.set == nullptr) {
         violation(fmt::format("a request in clear: {}", m.method()));
@@ -423,12 +449,15 @@ void Phone::on_request(const sip::Message& m, const Arrival& arrival) {
     for (const std::string_view method : {"OPTIONS", "MESSAGE", "NOTIFY", "INFO"}) {
         if (m.is_method(method)) code = 200;
     }
+    const bool reauthenticate = asks_for_register(m);
+    if (m.is_method("REFER")) code = reauthenticate ? 202 : 603;
     if (m.is_method("BYE") || m.is_method("CANCEL")) code = 481;
     if (m.is_method("INVITE")) code = 486;
     sip::ResponseOptions options;
     const std::string tag = fmt::format("{:08x}", static_cast<std::uint32_t>(call_token_));
     options.to_tag = tag;
-    const std::array<sip::HeaderField, 1> allow{{{"Allow", "OPTIONS, MESSAGE, NOTIFY, INFO"}}};
+    const std::array<sip::HeaderField, 1> allow{
+        {{"Allow", "OPTIONS, MESSAGE, NOTIFY, INFO, REFER"}}};
     if (code == 405 || m.is_method("OPTIONS")) options.headers = allow;
     const auto via = sip::top_via(m);
     std::string out;
@@ -437,6 +466,11 @@ void Phone::on_request(const sip::Message& m, const Arrival& arrival) {
         return;
     }
     ++context_.statistics.network_requests;
+    // F3: it obeys, once this is answered.
+    if (reauthenticate && phase_ == Phase::registered) {
+        reauthenticate_ = true;
+        context_.timers.start(periodic_, context_.times.t1);
+    }
     if (script_ != nullptr) {
         script_->request_came(m.method(), arrival.set->serial, hold_answers_);
         if (hold_answers_) {
@@ -508,6 +542,8 @@ void Phone::on_deadline() {
 void Phone::on_periodic() {
     if (scripted_) return;
     if (phase_ != Phase::registered) return;
+    if (transaction_) return;  // next_errand() comes back to it
+    if (std::exchange(reauthenticate_, false)) return reregister();
     if (messages_left_ > 0) {
         --messages_left_;
         send_request(messages_left_ % 2 == 0 ? "OPTIONS" : "MESSAGE");

@@ -299,6 +299,7 @@ class Phone final : private ClearStreamHandler {
     std::uint8_t restarts_ = 0;  // of this procedure
     bool attacked_ = false;
     bool talking_ = false;
+    bool reauthenticate_ = false;  // the network asked for it (F3)
     bool deaf_ = false;
     bool hold_answers_ = false;
     bool spoil_ = false;
