@@ -158,10 +158,10 @@ bool Registrar::integrity_of(const Carrier& carrier,
                              const sip::DigestCredentials& credentials) const {
     if (!carrier.is_protected()) return false;
     const Registration* registration = registrations_.find(carrier.user);
-    if (registration == nullptr) return false;
-    // Who leaves comes back by a challenge, for its SAs go (D4).
+    // Who leaves comes back by a challenge, for its SAs go (D4), whatever it repeats.
+    if (registration == nullptr || registration->bindings.empty()) return false;
     if (!credentials.response || credentials.response->empty())
-        return registration->latest == carrier.set && !registration->bindings.empty();
+        return registration->latest == carrier.set;
     return credentials.nonce &&
            registration->nonce_hash(carrier.set) == hash_nonce(*credentials.nonce);
 }

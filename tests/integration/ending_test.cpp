@@ -96,5 +96,39 @@ TEST(Ending, A200ThatComesTooLateRegistersNobody) {
     w.nothing_left();
 }
 
+// The same for a phone that repeats its last nonce and response, as many do: they are of the set it
+// comes on, but nobody is registered on that set any more.
+TEST(Ending, WhoComesBackWithItsLastAnswerIsChallengedToo) {
+    for (const bool by_network : {true, false}) {
+        World w;
+        Phone& p = w.phone();
+        ASSERT_TRUE(p.register_once());
+        RegisterOptions again;
+        again.authorization = p.answer_to(p.current().nonce, *p.current().res);
+        p.send_protected_sm1(again);
+        w.run();
+        ASSERT_TRUE(w.home.inbox.back().message.header("Authorization").contains("=\"yes\""))
+            << "while it is registered";
+        ASSERT_EQ(p.last_status(), 200);
+        if (by_network) {
+            ASSERT_TRUE(w.gateway->deregister(p.impi));
+        } else {
+            ASSERT_TRUE(p.deregister());
+        }
+        p.send_protected_sm1(again);
+        w.run();
+        EXPECT_TRUE(w.home.inbox.back().message.header("Authorization").contains("=\"no\""));
+        ASSERT_EQ(p.last_status(), 401) << "by network: " << by_network;
+        p.take_challenge(p.last().message);
+        p.send_sm7();
+        w.run();
+        ASSERT_EQ(p.last_status(), 200);
+        p.accept();
+        w.advance(40s);
+        w.expect_served(p);
+        w.expect_no_leak(1);
+    }
+}
+
 }  // namespace
 }  // namespace gmgate::test
