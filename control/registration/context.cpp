@@ -36,6 +36,11 @@ Reason reason_of(sa::Event removed_by) {
             return Reason::expired;
         case sa::Event::address_changed:
             return Reason::address_changed;
+        // A set drains because a newer one replaced it, which then outlives it (B5, D2); because
+        // its user leaves, whose registration has ended already (D4); or for its sequence numbers.
+        // So a registration that ends with a drained set ends by D7.
+        case sa::Event::drained:
+        case sa::Event::drain_timeout:
         case sa::Event::sequence_near_end:
             return Reason::sequence_near_end;
         case sa::Event::shutdown:

@@ -448,7 +448,10 @@ void RegistrationProcedure::abandoned_by_ue(sa::Event event, Reason reason) {
 
 void RegistrationProcedure::on_set_removed(sa::Event reason) {
     set_ = 0;
-    end(reason_of(reason));
+    const Reason why = reason_of(reason);
+    // SM7 is at the core. The set it came on cannot carry an answer any more, that of SM1 may (D6).
+    if (server_ != 0 && failure_path() != nullptr) fail_later(500, why);
+    end(why);
 }
 
 void RegistrationProcedure::shut_down() {

@@ -408,7 +408,11 @@ void Proxy::on_core_request(const Arrival& arrival, const sip::Message& request)
     const sa::User* user = ctx_.sets.find_user(*user_id);
     const Registration* registration = user == nullptr ? nullptr : registrations_.find(user->id);
     const sa::SaSet* set = registration == nullptr ? nullptr : ctx_.sets.outbound(*user);
-    if (set == nullptr) {
+    // Who leaves is told so, and ends its dialogs; nothing new begins on SAs that are about to go
+    // (D4).
+    const bool ended = set != nullptr && registration->bindings.empty() && !in_dialog(request) &&
+                       !request.is_method("NOTIFY");
+    if (set == nullptr || ended) {
         return ctx_.answer(ctx_.core, arrival, request, 480, Reason::not_registered,
                            user == nullptr ? std::string_view{} : user->impi());
     }

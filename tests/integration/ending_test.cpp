@@ -130,5 +130,85 @@ TEST(Ending, WhoComesBackWithItsLastAnswerIsChallengedToo) {
     }
 }
 
+// What belongs to a dialog still reaches a phone that leaves, so that calls end in order, and so
+// does the NOTIFY that tells it (D4). Nothing new does.
+TEST(Ending, NewRequestsDoNotReachWhoLeaves) {
+    World w;
+    Phone& p = w.phone();
+    ASSERT_TRUE(p.register_once());
+    const std::string path = w.home.paths[p.impi];
+    ASSERT_TRUE(w.gateway->deregister(p.impi));
+    for (const std::string_view method : {"INVITE", "MESSAGE", "OPTIONS"}) {
+        const auto heard = p.inbox.size();
+        w.home.request(method, path, p.contact());
+        w.run();
+        EXPECT_EQ(w.home.inbox.back().message.status(), 480) << method;
+        EXPECT_EQ(p.inbox.size(), heard) << method;
+    }
+    EXPECT_EQ(w.drops(Reason::not_registered), 3U);
+    for (const auto& [method, headers] :
+         {std::pair("BYE", "To: <sip:alice@home.example>;tag=2\r\n"), std::pair("NOTIFY", "")}) {
+        w.home.request(method, path, p.contact(), headers);
+        w.run();
+        ASSERT_EQ(p.last().message.method(), method);
+        p.answer(p.last(), 200);
+        w.run();
+        EXPECT_EQ(w.home.inbox.back().message.status(), 200) << method;
+    }
+    w.advance(33s);
+    w.nothing_left();
+}
+
+// D7: the one set came near its last sequence number, and the phone did not register anew while it
+// drained.
+TEST(Ending, ARegistrationThatEndsWithTheLastSequenceNumberSaysSo) {
+    for (const bool renewed_before : {false, true}) {
+        World w;
+        Phone& p = w.phone();
+        w.home.integrity_yes_is_enough = false;
+        ASSERT_TRUE(p.register_once());
+        ASSERT_TRUE(!renewed_before || p.reregister());
+        for (const auto& s : p.sets) {
+            w.backend.emit(
+                {sa::BackendEventKind::sequence_near_end, w.set_of(s), s.numbers.spi_ps});
+        }
+        w.sets->poll_backend();
+        w.run();
+        EXPECT_EQ(registration_ended_by(w, p.impi), Reason::ok) << "its SAs drain";
+        w.advance(33s);
+        EXPECT_EQ(registration_ended_by(w, p.impi), Reason::sequence_near_end);
+        w.nothing_left();
+    }
+}
+
+// SM7 is at the core when the registration ends: the new SAs go at once, the old ones live on for
+// the last messages (D4), and the failure is one of them (D6).
+TEST(Ending, AnSm7ThatWaitsIsAnsweredOnTheOldSas) {
+    World w;
+    Phone& p = w.phone();
+    w.home.integrity_yes_is_enough = false;
+    ASSERT_TRUE(p.register_once());
+    const sa::SetId old = w.set_of(p.current());
+    ASSERT_TRUE(p.challenged(true));
+    w.home.silent = true;
+    p.send_sm7();
+    w.run();
+    const Wire asked = w.home.inbox.back();
+    const auto heard = p.inbox.size();
+    ASSERT_TRUE(w.gateway->deregister(p.impi));
+    w.run();
+    ASSERT_EQ(p.inbox.size(), heard + 1);
+    EXPECT_EQ(p.last_status(), 500);
+    EXPECT_TRUE(p.last().esp);
+    EXPECT_EQ(p.last().set, old);
+    EXPECT_EQ(w.gateway->failures().latest(1, Reason::deregistered_by_network, p.impi).size(), 1U);
+    w.home.reply(asked, 200);
+    w.run();
+    EXPECT_EQ(p.inbox.size(), heard + 1) << "answered once";
+    w.home.silent = false;
+    w.advance(33s);
+    w.nothing_left();
+}
+
 }  // namespace
 }  // namespace gmgate::test
