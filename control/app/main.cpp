@@ -147,7 +147,10 @@ int run(const config::Config& c, bool dumps) {
     loop.run();
     log::info("gmgated", "stopping: {} registered phones lose their SAs", gateway.registered());
     if (const int fd = backend.event_fd(); fd >= 0) loop.unwatch(fd);
-    gateway.shut_down();  // those under way are told to have failed
+    const bool owed = gateway.pending() > 0;
+    gateway.shut_down();  // those under way are told to have failed,
+    gm.flush();           // under SAs that go next
+    if (owed) packets.let_out();
     (*database)->remove_all(sa::Event::shutdown);
     exporter.reset();  // reads the backend's counters
     return exit_ok;

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <chrono>
+#include <thread>
 #include <utility>
 
 #include "base/log.h"
@@ -25,6 +27,12 @@ ops::HealthItem health_of(const char* layer, const sa::LayerHealth& health) {
     return {layer, health.ok, health.text};
 }
 
+// The workers take from the host port by themselves, within microseconds when they are not
+// overloaded, and nothing tells how much still lies there: best effort.
+void let_workers_send() {
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+}
+
 class DpdkLayer final : public PacketLayer {
   public:
     explicit DpdkLayer(std::unique_ptr<dataplane::DpdkBackend> backend)
@@ -32,6 +40,7 @@ class DpdkLayer final : public PacketLayer {
 
     sa::Backend& backend() override { return *backend_; }
     std::string device() const override { return backend_->host_device_name(); }
+    void let_out() override { let_workers_send(); }
     std::string name() const override { return "dpdk"; }
     std::string description() const override {
         return fmt::format("dpdk, {} worker(s), crypto {}", backend_->workers(),
@@ -98,6 +107,7 @@ class ScreenLayer final : public PacketLayer {
     sa::Backend& backend() override { return *both_; }
     std::string device() const override { return front_->host_device_name(); }
     void ready() override { behind_->finish_reconciliation(); }
+    void let_out() override { let_workers_send(); }
     std::string name() const override { return "screen"; }
     std::string description() const override {
         return fmt::format("screen, {} worker(s), crypto {}, in front of the kernel",

@@ -24,6 +24,9 @@ class PacketLayer {
     [[nodiscard]] virtual std::string device() const = 0;
     // The database is as it will be: restored, or empty.
     virtual void ready() {}
+    // What the sockets have sent is on the wire when it returns, as far as can be told; waits at
+    // most 50 ms.
+    virtual void let_out() {}
     // As in the configuration: "dpdk".
     [[nodiscard]] virtual std::string name() const = 0;
     // "dpdk, 1 worker(s), crypto ipsec-mb", for the log.

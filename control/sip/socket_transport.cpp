@@ -74,6 +74,9 @@ bool SocketTransport::send(const Flow& flow, std::span<const char> bytes) {
 void SocketTransport::close(ConnectionId connection) {
     impl_->tcp.close(connection);
 }
+void SocketTransport::flush() {
+    impl_->udp.flush();
+}
 std::size_t SocketTransport::connections() const {
     return impl_->tcp.size();
 }

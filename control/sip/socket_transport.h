@@ -53,6 +53,9 @@ class SocketTransport final : public TransportLayer {
 
     bool send(const Flow& flow, std::span<const char> bytes) override;
     void close(ConnectionId connection) override;
+    // Hands the kernel the datagrams sent in this round of the loop. The loop does so at the end of
+    // each round; for who sends when no round follows.
+    void flush();
 
     [[nodiscard]] std::size_t connections() const;
 

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 
+#include <array>
 #include <cerrno>
 #include <functional>
 #include <memory>
@@ -11,6 +12,7 @@
 #include <vector>
 
 #include "base/unique_fd.h"
+#include "control/sip/udp_sockets.h"
 
 namespace gmgate::sip {
 namespace {
@@ -104,6 +106,27 @@ TEST_F(SocketTransportTest, UdpGoesBothWaysInBothFamilies) {
         EXPECT_FALSE(transport.send({Transport::udp, *Endpoint::parse("127.0.0.1:1"), b, 0},
                                     std::string_view("x")));
     }
+}
+
+// Who sends without a loop that runs on: at the stop, before the SAs go.
+TEST_F(SocketTransportTest, FlushSendsAtOnce) {
+    SocketTransport transport(loop, sink, {}, registry, "test");
+    const Endpoint from = free_endpoint(SOCK_DGRAM, "127.0.0.1");
+    ASSERT_TRUE(transport.add_udp(from));
+    const Endpoint to = free_endpoint(SOCK_DGRAM, "127.0.0.1");
+    const auto peer = bound_socket(SOCK_DGRAM, to, "");
+    ASSERT_TRUE(peer);
+    std::array<char, 16> heard{};
+    const auto receive = [&] {
+        return recv(peer->get(), heard.data(), heard.size(), MSG_DONTWAIT);
+    };
+    ASSERT_TRUE(transport.send({Transport::udp, from, to, 0}, std::string_view("goodbye")));
+    EXPECT_EQ(receive(), -1) << "many go out in one call, at the end of the round";
+    transport.flush();
+    ASSERT_EQ(receive(), 7);
+    EXPECT_EQ(std::string_view(heard.data(), 7), "goodbye");
+    transport.flush();
+    EXPECT_EQ(receive(), -1) << "once";
 }
 
 TEST_F(SocketTransportTest, AnAddressInUseIsNamedWithItsRemedy) {
