@@ -21,6 +21,10 @@ constexpr std::string_view area = "reg-event";
 constexpr std::size_t max_dialog = 2048;  // octets of tag, target and route
 constexpr Duration first_pause = 4s;
 constexpr Duration longest_pause = 600s;
+constexpr Duration longest_asked = 24h;      // of a Retry-After
+constexpr std::uint32_t shortest_wait = 60;  // s between SUBSCRIBEs, whatever is granted
+constexpr Duration settled = 60s;            // a dialog that stood for so long was no accident
+constexpr Duration spread = 120s;            // in which all users ask a core that has come back
 constexpr std::size_t id_digits = 16;
 
 std::string hex(std::uint64_t v) {
@@ -47,6 +51,12 @@ bool is_final(int status) {
 
 bool is_unsupported(int status) {
     return status == 405 || status == 489 || status == 501;
+}
+
+// RFC 6665 4.1.3: reasons of a core that does not want to be asked again.
+bool is_final(std::string_view reason) {
+    return iequals(reason, "rejected") || iequals(reason, "noresource") ||
+           iequals(reason, "invariant");
 }
 
 metrics::Counter& subscribes(metrics::Registry& registry, std::string result) {
@@ -129,9 +139,19 @@ void Subscriber::arm(Subscription& s) {
 SlotId Subscriber::start(UserId user) {
     Subscription& s = subscriptions_.emplace(*this, user);
     s.expires = options_.expires;
-    s.next = std::max(timers_.now(), unsupported_until_);
+    s.next = soonest();
     arm(s);
     return s.id;
+}
+
+// Now; behind the pause of a core without the package at another moment for each user.
+TimePoint Subscriber::soonest() {
+    if (unsupported_until_ <= timers_.now()) return timers_.now();
+    return unsupported_until_ + below(spread);
+}
+Duration Subscriber::below(Duration bound) {
+    return Duration(
+        static_cast<Duration::rep>(random_.below(static_cast<std::uint64_t>(bound.count()))));
 }
 
 void Subscriber::renewed(SlotId id) {
@@ -140,8 +160,8 @@ void Subscriber::renewed(SlotId id) {
     s->overdue = {};
     if (s->state == State::refused) {
         set_state(*s, State::waiting);
-        s->next = std::max(timers_.now(), unsupported_until_);
-    } else if (s->state == State::established && !s->refreshing && tells_refreshes_) {
+        s->next = soonest();
+    } else if (s->state == State::established && !s->refreshing && s->tells_refreshes) {
         // It tells of this one too, if it still knows us; a NOTIFY puts `next` back.
         s->next = std::min(s->next, timers_.now() + options_.t1 * 64);
     }
@@ -181,9 +201,15 @@ void Subscriber::on_timer(Subscription& s) {
         return;
     }
     s.next = {};
-    if (now < unsupported_until_ && s.state != State::established) {
-        s.next = unsupported_until_;
-        return arm(s);
+    if (s.state != State::established && unsupported_) {
+        // One asks first, for all.
+        const Subscription* first = subscriptions_.find(probe_);
+        const bool asking = first != nullptr && first != &s && first->transaction != 0;
+        if (now < unsupported_until_ || asking) {
+            s.next = std::max(soonest(), now + 1s + below(spread));
+            return arm(s);
+        }
+        probe_ = s.id;
     }
     if (s.state == State::established && now >= s.lasts) lose_dialog(s);
     subscribe(s, s.expires);
@@ -192,12 +218,17 @@ void Subscriber::on_timer(Subscription& s) {
 
 // The core does not know the dialog, or its time is over: the next SUBSCRIBE makes another.
 void Subscriber::lose_dialog(Subscription& s) {
+    // What is under way is the old dialog's: its answer says nothing of the next.
+    if (s.transaction != 0) transactions_->abandon(std::exchange(s.transaction, 0));
     ++s.number;
     s.dialog.clear();
     s.cseq = 0;
-    s.remote_cseq = 0;
+    s.remote_cseq.reset();
     s.has_version = false;
     s.refreshing = false;
+    s.asked = false;
+    s.gap = false;
+    s.tells_refreshes = false;
     if (s.state != State::ending) set_state(s, State::waiting);
 }
 
@@ -239,6 +270,7 @@ void Subscriber::subscribe(Subscription& s, std::uint32_t expires) {
         return failed(s, std::nullopt);
     }
     s.transaction = branch.id;
+    s.asked = true;
     host_.note(s.user, "SUBSCRIBE", 0, true);
     if (s.state == State::established) {
         s.refreshing = true;
@@ -266,11 +298,12 @@ void Subscriber::on_response(sip::ClientTransactionId, std::uint64_t context, co
         if (least && *least > s->expires && s->failures == 0) {
             ++s->failures;
             s->expires = *least;
+            if (line(*s, 1).empty()) lose_dialog(*s);
             s->next = timers_.now();
             return arm(*s);
         }
     }
-    if (status == 481 && !s->dialog.empty()) {
+    if (status == 481 && !line(*s, 1).empty()) {
         lose_dialog(*s);
         s->next = timers_.now();
         return arm(*s);
@@ -281,6 +314,7 @@ void Subscriber::on_response(sip::ClientTransactionId, std::uint64_t context, co
                       "the core answers {} to SUBSCRIBE: it does not know the registration event "
                       "package; asked again in 10 minutes. core.reg_event: off ends this",
                       status);
+            unsupported_ = true;
             unsupported_until_ = timers_.now() + longest_pause;
         }
         lose_dialog(*s);
@@ -304,19 +338,29 @@ void Subscriber::on_failure(sip::ClientTransactionId, std::uint64_t context, sip
 void Subscriber::failed(Subscription& s, std::optional<std::uint32_t> retry_after) {
     if (s.state == State::ending) return;
     if (s.state == State::subscribing) set_state(s, State::waiting);
+    // A NOTIFY came before the answer, which was no 2xx: half a dialog, whose target nobody gave.
+    if (s.state != State::established && !s.dialog.empty() && line(s, 1).empty()) lose_dialog(s);
     Duration pause = first_pause * (1U << std::min<unsigned>(s.failures, 8));
     if (s.failures < 255) ++s.failures;
-    if (retry_after) pause = std::max<Duration>(pause, std::chrono::seconds(*retry_after));
     pause = std::min(pause, longest_pause);
-    pause += Duration(
-        static_cast<Duration::rep>(random_.below(static_cast<std::uint64_t>(pause.count()))));
-    s.next = timers_.now() + pause;
+    const Duration jitter = below(pause);
+    if (retry_after) {
+        const Duration asked = std::chrono::seconds(*retry_after);
+        pause = std::max(pause, std::min(asked, longest_asked));
+    }
+    s.next = timers_.now() + pause + jitter;
     arm(s);
 }
 
 void Subscriber::accepted(Subscription& s, const sip::Message& response) {
+    if (timers_.now() >= unsupported_until_) unsupported_ = false;
+    const std::uint32_t granted = std::min(sip::expires(response).value_or(s.expires), s.expires);
+    if (granted == 0) {  // a subscription that is over is none
+        refused_.add();
+        lose_dialog(s);
+        return failed(s, std::nullopt);
+    }
     subscribed_.add();
-    s.failures = 0;
     const auto to = sip::to(response);
     const auto contact = response.first_value(HeaderId::contact);
     const auto target = contact ? sip::parse_name_addr(*contact) : std::nullopt;
@@ -336,15 +380,18 @@ void Subscriber::accepted(Subscription& s, const sip::Message& response) {
         if (dialog.size() <= max_dialog && dialog.find('\r') == std::string::npos)
             s.dialog = std::move(dialog);
     }
+    if (s.state != State::established) s.since = timers_.now();
     set_state(s, State::established);
-    lasting(s, std::min(sip::expires(response).value_or(s.expires), s.expires));
+    lasting(s, granted);
+    // Still without the whole state: it comes behind this, or is asked for again.
+    if (s.gap) failed(s, std::nullopt);
 }
 
 // TS 24.229 5.2.3: 600 s before the end, or at half of what is not above 1200 s.
 void Subscriber::lasting(Subscription& s, std::uint32_t seconds) {
     const std::uint32_t wait = seconds > 1200 ? seconds - 600 : seconds / 2;
     s.lasts = timers_.now() + std::chrono::seconds(seconds);
-    s.next = timers_.now() + std::chrono::seconds(std::max<std::uint32_t>(wait, 1));
+    s.next = timers_.now() + std::chrono::seconds(std::max(wait, shortest_wait));
 }
 
 // ---- NOTIFY ----
@@ -371,14 +418,14 @@ std::optional<Subscriber::Verdict> Subscriber::on_notify(const sip::Message& req
         malformed_.add();
         return Verdict{489};
     }
-    if (sequence->number <= s->remote_cseq) {
+    if (s->remote_cseq && sequence->number <= *s->remote_cseq) {
         repeated_.add();
         return Verdict{500, "Out Of Order"};
     }
     host_.note(s->user, "NOTIFY", 0, false);
-    const std::string state(request.value(HeaderId::subscription_state).value_or("active"));
-    const bool ended =
-        iequals(trim(std::string_view(state).substr(0, state.find(';'))), "terminated");
+    const std::string_view state = request.value(HeaderId::subscription_state).value_or("active");
+    const std::size_t params = std::min(state.find(';'), state.size());
+    const bool ended = iequals(trim(state.substr(0, params)), "terminated");
     std::optional<sip::RegInfo> info;
     if (!request.body().empty()) {
         const auto type = request.value(HeaderId::content_type).value_or("");
@@ -395,6 +442,8 @@ std::optional<Subscriber::Verdict> Subscriber::on_notify(const sip::Message& req
         info = std::move(*parsed);
     }
     s->remote_cseq = sequence->number;
+    // The first behind a SUBSCRIBE is its answer (RFC 6665 4.1.2.4): it tells what was before.
+    const bool unasked = !std::exchange(s->asked, false);
     if (s->state == State::ending) {
         if (ended) forget(s->id);
         return Verdict{};
@@ -411,34 +460,45 @@ std::optional<Subscriber::Verdict> Subscriber::on_notify(const sip::Message& req
             // One was lost: the whole state is asked for, and nothing guessed (RFC 3680 5).
             gaps_.add();
             obey = false;
-            s->next = timers_.now();
-            arm(*s);
+            // Once for a gap: the others behind it neither hasten nor delay that.
+            if (!std::exchange(s->gap, true) && s->transaction == 0) failed(*s, std::nullopt);
         } else {
+            s->gap = false;
             s->version = *info->version;
             s->has_version = true;
         }
     }
-    if (s->state == State::established && s->next > timers_.now() && s->failures == 0) {
-        // The core knows us: no need to ask before time.
-        const auto left =
-            std::chrono::duration_cast<std::chrono::seconds>(s->lasts - timers_.now());
-        const auto seconds = static_cast<std::uint32_t>(std::max<std::int64_t>(left.count(), 1));
-        const TimePoint lasts = s->lasts;
-        lasting(*s, seconds);
-        s->lasts = lasts;
-        arm(*s);
+    if (s->state == State::established && !ended && !s->gap) {
+        const TimePoint now = timers_.now();
+        if (obey && now - s->since >= settled) s->failures = 0;
+        const auto left = std::chrono::duration_cast<std::chrono::seconds>(s->lasts - now).count();
+        if (s->next > now && (obey || s->failures == 0) && left > 2 * shortest_wait) {
+            // The core knows us: no need to ask before time.
+            const TimePoint lasts = s->lasts;
+            lasting(*s, static_cast<std::uint32_t>(left));
+            s->lasts = lasts;
+            arm(*s);
+        }
     }
-    if (ended) {
+    if (ended) {  // and made again, unless this is the end of the registration
         lose_dialog(*s);
-        s->has_version = false;
-        s->next = timers_.now() + first_pause;  // unless this is the end of the registration
-        arm(*s);
+        const auto reason = sip::find_param(state.substr(params), "reason");
+        const auto after = sip::find_param(state.substr(params), "retry-after");
+        if (reason && is_final(reason->value)) {
+            set_state(*s, State::refused);
+            s->next = {};
+            arm(*s);
+        } else {
+            failed(*s, after ? sip::parse_number(after->value) : std::nullopt);
+        }
     }
     if (!obey) return Verdict{};
     obeyed_.add();
-    for (const sip::RegEntry& e : info->entries) {
-        for (const sip::RegContact& c : e.contacts)
-            tells_refreshes_ = tells_refreshes_ || c.event == sip::ContactEvent::refreshed;
+    if (unasked && !ended) {
+        for (const sip::RegEntry& e : info->entries) {
+            for (const sip::RegContact& c : e.contacts)
+                s->tells_refreshes |= c.event == sip::ContactEvent::refreshed;
+        }
     }
     const auto left = host_.on_reginfo(s->user, *info);
     s = subscriptions_.find(id);

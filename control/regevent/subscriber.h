@@ -104,17 +104,21 @@ class Subscriber final : private sip::TransactionUser {
         TimePoint next{};     // SUBSCRIBE again; or, ending, forget it
         TimePoint overdue{};  // a shortened registration ends
         TimePoint lasts{};    // the core keeps the subscription until then
+        TimePoint since{};    // the dialog stands
         std::string dialog;   // remote tag, target and route, a line each
         sip::ClientTransactionId transaction = 0;
         std::uint32_t number = 0;  // of dialogs, so that each has names of its own
         std::uint32_t cseq = 0;
-        std::uint32_t remote_cseq = 0;
+        std::optional<std::uint32_t> remote_cseq;
         std::uint32_t version = 0;  // of the latest document
         std::uint32_t expires = 0;  // asked for
         State state = State::waiting;
         bool has_version = false;
-        bool refreshing = false;    // an accepted one whose refresh is under way
-        std::uint8_t failures = 0;  // in a row
+        bool refreshing = false;       // an accepted one whose refresh is under way
+        bool asked = false;            // the next NOTIFY answers a SUBSCRIBE
+        bool gap = false;              // a document is missing; the whole state has not come yet
+        bool tells_refreshes = false;  // the core has told of a re-registration by itself
+        std::uint8_t failures = 0;     // until a document is obeyed in a dialog that has stood
     };
 
     void on_response(sip::ClientTransactionId id, std::uint64_t context, const sip::Flow& flow,
@@ -123,6 +127,8 @@ class Subscriber final : private sip::TransactionUser {
                     sip::ClientFailure failure) override;
     void on_timer(Subscription& s);
     void arm(Subscription& s);
+    [[nodiscard]] TimePoint soonest();
+    [[nodiscard]] Duration below(Duration bound);
     void set_state(Subscription& s, State state);
     void subscribe(Subscription& s, std::uint32_t expires);
     void accepted(Subscription& s, const sip::Message& response);
@@ -144,8 +150,9 @@ class Subscriber final : private sip::TransactionUser {
     sip::TransactionLayer* transactions_ = nullptr;
     SlotMap<Subscription> subscriptions_;
     std::size_t established_ = 0;
-    bool tells_refreshes_ = false;   // the core has told of a re-registration
-    TimePoint unsupported_until_{};  // it does not know the package: not asked for each user
+    bool unsupported_ = false;       // the core does not know the package: not asked for each user
+    TimePoint unsupported_until_{};  // and for none before
+    SlotId probe_ = 0;               // the one that asks then
     metrics::Gauge& gauge_;
     metrics::Counter& subscribed_;
     metrics::Counter& refused_;

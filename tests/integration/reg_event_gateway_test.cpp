@@ -246,7 +246,7 @@ TEST(RegEvent, ACoreWithoutThePackageIsLeftInPeace) {
     EXPECT_EQ(subscribes(w).size(), 1U) << "not again for each user";
     testing::internal::GetCapturedStderr();
     w.lose = nullptr;
-    w.advance(600s);
+    w.advance(800s);
     EXPECT_EQ(reg_event_of(w, q), "subscribed");
 }
 
@@ -265,7 +265,7 @@ TEST(RegEvent, InOrderOldOnesIgnoredAndAGapAskedAbout) {
     EXPECT_EQ(subscribes(w).size(), 1U);
     // One is missing: not obeyed, the whole state is asked for.
     EXPECT_EQ(notify(w, sub, 5, document(3, false, "tel:+15550100", "terminated", mine)), 200);
-    w.advance(10ms);
+    w.advance(9s);
     ASSERT_EQ(subscribes(w).size(), 2U);
     EXPECT_NE(subscribes(w)[1].message.header("To").find(";tag=home"), std::string::npos);
     EXPECT_EQ(w.gateway->find(p.impi)->impus.size(), 2U);
@@ -313,7 +313,7 @@ TEST(RegEvent, WhatIsNoNotifyOfOursChangesNothing) {
         << "what was refused counts for nothing";
     EXPECT_EQ(notify(w, sub, 2, {}, "terminated;reason=deactivated"), 200);
     EXPECT_EQ(w.gateway->find(p.impi)->state, "registered") << "the subscription ended, only that";
-    w.advance(5s);
+    w.advance(9s);
     EXPECT_EQ(subscribes(w).size(), 2U) << "and is made again";
 }
 
