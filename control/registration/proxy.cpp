@@ -427,13 +427,6 @@ void Proxy::on_core_request(const Arrival& arrival, const sip::Message& request)
     sip::Transport transport = registration->transport;
     if (wants_tcp(user->contact()) || wants_tcp(request.request_uri()))
         transport = sip::Transport::tcp;
-    bool for_size = false;
-    if (transport == sip::Transport::udp && request.bytes().size() + 200 > udp_limit) {
-        transport = sip::Transport::tcp;
-        for_size = true;
-    }
-    const sip::Flow flow = request_path(transport, ours, ue, carrier.numbers);
-
     const auto branch = ctx_.gm.transactions->new_branch(sip::TransactionLayer::Party::known, mark);
     Exchange* e =
         branch.id == 0 || arrival.transaction == 0 ? nullptr : open(arrival, request, false);
@@ -448,34 +441,42 @@ void Proxy::on_core_request(const Arrival& arrival, const sip::Message& request)
         e->trace_user = trace_user;
         e->carrier = carrier;
         e->user = user->id;
-        e->chose_tcp_for_size = for_size && !e->invite;
     }
 
-    const std::string via = "SIP/2.0/" + std::string(sip::name(transport)) + " " +
-                            ours.to_uri_host() + ":" + std::to_string(carrier.numbers.port_ps) +
-                            ";branch=";
     const FlowTokens::Text token = ctx_.tokens.make(user->id);
     const std::string ue_side = ue_side_uri(ours, carrier.numbers.port_ps);
-
-    sip::Edit edit(request);
-    edit.stamp_top_via(arrival.flow.remote);
-    edit.push_via({via, branch.view()});
-    edit.set_max_forwards(sip::max_forwards(request).value_or(70) - 1U);
-    strip_to_ue(edit);
-    // Behind us there is only the UE: no route is left to follow.
-    edit.remove_all(HeaderId::route);
-    edit.remove_all(HeaderId::path);
-    if (request.has(HeaderId::privacy) && request.has_token(HeaderId::privacy, "id")) {
-        edit.remove_all(HeaderId::p_asserted_identity);
+    const auto edited = [&](sip::Transport over) {
+        const std::string via = "SIP/2.0/" + std::string(sip::name(over)) + " " +
+                                ours.to_uri_host() + ":" + std::to_string(carrier.numbers.port_ps) +
+                                ";branch=";
+        sip::Edit edit(request);
+        edit.stamp_top_via(arrival.flow.remote);
+        edit.push_via({via, branch.view()});
+        edit.set_max_forwards(sip::max_forwards(request).value_or(70) - 1U);
+        strip_to_ue(edit);
+        // Behind us there is only the UE: no route is left to follow.
+        edit.remove_all(HeaderId::route);
+        edit.remove_all(HeaderId::path);
+        if (request.has(HeaderId::privacy) && request.has_token(HeaderId::privacy, "id")) {
+            edit.remove_all(HeaderId::p_asserted_identity);
+        }
+        if (target_is_us && !user->contact().empty()) edit.replace_request_uri({user->contact()});
+        if (makes_dialog(request.method())) {
+            edit.push_header(
+                HeaderId::record_route,
+                {ue_side, ", <sip:", {token.data(), token.size()}, "@", ctx_.core_host, ";lr>"});
+        }
+        edit.ensure_content_length();
+        return static_cast<bool>(edit.apply(ctx_.scratch));
+    };
+    bool possible = edited(transport);
+    // What counts is what leaves: Via, Record-Route and the phone's own address come on top.
+    if (possible && transport == sip::Transport::udp && ctx_.scratch.size() > udp_limit) {
+        transport = sip::Transport::tcp;
+        possible = edited(transport);
+        if (e != nullptr) e->chose_tcp_for_size = !e->invite;
     }
-    if (target_is_us && !user->contact().empty()) edit.replace_request_uri({user->contact()});
-    if (makes_dialog(request.method())) {
-        edit.push_header(
-            HeaderId::record_route,
-            {ue_side, ", <sip:", {token.data(), token.size()}, "@", ctx_.core_host, ";lr>"});
-    }
-    edit.ensure_content_length();
-    if (!edit.apply(ctx_.scratch)) {
+    if (!possible) {
         ctx_.gm.transactions->abandon(branch.id);
         if (e != nullptr) {
             e->server = 0;
@@ -483,6 +484,7 @@ void Proxy::on_core_request(const Arrival& arrival, const sip::Message& request)
         }
         return ctx_.answer(ctx_.core, arrival, request, 400, Reason::malformed, impi);
     }
+    const sip::Flow flow = request_path(transport, ours, ue, carrier.numbers);
     if (e == nullptr) {  // an ACK of a 2xx
         ctx_.gm.transactions->abandon(branch.id);
         ctx_.gm.transport->send(flow, ctx_.scratch);

@@ -242,6 +242,37 @@ TEST(Proxy, UnknownFlowAndSilentUe) {
     w.expect_no_leak(1);
 }
 
+// RFC 3261 18.1.1: the request as it leaves decides, with what we put in.
+TEST(Proxy, ADatagramToThePhoneHasAtMost1300Octets) {
+    for (const std::string_view method : {"INVITE", "MESSAGE", "NOTIFY"}) {
+        World w;
+        Phone& p = w.phone();
+        ASSERT_TRUE(p.register_once());
+        std::size_t largest = 0;
+        std::size_t smallest = 10'000;
+        for (std::size_t body = 300; body < 1100; body += 10) {
+            w.home.request(method, w.home.paths[p.impi], p.contact(),
+                           "Content-Type: text/plain\r\n", std::string(body, 'x'));
+            w.run();
+            ASSERT_EQ(p.last().message.method(), method);
+            const bool udp = p.last().flow.transport == sip::Transport::udp;
+            const std::size_t size = p.last().message.text.size();
+            EXPECT_EQ(
+                p.last().message.header("Via").starts_with(udp ? "SIP/2.0/UDP " : "SIP/2.0/TCP "),
+                true);
+            if (udp) {
+                largest = std::max(largest, size);
+            } else {
+                smallest = std::min(smallest, size);
+            }
+        }
+        EXPECT_LE(largest, 1300U) << method;
+        EXPECT_GT(largest, 1280U) << method;
+        EXPECT_GT(smallest, 1300U) << method << ": no larger, no need for TCP";
+        EXPECT_LT(smallest, 1320U) << method;
+    }
+}
+
 TEST(Proxy, NotRegistered) {
     World w;
     Phone& p = w.phone();
