@@ -34,6 +34,9 @@ namespace {
 // 2, ICV 12 (A9), rounded up.
 constexpr unsigned esp_overhead = 56;
 constexpr unsigned smallest_ipv6_mtu = 1280;
+// What an install() waits at most for the place of a removed set; workers pass a round within
+// microseconds, or have lost their core.
+constexpr Duration longest_wait = std::chrono::milliseconds(5);
 
 Result<void> check(const DpdkOptions& o) {
     const auto bad = [](std::string text) { return fail(ErrorKind::invalid, std::move(text)); };
@@ -98,10 +101,10 @@ struct DpdkBackend::Impl {
     }
 
     Result<void> assemble(Port& wire_port, Port& host_port, BufferPools& buffer_pools);
-    void wait_for_workers() const;
+    bool wait_for_workers();
     void reclaim_later(std::vector<SetHandle> gone);
     void reclaim_ready(std::size_t batches);
-    void reclaim_all();
+    bool reclaim_all();
     template <class F>
     [[nodiscard]] std::uint64_t sum(F read) const {
         std::uint64_t total = 0;
@@ -141,6 +144,8 @@ struct DpdkBackend::Impl {
         bool second_period = false;
     };
     std::deque<Leaving> leaving;
+    // The token of a wait that took too long; 0: none. Until it is passed nobody waits again.
+    std::uint64_t given_up = 0;
     // The token the oldest of them waits for: a worker that passed a round since says so, once.
     std::atomic<std::uint64_t> quiescence_wanted{0};
 
@@ -321,9 +326,11 @@ Result<void> DpdkBackend::install(const sa::SetParams& params) {
     impl_->reclaim_ready(2);
     const SequenceState state{.out_uc = params.out_sequence, .out_us = params.out_sequence};
     auto handle = impl_->table->publish(params, state);
-    if (!handle && !impl_->leaving.empty()) {
-        // The place it wants may be one that is being left.
-        impl_->reclaim_all();
+    // The place it wants may be one that is being left.
+    if (!handle && !impl_->leaving.empty() &&
+        (handle.error().kind == ErrorKind::exhausted ||
+         handle.error().kind == ErrorKind::conflict) &&
+        impl_->reclaim_all()) {
         handle = impl_->table->publish(params, state);
     }
     if (!handle) return std::unexpected(handle.error());
@@ -333,11 +340,19 @@ Result<void> DpdkBackend::install(const sa::SetParams& params) {
 }
 
 // Two periods: in the first every worker finishes the round in which it may have seen the set, in
-// the second it drains what others handed over to it during the first.
-void DpdkBackend::Impl::wait_for_workers() const {
+// the second it drains what others handed over to it during the first. False: a worker stands. Then
+// the control thread has waited once, not for each phone that comes.
+bool DpdkBackend::Impl::wait_for_workers() {
+    if (given_up != 0 && rte_rcu_qsbr_check(rcu.get(), given_up, false) == 0) return false;
+    given_up = 0;
+    const TimePoint until = clock.now() + longest_wait;
     for (int period = 0; period < 2; ++period) {
         const std::uint64_t token = rte_rcu_qsbr_start(rcu.get());
         for (unsigned tries = 0; rte_rcu_qsbr_check(rcu.get(), token, false) == 0; ++tries) {
+            if (clock.now() >= until) {
+                given_up = token;
+                return false;
+            }
             if (tries < 64) {
                 ::sched_yield();
             } else {
@@ -346,6 +361,7 @@ void DpdkBackend::Impl::wait_for_workers() const {
             }
         }
     }
+    return true;
 }
 
 void DpdkBackend::Impl::reclaim_later(std::vector<SetHandle> gone) {
@@ -380,12 +396,13 @@ void DpdkBackend::Impl::reclaim_ready(std::size_t batches) {
     }
 }
 
-void DpdkBackend::Impl::reclaim_all() {
-    wait_for_workers();
+bool DpdkBackend::Impl::reclaim_all() {
+    if (!wait_for_workers()) return false;
     for (const Leaving& l : leaving) {
         for (const SetHandle h : l.sets) table->reclaim(h);
     }
     leaving.clear();
+    return true;
 }
 
 void DpdkBackend::remove(sa::SetId id) {
