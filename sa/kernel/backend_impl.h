@@ -56,7 +56,7 @@ struct Counters {
     metrics::Counter reconciled;    // states of an earlier run removed
     metrics::Counter acquires;      // packets of ours without a state
     metrics::Counter expired;       // states near the end of their sequence numbers
-    metrics::Counter overruns;      // events lost, tables read anew
+    metrics::Counter overruns;      // events lost
     metrics::Counter missing;       // states that somebody else removed
     metrics::Counter policies_put;  // policies that somebody else removed, put back
     metrics::Counter offload_fallbacks;
@@ -123,6 +123,7 @@ struct KernelBackend::Impl {
     // What others did to our policies and before them.
     struct Findings {
         std::vector<Policy> gone;
+        std::vector<Policy> instead;        // others' in the place of those
         std::optional<std::string> bypass;  // what comes first, with the remedy
     };
     [[nodiscard]] Result<Findings> inspect() const;
@@ -149,12 +150,15 @@ struct KernelBackend::Impl {
     std::unordered_set<Flow, HashFlow> flows{16, {SeededHash(random)}};
     std::unordered_map<StateId, Fingerprint, HashStateId> leftovers{16, {SeededHash(random)}};
 
-    std::vector<StateId> staying;  // no set's any more, and still in the kernel
+    // No set's any more, and still in the kernel; the longest waiting first.
+    std::deque<StateId> staying;
 
     std::vector<sa::SetId> order;  // all sets, to be asked in turn
     std::size_t next = 0;
     std::deque<sa::SetId> fresh;  // no packet seen yet; may name sets that are gone
     TimePoint next_poll{};
+    bool resync_wanted = false;     // events were lost since
+    TimePoint resynced{};           // then, the last time
     TimePoint guarded{};            // when guard() last looked
     bool policies_changed = false;  // since then, by whomever
     bool bypass_told = false;

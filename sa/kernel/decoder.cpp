@@ -195,12 +195,15 @@ bool read_policy_attribute(Policy& p, std::uint16_t type, Octets value) {
             xfrm_mark wire{};
             if (!read(value, wire)) return false;
             p.conditional = p.conditional || wire.m != 0;
+            // A mark of zero is what other packets have.
+            p.elsewhere = p.elsewhere || (wire.v & wire.m) != 0;
             return true;
         }
         case XFRMA_IF_ID: {
             std::uint32_t id = 0;
             if (!read(value, id)) return false;
             p.conditional = p.conditional || id != 0;
+            p.elsewhere = p.elsewhere || id != 0;
             return true;
         }
         case XFRMA_OFFLOAD_DEV:

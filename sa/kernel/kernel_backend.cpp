@@ -40,7 +40,7 @@ KernelBackend::Impl::Impl(const KernelOptions& o, const Clock& c,
       event_buffer(receive_buffer_octets) {}
 
 KernelBackend::Impl::~Impl() {
-    std::vector<StateId> all = std::move(staying);
+    std::vector<StateId> all(staying.begin(), staying.end());
     all.reserve(all.size() + states.size());
     for (const auto& [id, set] : states) all.push_back(id);
     delete_states(all, "at the end");
@@ -138,13 +138,25 @@ void KernelBackend::Impl::delete_states(std::span<const StateId> ids, const char
 void KernelBackend::Impl::retry_deletions() {
     if (staying.empty()) return;
     constexpr std::size_t at_a_time = 1024;  // whatever ails the kernel, phones wait
-    const auto from =
-        staying.end() - static_cast<std::ptrdiff_t>(std::min(staying.size(), at_a_time));
-    std::vector<StateId> ids(from, staying.end());
-    staying.erase(from, staying.end());
-    // One that was removed after all, its answer lost, may be another set's by now.
+    const auto end =
+        staying.begin() + static_cast<std::ptrdiff_t>(std::min(staying.size(), at_a_time));
+    std::vector<StateId> ids(staying.begin(), end);
+    staying.erase(staying.begin(), end);
+    // One that was removed after all, its answer lost, may be another set's by now, or somebody
+    // else's.
     std::erase_if(ids, [&](const StateId& id) { return states.contains(id); });
-    delete_states(ids, nullptr);
+    std::vector<bool> known(ids.size());
+    std::vector<StateId> ours;
+    query(
+        ids,
+        [&](std::size_t i, const State& s) {
+            known[i] = true;
+            if (s.reqid == options.reqid) ours.push_back(ids[i]);
+        },
+        [&](std::size_t i) { known[i] = true; });
+    for (std::size_t i = 0; i < ids.size(); ++i)
+        if (!known[i]) staying.push_back(ids[i]);
+    delete_states(ours, nullptr);
     if (staying.empty()) log::info(area, "all states of removed sets are gone from the kernel");
 }
 

@@ -4,7 +4,9 @@
 // A set is four states, each with the exact selector of its SA (A3); all carry one reqid. The
 // policies are constant in the number of phones: wildcards for our protected ports that demand a
 // state of that reqid (A6; docs/decisions). What carries our reqid is ours, whichever run made it;
-// everything else in the kernel is left alone.
+// everything else in the kernel is left alone, but for a policy that another program puts in the
+// very place (selector and direction) of ours while we run: ours replaces it, and the log says
+// whose it was. At start such a policy is refused.
 
 #include <cstddef>
 #include <cstdint>
@@ -99,10 +101,11 @@ class KernelBackend final : public sa::Backend {
     void remove(std::span<const sa::SetId> ids) override;
     void stats(std::span<const sa::SetId> ids, std::span<sa::SetStats> stats) const override;
     [[nodiscard]] int event_fd() const override;
-    // Puts our policies back where somebody removed them, and looks each ten seconds, or when
-    // policies changed, whether something now comes before them: health() and a metric say so.
-    // first_authentic_packet and integrity_failure are found by asking: sets without a packet yet
-    // each second, the others in turn, 256 sets a second. sequence_near_end comes by itself too.
+    // Puts our policies back where somebody removed or replaced them, and looks each ten seconds,
+    // or when policies changed, whether something now comes before them: health() and a metric say
+    // so. first_authentic_packet and integrity_failure are found by asking: sets without a packet
+    // yet each second, the others in turn, 256 sets a second. sequence_near_end comes by itself
+    // too.
     void drain_events(const std::function<void(const sa::BackendEvent&)>& handle) override;
     [[nodiscard]] std::uint32_t owner_of(const IpAddress& ue, const IpAddress& ours) const override;
     [[nodiscard]] std::size_t capacity() const override;

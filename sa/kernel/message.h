@@ -98,7 +98,8 @@ struct Policy {
     // Decoded only. `direction` of a socket's policy is none of the three: `on_socket`.
     bool on_socket = false;
     bool main_type = true;
-    bool conditional = false;  // bound to a mark or an XFRM interface
+    bool conditional = false;  // names a mark or an XFRM interface: part of its place
+    bool elsewhere = false;    // takes only packets with a mark, or of an XFRM interface
     std::uint32_t index = 0;
     unsigned templates = 0;
     bool operator==(const Policy&) const = default;

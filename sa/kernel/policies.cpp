@@ -14,7 +14,7 @@ bool is_ours(const Policy& p, std::uint32_t reqid) {
 
 // Same key in the kernel's table: one would replace the other.
 bool same_place(const Policy& a, const Policy& b) {
-    return a.direction == b.direction && a.selector == b.selector;
+    return a.direction == b.direction && a.selector == b.selector && a.conditional == b.conditional;
 }
 
 bool prefixes_overlap(const IpAddress& a, unsigned a_bits, const IpAddress& b, unsigned b_bits) {
@@ -137,7 +137,7 @@ std::vector<Policy> stale_policies(std::span<const Policy> wanted, std::span<con
 std::optional<std::string> conflict(std::span<const Policy> wanted, std::span<const Policy> found,
                                     std::uint32_t reqid) {
     for (const Policy& f : found) {
-        if (is_ours(f, reqid) || !f.main_type || f.on_socket || f.conditional) continue;
+        if (is_ours(f, reqid) || !f.main_type || f.on_socket || f.elsewhere) continue;
         for (const Policy& w : wanted) {
             if (f.direction != w.direction) continue;
             if (same_place(f, w) || (f.priority <= w.priority && overlap(f.selector, w.selector))) {

@@ -41,7 +41,8 @@ struct PortBlock {
                                                  std::span<const Policy> found,
                                                  std::uint32_t reqid);
 // The first foreign policy that would come before one of ours, or that ours would replace, in
-// words; nullopt: none. Policies bound to a mark or an XFRM interface take other packets.
+// words; nullopt: none. Policies bound to an XFRM interface, or to a mark that packets without one
+// do not have, take other packets.
 [[nodiscard]] std::optional<std::string> conflict(std::span<const Policy> wanted,
                                                   std::span<const Policy> found,
                                                   std::uint32_t reqid);

@@ -27,6 +27,7 @@ constexpr Duration tell_interval = std::chrono::seconds(10);
 // from time to time, since the host's switches tell nobody.
 constexpr Duration least_guard_interval = std::chrono::seconds(1);
 constexpr Duration guard_interval = std::chrono::seconds(10);
+constexpr Duration least_resync_interval = std::chrono::seconds(10);  // it reads all states
 // From so many on, and where they are a good part of all, one dump is cheaper than asking.
 constexpr std::size_t worth_a_dump = 2048;
 
@@ -41,6 +42,12 @@ void add_up(sa::SetStats& total, const State& s, bool inbound) {
         total.out_bytes += s.bytes;
         total.highest_out_sequence = std::max(total.highest_out_sequence, s.out_sequence);
     }
+}
+
+// The kernel has one policy in a place: whoever puts one there takes away what was there.
+bool replaces(const Policy& found, const Policy& ours) {
+    return found.direction == ours.direction && found.selector == ours.selector &&
+           found.main_type && !found.on_socket && !found.conditional;
 }
 
 }  // namespace
@@ -145,6 +152,12 @@ void KernelBackend::drain_events(const std::function<void(const sa::BackendEvent
     (void)!::read(i.timer.get(), &ticks, sizeof ticks);  // only wakes us: the clock decides
     i.read_events(out);
     const TimePoint now = i.clock.now();
+    if (i.resync_wanted &&
+        (i.resynced == TimePoint{} || now - i.resynced >= least_resync_interval)) {
+        i.resync_wanted = false;
+        i.resynced = now;
+        i.resync(out);
+    }
     if (now - i.guarded >= (i.policies_changed ? least_guard_interval : guard_interval)) i.guard();
     if (now >= i.next_poll) {
         i.next_poll = now + poll_interval;
@@ -173,10 +186,7 @@ void KernelBackend::Impl::read_events(std::vector<sa::BackendEvent>& out) {
     }
     if (overrun) {
         counters.overruns.add();
-        log::warn(area,
-                  "the kernel's events came faster than they were read; its tables are read "
-                  "anew");
-        resync(out);
+        resync_wanted = true;
         policies_changed = true;
     }
 }
@@ -230,11 +240,11 @@ Result<KernelBackend::Impl::Findings> KernelBackend::Impl::inspect() const {
     Findings out;
     for (const Policy& p : policies) {
         if (std::ranges::none_of(*found, [&](const Policy& f) {
-                return f.direction == p.direction && f.selector == p.selector &&
-                       f.reqid == p.reqid && f.block == p.block && f.main_type && !f.on_socket &&
-                       !f.conditional;
+                return replaces(f, p) && f.reqid == p.reqid && f.block == p.block;
             })) {
             out.gone.push_back(p);
+            std::ranges::copy_if(*found, std::back_inserter(out.instead),
+                                 [&](const Policy& f) { return replaces(f, p); });
         }
     }
     out.bypass = conflict(policies, *found, options.reqid);
@@ -242,8 +252,8 @@ Result<KernelBackend::Impl::Findings> KernelBackend::Impl::inspect() const {
     return out;
 }
 
-// Whoever took our policies away opened the protected ports (A6): they are put back. What comes
-// before them is another's, and the operator's to remove.
+// Whoever took our policies away opened the protected ports (A6): they are put back, also where
+// another's are now. What comes before them is another's, and the operator's to remove.
 void KernelBackend::Impl::guard() {
     guarded = clock.now();
     policies_changed = false;
@@ -258,8 +268,18 @@ void KernelBackend::Impl::guard() {
     bypass_told = found->bypass.has_value();
     counters.bypassed.set(bypass_told ? 1 : 0);
     if (found->gone.empty()) return;
-    log::error(area, "somebody removed {} of our policies, such as {}: they are put back",
-               found->gone.size(), to_string(found->gone.front()));
+    const std::size_t replaced = found->instead.size();
+    if (replaced != 0) {
+        log::error(area,
+                   "another program replaced {} of our policies, such as by {}: ours take their "
+                   "place again, theirs are lost; whoever has that reqid must leave the protected "
+                   "ports alone",
+                   replaced, to_string(found->instead.front()));
+    }
+    if (found->gone.size() > replaced) {
+        log::error(area, "somebody removed {} of our policies, such as {}: they are put back",
+                   found->gone.size() - replaced, to_string(found->gone.front()));
+    }
     counters.policies_put.add(found->gone.size());
     if (auto r = put_policies(found->gone); !r) log::error(area, "{}", r.error().text);
 }
@@ -353,6 +373,8 @@ void KernelBackend::Impl::poll(std::span<const sa::SetId> ids, std::vector<sa::B
 
 // An EXPIRE may be among what was lost.
 void KernelBackend::Impl::resync(std::vector<sa::BackendEvent>& out) {
+    log::warn(area,
+              "the kernel's events came faster than they were read; its tables are read anew");
     std::unordered_map<sa::SetId, sa::Spi> ending;
     requests.begin().dump_states();
     const Outcome o = requests.dump(
@@ -381,6 +403,11 @@ sa::LayerHealth KernelBackend::health() const {
     const Impl& i = *impl_;
     const auto found = i.inspect();
     if (!found) return {false, found.error().text};
+    if (!found->instead.empty()) {
+        return {false, fmt::format("another program replaced our policy by {}: find out whose "
+                                   "reqid that is; ours comes back by itself",
+                                   to_string(found->instead.front()))};
+    }
     if (!found->gone.empty()) {
         return {false, fmt::format("policy {} is gone from the kernel: restart gmgated",
                                    to_string(found->gone.front()))};

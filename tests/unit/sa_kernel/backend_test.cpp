@@ -301,6 +301,63 @@ TEST_F(KernelBackendTest, WhatCouldNotBeRemovedIsTriedAgain) {
     EXPECT_TRUE(b->install(params(3)));
 }
 
+// More than are tried a second: those that waited longest come first.
+TEST_F(KernelBackendTest, NoStateWaitsForEverToBeRemoved) {
+    auto b = create();
+    std::vector<sa::SetId> ids;
+    for (sa::SetId id = 1; id <= 300; ++id) {
+        ASSERT_TRUE(b->install(params(id, "10.20.1." + std::to_string(id % 250 + 1))));
+        ids.push_back(id);
+    }
+    kernel.refuse = [](std::uint16_t type, unsigned) {
+        return type == XFRM_MSG_DELSA ? ENOMEM : 0;
+    };
+    b->remove(ids);
+    EXPECT_TRUE(second(*b).empty());  // 1024 in vain
+    EXPECT_EQ(kernel.states.size(), 1200U);
+    kernel.refuse = nullptr;
+    EXPECT_TRUE(second(*b).empty());
+    EXPECT_EQ(kernel.states.size(), 176U);
+    const auto first = params(1, "10.20.1.2");
+    EXPECT_FALSE(kernel.states.contains(at(first.ours, first.numbers.spi_ps)));
+    const auto last = params(300, "10.20.1.51");
+    EXPECT_FALSE(kernel.states.contains(at(last.ours, last.numbers.spi_ps)));
+    EXPECT_TRUE(second(*b).empty());
+    EXPECT_TRUE(kernel.states.empty());
+    EXPECT_TRUE(b->health().ok) << b->health().text;
+}
+
+// A removal's answer is lost, and before the next try another program takes the (address, SPI).
+TEST_F(KernelBackendTest, ATriedRemovalSparesAForeignState) {
+    auto b = create();
+    const auto p = params(1);
+    ASSERT_TRUE(b->install(p));
+    kernel.requests = 0;
+    kernel.lose = {2, 4};  // both times the first outbound state's
+    b->remove(1);
+    kernel.lose.clear();
+    xfrm_usersa_info other{};
+    std::memcpy(&other.id.daddr, p.ue.octets().data(), 4);
+    other.id.spi = htonl(p.numbers.spi_uc);
+    other.id.proto = 50;
+    other.family = AF_INET;
+    other.reqid = 4711;
+    Octets payload;
+    test::append(payload, other);
+    kernel.states[at(p.ue, p.numbers.spi_uc)] = payload;
+    EXPECT_FALSE(b->health().ok);
+
+    // Nor is it given up when the answer to the question is lost as well.
+    kernel.requests = 0;
+    kernel.lose = {0, 1, 2};
+    EXPECT_TRUE(second(*b).empty());
+    kernel.lose.clear();
+    EXPECT_FALSE(b->health().ok);
+    EXPECT_TRUE(second(*b).empty());
+    EXPECT_EQ(kernel.states.size(), 1U);
+    EXPECT_TRUE(b->health().ok) << b->health().text;
+}
+
 // The answers that a state is gone are lost, and a phone takes its SPI again before the next try.
 TEST_F(KernelBackendTest, ATriedRemovalSparesTheNextSet) {
     auto b = create();
@@ -496,6 +553,62 @@ TEST_F(KernelBackendTest, ForeignPolicyThatComesFirstIsRefused) {
     EXPECT_TRUE(try_create());
 }
 
+// A mark of zero under a mask is what packets without a mark have: such a policy takes them all.
+TEST_F(KernelBackendTest, ForeignPolicyForUnmarkedPacketsIsRefused) {
+    xfrm_userpolicy_info info{};
+    info.sel.family = AF_INET;
+    info.sel.dport = htons(6101);
+    info.sel.dport_mask = 0xFFFF;
+    info.dir = XFRM_POLICY_IN;
+    const auto put = [&](std::uint32_t value, std::uint32_t mask, std::uint32_t interface) {
+        Octets payload;
+        test::append(payload, info);
+        test::append_attribute(payload, XFRMA_MARK, xfrm_mark{value, mask});
+        if (interface != 0) test::append_attribute(payload, XFRMA_IF_ID, interface);
+        kernel.policies["foreign"] = payload;
+    };
+    for (const std::uint32_t mask : {0xFFFFFFFFU, 0x10U, 0U}) {
+        put(0, mask, 0);
+        const auto b = try_create();
+        ASSERT_FALSE(b) << mask;
+        EXPECT_EQ(b.error().kind, ErrorKind::conflict);
+    }
+    put(0x10, 0xFF, 0);  // those with a mark
+    EXPECT_TRUE(try_create());
+    put(0, 0xFF, 7);  // those of an XFRM interface
+    EXPECT_TRUE(try_create());
+
+    // Later than ours, it comes to health and the log.
+    auto b = create();
+    EXPECT_TRUE(b->health().ok) << b->health().text;
+    put(0, 0xFFFFFFFF, 0);
+    EXPECT_THAT(b->health().text, HasSubstr("comes first"));
+}
+
+// The mark is part of a policy's place: at ours, with one, it neither is ours nor replaces it.
+TEST_F(KernelBackendTest, MarkedPolicyAtOurSelectorStandsBesideOurs) {
+    auto b = create();
+    Octets payload = kernel.policies.begin()->second;
+    test::append_attribute(payload, XFRMA_MARK, xfrm_mark{0, 0xFFFFFFFF});
+    xfrm_userpolicy_info info{};
+    std::memcpy(&info, payload.data(), sizeof info);
+    info.priority = 375423;
+    kernel.policies.erase(kernel.policies.begin());
+    Octets foreign;
+    test::append(foreign, info);
+    test::append_attribute(foreign, XFRMA_MARK, xfrm_mark{0, 0xFFFFFFFF});
+    kernel.policies["with our reqid"] = payload;
+    kernel.policies["foreign"] = foreign;
+    EXPECT_THAT(b->health().text, HasSubstr("is gone from the kernel"));
+    clock.advance(std::chrono::seconds(10));
+    EXPECT_TRUE(drain(*b).empty());
+    EXPECT_TRUE(b->health().ok) << b->health().text;  // behind ours, which is back
+    b.reset();
+    EXPECT_TRUE(try_create());
+    EXPECT_TRUE(kernel.policies.contains("foreign"));
+    EXPECT_TRUE(kernel.policies.contains("with our reqid"));
+}
+
 TEST_F(KernelBackendTest, ReqidOfAnotherProgramIsRefused) {
     auto first = create();
     ASSERT_TRUE(first->install(params(1)));
@@ -643,6 +756,64 @@ TEST_F(KernelBackendTest, OverrunReadsTheTables) {
     ASSERT_EQ(told.size(), 1U);
     EXPECT_EQ(told[0].kind, sa::BackendEventKind::sequence_near_end);
     EXPECT_EQ(told[0].spi, p.numbers.spi_pc);
+}
+
+// Whoever floods us with events does not make us read the tables all the time.
+TEST_F(KernelBackendTest, OverrunsReadTheTablesAtMostEachTenSeconds) {
+    auto b = create();
+    const auto p = params(1);
+    ASSERT_TRUE(b->install(p));
+    const auto overruns = [&](int seconds) {
+        for (int n = 0; n < 10 * seconds; ++n) {
+            events.emplace_back(ENOBUFS);
+            EXPECT_TRUE(drain(*b).empty());
+            clock.advance(std::chrono::milliseconds(100));
+        }
+    };
+    unsigned dumps = 0;
+    kernel.during_dump = [&] { ++dumps; };
+    const auto policy_dumps = [&] { return kernel.seen[XFRM_MSG_GETPOLICY]; };
+    overruns(1);
+    EXPECT_EQ(dumps - policy_dumps(), 1U);  // at once
+    overruns(8);
+    EXPECT_EQ(dumps - policy_dumps(), 1U);
+    // What was lost meanwhile is found, though nothing more is.
+    kernel.change(at(p.ue, p.numbers.spi_uc),
+                  [](auto& i) { i.curlft.packets = (1ULL << 32U) - (1U << 20U); });
+    EXPECT_TRUE(drain(*b).empty());
+    clock.advance(std::chrono::seconds(1));
+    const auto told = drain(*b);
+    ASSERT_EQ(told.size(), 1U);
+    EXPECT_EQ(told[0].kind, sa::BackendEventKind::sequence_near_end);
+    EXPECT_EQ(dumps - policy_dumps(), 2U);
+    clock.advance(std::chrono::seconds(30));
+    EXPECT_TRUE(drain(*b).empty());
+    EXPECT_EQ(dumps - policy_dumps(), 2U);  // once is enough
+}
+
+// Another program's policy in the very place of ours: the log says whose it was.
+TEST_F(KernelBackendTest, PolicyThatReplacedOursIsReplacedAndNamed) {
+    auto b = create();
+    const auto policies = kernel.policies;
+    xfrm_userpolicy_info info{};
+    std::memcpy(&info, kernel.policies.begin()->second.data(), sizeof info);
+    Octets theirs;
+    test::append(theirs, info);
+    xfrm_user_tmpl with{};
+    with.reqid = 4242;
+    test::append_attribute(theirs, XFRMA_TMPL, with);
+    kernel.policies.begin()->second = theirs;
+    EXPECT_THAT(b->health().text, HasSubstr("reqid 4242"));
+    log::configure(log::Level::error, false);
+    testing::internal::CaptureStderr();
+    events.emplace_back(test::message(XFRM_MSG_UPDPOLICY, 0, 0, theirs));
+    EXPECT_TRUE(drain(*b).empty());
+    const std::string said = testing::internal::GetCapturedStderr();
+    EXPECT_THAT(said, HasSubstr("replaced 1 of our policies"));
+    EXPECT_THAT(said, HasSubstr("reqid 4242"));
+    EXPECT_THAT(said, testing::Not(HasSubstr("removed")));
+    EXPECT_EQ(kernel.policies, policies);  // ours win (A6)
+    EXPECT_TRUE(b->health().ok) << b->health().text;
 }
 
 TEST_F(KernelBackendTest, RemovedPoliciesArePutBack) {
