@@ -154,10 +154,27 @@ Duration Subscriber::below(Duration bound) {
         static_cast<Duration::rep>(random_.below(static_cast<std::uint64_t>(bound.count()))));
 }
 
-void Subscriber::renewed(SlotId id) {
+void Subscriber::ends_in(Subscription& s, std::optional<Duration> left) {
+    s.overdue = left ? timers_.now() + *left + options_.margin : TimePoint{};
+    arm(s);
+}
+
+void Subscriber::ask(SlotId id) {
+    Subscription* s = subscriptions_.find(id);
+    if (s == nullptr) return;
+    if (s->state == State::refused) {
+        set_state(*s, State::waiting);
+        s->next = soonest();
+    } else if (s->state == State::established) {
+        s->next = timers_.now();
+    }
+    arm(*s);
+}
+
+void Subscriber::renewed(SlotId id, std::optional<Duration> left) {
     Subscription* s = subscriptions_.find(id);
     if (s == nullptr || s->state == State::ending) return;
-    s->overdue = {};
+    ends_in(*s, left);
     if (s->state == State::refused) {
         set_state(*s, State::waiting);
         s->next = soonest();
@@ -195,9 +212,9 @@ void Subscriber::on_timer(Subscription& s) {
     if (s.overdue != TimePoint{} && now >= s.overdue) {
         s.overdue = {};
         const SlotId id = s.id;
-        host_.on_overdue(s.user);
+        const auto left = host_.on_overdue(s.user);
         Subscription* still = subscriptions_.find(id);
-        if (still != nullptr) arm(*still);
+        if (still != nullptr && still->state != State::ending) ends_in(*still, left);
         return;
     }
     s.next = {};
@@ -500,12 +517,9 @@ std::optional<Subscriber::Verdict> Subscriber::on_notify(const sip::Message& req
                 s->tells_refreshes |= c.event == sip::ContactEvent::refreshed;
         }
     }
-    const auto left = host_.on_reginfo(s->user, *info);
+    const auto left = host_.on_reginfo(s->user, *info, ended);
     s = subscriptions_.find(id);
-    if (s != nullptr && left && s->state != State::ending) {
-        s->overdue = timers_.now() + *left + options_.margin;
-        arm(*s);
-    }
+    if (s != nullptr && s->state != State::ending) ends_in(*s, left);
     return Verdict{};
 }
 

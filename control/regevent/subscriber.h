@@ -38,11 +38,13 @@ class Host {
     // The way to a route or target the core gave; to the next hop if it is empty or not to be
     // trusted.
     virtual sip::Flow flow_to(std::string_view uri) const = 0;
-    // The user's registrations changed. How long it is registered still, if the network shortened
-    // that (F1). May call stop().
-    virtual std::optional<Duration> on_reginfo(UserId user, const sip::RegInfo& info) = 0;
-    // A shortened registration is over and was not renewed. May call stop().
-    virtual void on_overdue(UserId user) = 0;
+    // The user's registrations changed; `ended`: and the core says no more of them. How long the
+    // first of those lasts that the network shortened (F1), if there are any. May call stop().
+    virtual std::optional<Duration> on_reginfo(UserId user, const sip::RegInfo& info,
+                                               bool ended) = 0;
+    // A shortened registration is over and was not renewed. Returns the same for those that are
+    // left. May call stop().
+    virtual std::optional<Duration> on_overdue(UserId user) = 0;
     // For traces. `status` 0: a request.
     virtual void note(UserId user, std::string_view method, int status, bool to_core) = 0;
 };
@@ -69,8 +71,10 @@ class Subscriber final : private sip::TransactionUser {
 
     // The user has been registered: SUBSCRIBE leaves at the next tick, behind SM12.
     [[nodiscard]] SlotId start(UserId user);
-    // It has been registered again.
-    void renewed(SlotId id);
+    // It has been registered again. `left`: as on_reginfo() returns it.
+    void renewed(SlotId id, std::optional<Duration> left);
+    // What the core said could not be obeyed: the whole state is asked for, at the next tick.
+    void ask(SlotId id);
     // It is registered no more. `core_knows`: by the core's own doing, whose last NOTIFY may still
     // come; otherwise the subscription is ended.
     void stop(SlotId id, bool core_knows);
@@ -129,6 +133,7 @@ class Subscriber final : private sip::TransactionUser {
     void arm(Subscription& s);
     [[nodiscard]] TimePoint soonest();
     [[nodiscard]] Duration below(Duration bound);
+    void ends_in(Subscription& s, std::optional<Duration> left);
     void set_state(Subscription& s, State state);
     void subscribe(Subscription& s, std::uint32_t expires);
     void accepted(Subscription& s, const sip::Message& response);

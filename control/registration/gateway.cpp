@@ -78,10 +78,13 @@ class RegEventHost final : public regevent::Host {
         flow.remote = {*address, name->uri.port == 0 ? std::uint16_t{5060} : name->uri.port};
         return flow;
     }
-    std::optional<Duration> on_reginfo(regevent::UserId id, const sip::RegInfo& info) override {
-        return registrar_.obey(id, info);
+    std::optional<Duration> on_reginfo(regevent::UserId id, const sip::RegInfo& info,
+                                       bool ended) override {
+        return registrar_.obey(id, info, ended);
     }
-    void on_overdue(regevent::UserId id) override { registrar_.overdue(id); }
+    std::optional<Duration> on_overdue(regevent::UserId id) override {
+        return registrar_.overdue(id);
+    }
     void note(regevent::UserId id, std::string_view method, int status, bool to_core) override {
         const Registration* r = registrar_.registrations().find(id);
         if (r == nullptr) return;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 #include <vector>
 
 #include "base/bytes.h"
@@ -358,7 +359,7 @@ void Registrar::on_first(const Arrival& arrival, const sip::Message& request,
         // transactions of the others.
         const auto under_way = pending_by_user_.find(carrier.user);
         if (under_way != pending_by_user_.end() &&
-            under_way->second.count >= ctx_.policy.limits.pending_per_user) {
+            under_way->second.procedures.size() >= ctx_.policy.limits.pending_per_user) {
             return refuse(500, Reason::pending_user_limit, {{"Retry-After", "5"}});
         }
     } else if (strangers_must_wait(facts.impi)) {
@@ -372,7 +373,7 @@ void Registrar::on_first(const Arrival& arrival, const sip::Message& request,
     RegistrationProcedure& procedure = procedures_.emplace(ctx_, *this);
     if (carrier.is_protected()) {
         UnderWay& under_way = pending_by_user_[carrier.user];
-        ++under_way.count;
+        under_way.procedures.push_back(procedure.id());
         under_way.since = ctx_.now();
         procedure.counted_user_ = carrier.user;
     } else {
@@ -421,15 +422,16 @@ Result<void> Registrar::store(const RegistrationProcedure& procedure, sa::SetId 
             if (leaving && same_set) continue;
             auto packed = sa::PackedStrings::pack(texts);
             if (!packed) return std::unexpected(packed.error());
-            bindings.push_back(Binding{b.aor, std::move(*packed), b.expires});
+            bindings.push_back(Binding{b.aor, std::move(*packed), b.expires, b.granted});
         }
     }
     if (seconds > 0) {
         const std::vector<std::string_view> texts(own.begin(), own.end());
         auto packed = sa::PackedStrings::pack(texts);
         if (!packed) return std::unexpected(packed.error());
-        bindings.insert(bindings.begin(), Binding{std::string(procedure.impu()), std::move(*packed),
-                                                  now + std::chrono::seconds(seconds)});
+        const TimePoint until = now + std::chrono::seconds(seconds);
+        bindings.insert(bindings.begin(),
+                        Binding{std::string(procedure.impu()), std::move(*packed), until, until});
     }
 
     std::vector<std::string_view> impus;
@@ -489,7 +491,7 @@ Result<void> Registrar::store(const RegistrationProcedure& procedure, sa::SetId 
         if (registration.subscription == 0) {
             registration.subscription = subscriber_->start(user);
         } else {
-            subscriber_->renewed(registration.subscription);
+            subscriber_->renewed(registration.subscription, shortened_to(registration));
         }
     }
     ctx_.metrics.set_registered(registrations_.size());
@@ -515,81 +517,134 @@ void Registrar::end(const sa::User& user, Registration& registration, Reason why
     ctx_.metrics.set_registered(registrations_.size());
 }
 
-std::optional<Duration> Registrar::obey(sa::UserId id, const sip::RegInfo& info) {
+bool Registrar::awaits_core(const sa::User& user) const {
+    using State = RegistrationProcedure::State;
+    if (const auto begun = pending_by_user_.find(user.id); begun != pending_by_user_.end()) {
+        for (const SlotId id : begun->second.procedures) {
+            const auto* procedure = procedures_.find(id);
+            if (procedure != nullptr && (procedure->state() == State::awaiting_challenge ||
+                                         procedure->state() == State::awaiting_answer))
+                return true;
+        }
+    }
+    // One begun in clear has shown its keys with SM7.
+    const sa::SaSet* set = ctx_.sets.registration_set(user);
+    const auto* procedure = set == nullptr ? nullptr : procedures_.find(set->tag);
+    return procedure != nullptr && procedure->set() == set->id &&
+           procedure->state() == State::awaiting_answer;
+}
+
+std::optional<Duration> Registrar::shortened_to(const Registration& registration) const {
+    std::optional<Duration> first;
+    for (const Binding& b : registration.bindings) {
+        if (!b.is_shortened()) continue;
+        const Duration left = b.expires - ctx_.now();
+        first = first ? std::min(*first, left) : left;
+    }
+    return first;
+}
+
+std::optional<Duration> Registrar::obey(sa::UserId id, const sip::RegInfo& info, bool ended) {
     const sa::User* user = ctx_.sets.find_user(id);
     Registration* registration = user == nullptr ? nullptr : registrations_.find(id);
     if (registration == nullptr || registration->bindings.empty()) return std::nullopt;
     const std::string contact(user->contact());
     const auto ours = sip::parse_uri(contact);
-    std::vector<std::string> gone;
-    std::optional<Duration> left;
+    // What the document says of an identity of this user.
+    struct Said {
+        std::string identity;
+        bool gone = false;
+        bool lives = false;                 // though perhaps by other contacts
+        bool active = false;                // our contact is
+        std::optional<Duration> shortened;  // to this
+    };
+    std::vector<Said> said;
     for (const sip::RegEntry& entry : info.entries) {
         const auto aor = sip::parse_uri(entry.aor);
-        const auto identity = aor ? normalised_identity(*aor) : std::nullopt;
+        auto identity = aor ? normalised_identity(*aor) : std::nullopt;
         if (!identity || !user->has_impu(*identity)) continue;
+        Said& s = said.emplace_back();
+        s.identity = std::move(*identity);
         // Other phones may have registered the same identity; only our contact matters.
-        bool ended = false;
-        bool active = false;
+        bool over = false;
         for (const sip::RegContact& c : entry.contacts) {
             const auto uri = sip::parse_uri(c.uri);
             if (!ours || !uri || !sip::same_identity(*ours, *uri)) continue;
-            (c.active ? active : ended) = true;
-            if (c.active && c.event == sip::ContactEvent::shortened && c.expires) {
-                const Duration until = std::chrono::seconds(*c.expires);
-                left = left ? std::min(*left, until) : until;
-            }
+            (c.active ? s.active : over) = true;
+            if (c.active && c.event == sip::ContactEvent::shortened && c.expires)
+                s.shortened = std::chrono::seconds(*c.expires);
         }
-        if (entry.state == sip::RegState::terminated || (ended && !active))
-            gone.push_back(*identity);
+        s.gone = entry.state == sip::RegState::terminated || (over && !s.active);
+        s.lives = !s.gone && entry.state == sip::RegState::active;
     }
-    if (!gone.empty()) {
-        bool some_left = false;
-        for (std::size_t i = 0; i < user->impu_count(); ++i) {
-            some_left = some_left || std::ranges::find(gone, user->impu(i)) == gone.end();
-        }
-        if (!some_left) {
-            end(*user, *registration, Reason::deregistered_by_network, true);
-            return std::nullopt;
-        }
-        drop_identities(*user, *registration, gone);
+    const bool some_gone = std::ranges::any_of(said, &Said::gone);
+    if (some_gone && awaits_core(*user)) {
+        registration->unheard = true;
+        return shortened_to(*registration);
     }
-    if (left) {
-        for (Binding& b : registration->bindings)
-            b.expires = std::min(b.expires, ctx_.now() + *left);
+    if (some_gone && ended && std::ranges::all_of(said, &Said::gone)) {
+        end(*user, *registration, Reason::deregistered_by_network, true);
+        return std::nullopt;
     }
-    return left;
-}
 
-void Registrar::drop_identities(const sa::User& user, Registration& registration,
-                                std::span<const std::string> gone) {
-    const auto is_gone = [&](std::string_view impu) {
-        return std::ranges::find(gone, impu) != gone.end();
-    };
-    std::vector<std::string> kept;
-    std::vector<Binding> bindings;
-    Duration granted{};
-    for (Binding& b : registration.bindings) {
+    std::vector<Binding> kept;
+    for (const Binding& b : registration->bindings) {
         std::vector<std::string_view> texts;
+        bool lost = false;
+        bool lives = false;
+        bool full_time = false;
+        std::optional<Duration> shortened;
         for (std::size_t i = 0; i < b.impus.size(); ++i) {
-            if (!is_gone(b.impus[i])) texts.push_back(b.impus[i]);
+            const auto s = std::ranges::find(said, b.impus[i], &Said::identity);
+            if (s != said.end() && s->gone) {
+                lost = true;
+                continue;
+            }
+            texts.push_back(b.impus[i]);
+            if (s == said.end()) continue;
+            lives = lives || s->lives;
+            full_time = full_time || (s->active && !s->shortened);
+            if (s->shortened)
+                shortened = shortened ? std::min(*shortened, *s->shortened) : s->shortened;
         }
-        if (texts.empty()) continue;
+        // What the network registered together goes together, but for what it says is left.
+        if (lost && !lives) continue;
         auto packed = sa::PackedStrings::pack(texts);
         if (!packed) continue;
-        for (const std::string_view t : texts) {
-            if (std::ranges::find(kept, t) == kept.end()) kept.emplace_back(t);
+        Binding& k = kept.emplace_back(Binding{b.aor, std::move(*packed), b.expires, b.granted});
+        if (shortened) {
+            k.expires = std::min(b.expires, ctx_.now() + *shortened);
+        } else if (full_time) {
+            k.expires = b.granted;
         }
-        granted = std::max(granted, b.expires - ctx_.now());
-        bindings.push_back(Binding{b.aor, std::move(*packed), b.expires});
     }
-    if (bindings.empty()) return end(user, registration, Reason::deregistered_by_network, true);
-    registration.bindings = std::move(bindings);
+    if (some_gone) {
+        keep_only(*user, *registration, std::move(kept), Reason::deregistered_by_network, true);
+    } else {
+        registration->bindings = std::move(kept);
+    }
+    return shortened_to(*registration);
+}
+
+void Registrar::keep_only(const sa::User& user, Registration& registration,
+                          std::vector<Binding> kept, Reason why, bool core_knows) {
+    if (kept.empty()) return end(user, registration, why, core_knows);
+    registration.bindings = std::move(kept);
     const sa::SaSet* set = ctx_.sets.outbound(user);
     if (set == nullptr) return;
+    std::vector<std::string> identities;
+    Duration granted{};
+    for (const Binding& b : registration.bindings) {
+        granted = std::max(granted, b.expires - ctx_.now());
+        for (std::size_t i = 0; i < b.impus.size(); ++i) {
+            if (std::ranges::find(identities, b.impus[i]) == identities.end())
+                identities.emplace_back(b.impus[i]);
+        }
+    }
     const std::string service_route(user.service_route());
     const std::string associated(user.p_associated_uri());
     const std::string contact(user.contact());
-    const std::vector<std::string_view> impus(kept.begin(), kept.end());
+    const std::vector<std::string_view> impus(identities.begin(), identities.end());
     sa::EstablishRequest request;
     request.granted = granted;
     request.impus = impus;
@@ -599,11 +654,21 @@ void Registrar::drop_identities(const sa::User& user, Registration& registration
     (void)ctx_.sets.refresh(set->id, request);
 }
 
-void Registrar::overdue(sa::UserId id) {
+std::optional<Duration> Registrar::overdue(sa::UserId id) {
     const sa::User* user = ctx_.sets.find_user(id);
     Registration* registration = user == nullptr ? nullptr : registrations_.find(id);
-    if (registration == nullptr || registration->bindings.empty()) return;
-    end(*user, *registration, Reason::expired, false);
+    if (registration == nullptr || registration->bindings.empty()) return std::nullopt;
+    const TimePoint latest = ctx_.now() - ctx_.sets.config().timers.lifetime_grace;
+    std::vector<Binding> kept;
+    for (Binding& b : registration->bindings) {
+        if (b.expires > latest) kept.push_back(std::move(b));
+    }
+    if (kept.size() == registration->bindings.size()) {
+        registration->bindings = std::move(kept);
+    } else {
+        keep_only(*user, *registration, std::move(kept), Reason::expired, false);
+    }
+    return shortened_to(*registration);
 }
 
 bool Registrar::is_leaving(sa::UserId user) const {
@@ -612,6 +677,7 @@ bool Registrar::is_leaving(sa::UserId user) const {
 }
 
 void Registrar::shut_down() {
+    subscriber_ = nullptr;
     for (std::size_t i = 0; i < procedures_.slots(); ++i) {
         if (auto* procedure = procedures_.at(i)) procedure->shut_down();
     }
@@ -629,11 +695,16 @@ void Registrar::finish(SlotId id) {
         }
     }
     if (const auto counted = pending_by_user_.find(procedure->counted_user_);
-        counted != pending_by_user_.end() && --counted->second.count == 0) {
-        pending_by_user_.erase(counted);
+        counted != pending_by_user_.end()) {
+        std::erase(counted->second.procedures, id);
+        if (counted->second.procedures.empty()) pending_by_user_.erase(counted);
     }
+    const sa::UserId of = procedure->user_ != 0 ? procedure->user_ : procedure->counted_user_;
     procedures_.erase(id);
     ctx_.metrics.set_pending(procedures_.size());
+    Registration* registration = registrations_.find(of);
+    if (registration == nullptr || !std::exchange(registration->unheard, false)) return;
+    if (subscriber_ != nullptr) subscriber_->ask(registration->subscription);
 }
 
 void Registrar::on_response(sip::ClientTransactionId /*id*/, std::uint64_t context,

@@ -56,13 +56,16 @@ class Registrar final : public sip::TransactionUser, public sa::SetObserver {
     void watch_with(regevent::Subscriber* subscriber) { subscriber_ = subscriber; }
     // What the network says of the user's registrations, done (E5, D4, F1): identities that are
     // gone go, with the last of them the registration; a shortened one ends earlier, its SAs do not
-    // (B5, F4). Returns how long it lasts then.
-    std::optional<Duration> obey(sa::UserId user, const sip::RegInfo& info);
-    // A shortened registration is over, and nobody renewed it.
-    void overdue(sa::UserId user);
+    // (B5, F4). `ended`: the subscription is over with it. While the core owes the answer to a
+    // REGISTER of the user nothing is ended, and the state is asked for after it: the NOTIFY may
+    // have overtaken the 200. Returns how long the first of the shortened ones lasts, if there are
+    // any.
+    std::optional<Duration> obey(sa::UserId user, const sip::RegInfo& info, bool ended);
+    // Shortened registrations are over, and nobody renewed them. Returns as obey() does.
+    std::optional<Duration> overdue(sa::UserId user);
     // All its identities are deregistered, and its SAs live on for the last messages alone (D4).
     [[nodiscard]] bool is_leaving(sa::UserId user) const;
-    // Ends every procedure under way: the gateway stops.
+    // Ends every procedure under way, and tells the subscriber nothing any more: the gateway stops.
     void shut_down();
 
     // The network ended the registration of all identities of this IMPI (D4, F4): nothing of the
@@ -110,9 +113,13 @@ class Registrar final : public sip::TransactionUser, public sa::SetObserver {
     void moved(Registration& registration, const IpAddress& to);
     // D4 for all identities of the user. `core_knows`: by the core's doing.
     void end(const sa::User& user, Registration& registration, Reason why, bool core_knows);
-    // Some identities are gone, others stay. Normalised.
-    void drop_identities(const sa::User& user, Registration& registration,
-                         std::span<const std::string> gone);
+    // Only these bindings stay; with none, end().
+    void keep_only(const sa::User& user, Registration& registration, std::vector<Binding> kept,
+                   Reason why, bool core_knows);
+    // A REGISTER that the core has not answered yet and that a stranger cannot have sent (S3).
+    [[nodiscard]] bool awaits_core(const sa::User& user) const;
+    // Until the first of the shortened bindings ends.
+    [[nodiscard]] std::optional<Duration> shortened_to(const Registration& registration) const;
 
     Context& ctx_;
     SeededHash nonce_hash_;
@@ -127,7 +134,7 @@ class Registrar final : public sip::TransactionUser, public sa::SetObserver {
     std::deque<SlotId> begun_in_clear_;
     // The same for procedures begun on SAs: no more entries than there are procedures.
     struct UnderWay {
-        std::size_t count = 0;
+        std::vector<SlotId> procedures;
         TimePoint since{};  // of the latest
     };
     std::unordered_map<sa::UserId, UnderWay> pending_by_user_;

@@ -22,6 +22,9 @@ struct Binding {
     std::string aor;          // normalised
     sa::PackedStrings impus;  // normalised, default first
     TimePoint expires{};
+    TimePoint
+        granted{};  // as the 200 said; `expires` is earlier once the network shortened it (F1)
+    [[nodiscard]] bool is_shortened() const { return expires < granted; }
 };
 
 struct Registration {
@@ -42,6 +45,7 @@ struct Registration {
     };
     std::array<Challenge, sa::max_sets_per_user> challenges{};
     SlotId subscription = 0;  // to its registration state (E5); 0: none
+    bool unheard = false;     // a document came that a REGISTER under way made too early to obey
     sa::SetId latest = 0;     // set of the latest successful authentication
 
     [[nodiscard]] std::uint64_t nonce_hash(sa::SetId set) const {

@@ -62,6 +62,25 @@ std::string document(unsigned version, bool full, std::string_view aor, std::str
            "\"><uri>" + std::string(contact) + "</uri></contact></registration></reginfo>";
 }
 
+// The parts of a document of several identities.
+std::string bound(std::string_view contact, std::string_view state = "active",
+                  std::string_view event = "registered", std::string_view expires = "3600") {
+    return "<contact id=\"c" + std::string(state) + "\" state=\"" + std::string(state) +
+           "\" event=\"" + std::string(event) + "\" expires=\"" + std::string(expires) +
+           "\"><uri>" + std::string(contact) + "</uri></contact>";
+}
+std::string registration(std::string_view aor, std::string_view state, std::string_view contacts) {
+    return "<registration aor=\"" + std::string(aor) + "\" id=\"r" + std::string(aor.substr(4)) +
+           "\" state=\"" + std::string(state) + "\">" + std::string(contacts) + "</registration>";
+}
+std::string reginfo(unsigned version, std::string_view registrations, bool full = true) {
+    return "<reginfo xmlns=\"urn:ietf:params:xml:ns:reginfo\" version=\"" +
+           std::to_string(version) + "\" state=\"" + (full ? "full" : "partial") + "\">" +
+           std::string(registrations) + "</reginfo>";
+}
+
+constexpr std::string_view work = "sip:work@home.example";
+
 // Registered at the scripted home, with its subscription accepted.
 struct Scripted {
     Scripted() : w(options()), p(w.phone()) {
@@ -69,6 +88,33 @@ struct Scripted {
         w.advance(10ms);
         EXPECT_EQ(subscribes(w).size(), 1U);
         subscription = subscribes(w).at(0).message;
+    }
+    // A second identity, registered by a REGISTER of its own.
+    bool registers_work(unsigned expires = 3600) {
+        const std::string before = std::exchange(w.home.associated, "<" + std::string(work) + ">");
+        const bool done = renews(work, expires);
+        w.home.associated = before;
+        return done;
+    }
+    // Without a challenge (D3).
+    bool renews(std::string_view impu, unsigned expires = 3600) {
+        RegisterOptions o;
+        o.impu = impu;
+        o.expires = expires;
+        p.send_protected_sm1(o);
+        w.run();
+        return p.last_status() == 200;
+    }
+    // SM7, which the core has and does not answer yet.
+    Wire answered_by_nobody(RegisterOptions o = {}) {
+        w.home.silent = true;
+        p.send_sm7(std::move(o));
+        w.run();
+        w.home.silent = false;
+        return w.home.inbox.back();
+    }
+    [[nodiscard]] registration::RegistrationView view() const {
+        return w.gateway->find(p.impi).value();
     }
     static World::Options options() { return watching(World::Options{}); }
     World w;
@@ -269,7 +315,11 @@ TEST(RegEvent, InOrderOldOnesIgnoredAndAGapAskedAbout) {
     ASSERT_EQ(subscribes(w).size(), 2U);
     EXPECT_NE(subscribes(w)[1].message.header("To").find(";tag=home"), std::string::npos);
     EXPECT_EQ(w.gateway->find(p.impi)->impus.size(), 2U);
-    EXPECT_EQ(notify(w, sub, 6, document(4, true, "tel:+15550100", "terminated", mine)), 200);
+    EXPECT_EQ(notify(w, sub, 6,
+                     reginfo(4, registration("tel:+15550100", "terminated",
+                                             bound(mine, "terminated", "deactivated")) +
+                                    registration(p.impu, "active", bound(mine)))),
+              200);
     EXPECT_EQ(w.gateway->find(p.impi)->impus, std::vector<std::string>{p.impu})
         << "one identity is gone, the other is registered";
     EXPECT_EQ(w.gateway->find(p.impi)->state, "registered");
@@ -346,6 +396,203 @@ TEST(RegEvent, AShortenedRegistrationEndsUnlessItIsRenewed) {
             w.nothing_left();
         }
     }
+}
+
+// 24.229 5.4.2.1.2: the S-CSCF's NOTIFY comes straight to us, the 200 by way of the I-CSCF.
+TEST(RegEvent, ANotifyThatOvertakesThe200EndsNothing) {
+    Scripted s;
+    auto& [w, p, sub] = s;
+    const std::string old = p.contact();
+    p.address = ip("10.2.0.77");
+    p.next_ports();
+    ASSERT_TRUE(p.challenged());
+    const Wire sm8 = s.answered_by_nobody();
+    const std::string replaced =
+        bound(old, "terminated", "deactivated", "0") + bound(p.contact(), "active", "created");
+    EXPECT_EQ(notify(w, sub, 1,
+                     reginfo(0, registration(p.impu, "active", replaced) +
+                                    registration("tel:+15550100", "active", replaced))),
+              200);
+    EXPECT_EQ(subscribes(w).size(), 1U) << "not while it is under way";
+    w.home.receive(sm8);
+    w.run();
+    ASSERT_EQ(p.last_status(), 200);
+    p.accept();
+    w.advance(10ms);
+    EXPECT_EQ(s.view().state, "registered");
+    ASSERT_EQ(subscribes(w).size(), 2U) << "the whole state is asked for";
+    EXPECT_EQ(subscribes(w)[1].message.header("Call-ID"), sub.header("Call-ID"));
+    EXPECT_EQ(notify(w, sub, 2, reginfo(1, registration(p.impu, "active", bound(p.contact())))),
+              200);
+    w.expect_served(p);
+    EXPECT_EQ(notify(w, sub, 3, reginfo(2, registration(p.impu, "terminated", "")),
+                     "terminated;reason=deactivated"),
+              200);
+    EXPECT_EQ(s.view().state, "leaving") << "nothing is under way any more";
+    w.nothing_left();
+}
+
+TEST(RegEvent, AfterARefusalTheOvertakingNotifyIsMadeGood) {
+    for (const char* state : {"active;expires=3600", "terminated;reason=rejected"}) {
+        SCOPED_TRACE(state);
+        Scripted s;
+        auto& [w, p, sub] = s;
+        w.home.integrity_yes_is_enough = false;
+        ASSERT_TRUE(p.challenged(true));
+        const Wire sm8 = s.answered_by_nobody();
+        const std::string gone = bound(p.contact(), "terminated", "deactivated", "0");
+        const std::string all = registration(p.impu, "terminated", gone) +
+                                registration("tel:+15550100", "terminated", gone);
+        EXPECT_EQ(notify(w, sub, 1, reginfo(0, all), state), 200);
+        EXPECT_EQ(s.view().state, "reauthenticating");
+        w.home.reply(sm8, 403);
+        w.run();
+        w.advance(10s);
+        ASSERT_EQ(subscribes(w).size(), 2U);
+        EXPECT_EQ(notify(w, subscribes(w)[1].message, 2, reginfo(1, all)), 200);
+        EXPECT_EQ(s.view().state, "leaving");
+        w.nothing_left();
+    }
+}
+
+// D4: the 200 to who leaves goes out under its SAs.
+TEST(RegEvent, AChallengedDeregistrationHasIts200ThoughTheNotifyCameFirst) {
+    Scripted s;
+    auto& [w, p, sub] = s;
+    w.home.integrity_yes_is_enough = false;
+    RegisterOptions leave;
+    leave.expires = 0;
+    ASSERT_TRUE(p.challenged(true, leave));
+    const Wire sm8 = s.answered_by_nobody(leave);
+    const std::string gone = bound(p.contact(), "terminated", "unregistered", "0");
+    EXPECT_EQ(notify(w, sub, 1,
+                     reginfo(0, registration(p.impu, "terminated", gone) +
+                                    registration("tel:+15550100", "terminated", gone)),
+                     "terminated;reason=noresource"),
+              200);
+    const auto heard = p.inbox.size();
+    w.home.receive(sm8);
+    w.run();
+    ASSERT_EQ(p.inbox.size(), heard + 1);
+    EXPECT_EQ(p.last_status(), 200);
+    EXPECT_TRUE(p.last().esp);
+    w.nothing_left();
+}
+
+// Its renewal was there first: what the network says next holds.
+TEST(RegEvent, ALateShortenedNotifyIsUndoneByTheNext) {
+    Scripted s;
+    auto& [w, p, sub] = s;
+    ASSERT_TRUE(s.renews(p.impu));
+    EXPECT_EQ(
+        notify(w, sub, 1, document(0, true, p.impu, "active", p.contact(), "shortened", "60")),
+        200);
+    EXPECT_EQ(s.view().expires_in, 60s);
+    EXPECT_EQ(
+        notify(w, sub, 2, document(1, false, p.impu, "active", p.contact(), "refreshed", "3600")),
+        200);
+    EXPECT_EQ(s.view().expires_in, 3600s);
+    w.advance(600s);
+    EXPECT_EQ(s.view().state, "registered");
+    w.expect_served(p);
+}
+
+// Two registrations of one user, one of them shortened: whichever is renewed, the other keeps its
+// own time.
+TEST(RegEvent, OnlyTheShortenedIdentityEnds) {
+    using Names = std::vector<std::string>;
+    for (const std::string_view renewed : {std::string_view{}, work, std::string_view("alice")}) {
+        SCOPED_TRACE(renewed);
+        Scripted s;
+        auto& [w, p, sub] = s;
+        ASSERT_TRUE(s.registers_work());
+        ASSERT_EQ(s.view().impus.size(), 3U);
+        EXPECT_EQ(notify(w, sub, 1,
+                         reginfo(0, registration(p.impu, "active",
+                                                 bound(p.contact(), "active", "shortened", "60")) +
+                                        registration(work, "active", bound(p.contact())))),
+                  200);
+        if (renewed == work) {
+            ASSERT_TRUE(s.registers_work());
+        } else if (!renewed.empty()) {
+            ASSERT_TRUE(s.renews(p.impu));
+        }
+        w.advance(89s);
+        EXPECT_EQ(s.view().impus.size(), 3U) << "the margin";
+        w.advance(2s);
+        ASSERT_EQ(s.view().state, "registered");
+        if (renewed == "alice") {
+            EXPECT_EQ(s.view().impus.size(), 3U);
+        } else {
+            EXPECT_EQ(s.view().impus, Names{std::string(work)});
+        }
+        EXPECT_GT(*s.view().expires_in, 3000s);
+        w.expect_served(p);
+    }
+}
+
+// Each at its own time, and with the last the user.
+TEST(RegEvent, TwoShortenedRegistrationsEndOneAfterTheOther) {
+    Scripted s;
+    auto& [w, p, sub] = s;
+    ASSERT_TRUE(s.registers_work());
+    EXPECT_EQ(notify(w, sub, 1,
+                     reginfo(0, registration(p.impu, "active",
+                                             bound(p.contact(), "active", "shortened", "60")) +
+                                    registration(work, "active",
+                                                 bound(p.contact(), "active", "shortened", "80")))),
+              200);
+    w.advance(91s);
+    EXPECT_EQ(s.view().impus, std::vector<std::string>{std::string(work)});
+    w.advance(18s);
+    EXPECT_EQ(s.view().state, "registered");
+    w.advance(2s);
+    EXPECT_EQ(s.view().state, "leaving");
+    w.nothing_left();
+}
+
+// The gateway stops: as many packets as there are users would leave in one go.
+TEST(RegEvent, NothingIsSaidAtTheStop) {
+    Scripted s;
+    auto& [w, p, sub] = s;
+    w.gateway->shut_down();
+    w.sets->remove_all(sa::Event::shutdown);
+    w.run();
+    EXPECT_EQ(w.gateway->registered(), 0U);
+    EXPECT_EQ(subscribes(w).size(), 1U);
+}
+
+// D4: a network need not name every identity of the user.
+TEST(RegEvent, TheEndOfTheSubscriptionWithAllItNamesIsTheEndOfTheUser) {
+    Scripted s;
+    auto& [w, p, sub] = s;
+    ASSERT_TRUE(s.registers_work());
+    EXPECT_EQ(notify(w, sub, 1, document(0, true, p.impu, "terminated", p.contact(), "rejected"),
+                     "terminated;reason=rejected"),
+              200);
+    EXPECT_EQ(s.view().state, "leaving");
+    w.nothing_left();
+}
+
+TEST(RegEvent, WhatWasRegisteredTogetherIsTerminatedTogether) {
+    Scripted s;
+    auto& [w, p, sub] = s;
+    ASSERT_TRUE(s.registers_work());
+    EXPECT_EQ(notify(w, sub, 1, document(0, true, p.impu, "terminated", p.contact(), "rejected")),
+              200);
+    EXPECT_EQ(s.view().impus, std::vector<std::string>{std::string(work)});
+    EXPECT_EQ(s.view().state, "registered");
+    w.expect_served(p);
+}
+
+// Its time is over, though nobody said so.
+TEST(RegEvent, AnExpiredIdentityIsNotRenewedWithTheOthers) {
+    Scripted s;
+    auto& [w, p, sub] = s;
+    ASSERT_TRUE(s.registers_work(100));
+    w.advance(200s);
+    ASSERT_TRUE(s.renews(p.impu));
+    EXPECT_EQ(s.view().impus, (std::vector<std::string>{p.impu, "tel:+15550100"}));
 }
 
 }  // namespace

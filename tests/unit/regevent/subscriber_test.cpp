@@ -32,11 +32,11 @@ struct Wires final : sip::TransportLayer {
 struct Users final : Host {
     std::string_view identity(UserId) const override { return user_name; }
     sip::Flow flow_to(std::string_view) const override { return flow; }
-    std::optional<Duration> on_reginfo(UserId, const sip::RegInfo&) override {
+    std::optional<Duration> on_reginfo(UserId, const sip::RegInfo&, bool) override {
         ++documents;
         return std::nullopt;
     }
-    void on_overdue(UserId) override {}
+    std::optional<Duration> on_overdue(UserId) override { return std::nullopt; }
     void note(UserId, std::string_view, int, bool) override {}
     sip::Flow flow{sip::Transport::udp, *Endpoint::parse("192.0.2.1:5060"),
                    *Endpoint::parse("192.0.2.9:5060"), 0};
@@ -149,7 +149,7 @@ TEST_F(SubscriberTest, RejectedAndNoResourceAreNotAskedAgain) {
         EXPECT_EQ(subscribes.size(), 1U);
         EXPECT_EQ(subscriber.state(id), "refused");
         core = [&](const std::string& s) { accept(s); };
-        subscriber.renewed(id);
+        subscriber.renewed(id, std::nullopt);
         pass(1s);
         EXPECT_EQ(subscriber.state(id), "subscribed") << "a registration is a reason to ask";
         subscriber.stop(id, true);
@@ -354,13 +354,13 @@ TEST_F(SubscriberTest, WhatOneUsersCoreTellsIsNotExpectedOfAnothers) {
     const SlotId b = subscriber.start(2);
     pass(1s);
     ASSERT_EQ(subscribes.size(), 2U);
-    subscriber.renewed(a);
-    subscriber.renewed(b);
+    subscriber.renewed(a, std::nullopt);
+    subscriber.renewed(b, std::nullopt);
     pass(60s);
     EXPECT_EQ(subscribes.size(), 2U) << "nothing was told without being asked";
     EXPECT_EQ(notify(subscribes[0], 2, reginfo(1, false, "refreshed")), 200);
-    subscriber.renewed(a);
-    subscriber.renewed(b);
+    subscriber.renewed(a, std::nullopt);
+    subscriber.renewed(b, std::nullopt);
     core = [&](const std::string& s) { accept(s); };
     pass(60s);
     ASSERT_EQ(subscribes.size(), 3U) << "the one that was told before and is not now";
