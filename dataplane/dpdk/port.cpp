@@ -16,6 +16,7 @@
 #include <filesystem>
 #include <set>
 
+#include "base/log.h"
 #include "dataplane/dpdk/eal.h"
 
 namespace gmgate::dataplane {
@@ -64,6 +65,18 @@ std::vector<int> new_packet_sockets(const std::set<int>& before, int interface_i
             found.push_back(fd);
     }
     return found;
+}
+
+// The force asks for CAP_NET_ADMIN of the machine: in a user namespace nobody has that. The other
+// way goes up to net.core.wmem_max. False: it is not large enough.
+bool enlarge_send_buffer(int fd) {
+    if (::setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &send_buffer, sizeof(send_buffer)) == 0)
+        return true;
+    int granted = 0;
+    socklen_t size = sizeof(granted);
+    return ::setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &send_buffer, sizeof(send_buffer)) == 0 &&
+           ::getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &granted, &size) == 0 &&
+           granted / 2 >= send_buffer;  // the kernel keeps and tells twice of what was asked for
 }
 
 std::string reason(int code) {
@@ -126,12 +139,14 @@ Result<std::unique_ptr<EthPort>> EthPort::open_af_packet(const std::string& inte
                     "DPDK does not know the port of " + interface + ": " + reason(named));
     }
     port->sockets_ = new_packet_sockets(before, interface_index);
-    for (const int fd : port->sockets_) {
-        if (::setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &send_buffer, sizeof(send_buffer)) != 0) {
-            return fail(ErrorKind::denied,
-                        "cannot enlarge the send buffer of the packet socket on " + interface +
-                            ": " + std::strerror(errno) + "; give the program CAP_NET_ADMIN");
-        }
+    bool enough = true;
+    for (const int fd : port->sockets_) enough = enlarge_send_buffer(fd) && enough;
+    if (!enough) {
+        log::warn("dataplane",
+                  "the send buffer of the packet socket on {} is smaller than its ring: a NIC that "
+                  "stops sending can hold up a worker; give the program CAP_NET_ADMIN outside of "
+                  "user namespaces, or set net.core.wmem_max to {} before the start",
+                  interface, send_buffer);
     }
     if (port->sockets_.size() != workers) port->sockets_.clear();
     if (auto started = port->start(workers, pool); !started)
