@@ -87,6 +87,7 @@ void Phone::begin(Purpose purpose) {
     periodic_.stop();
     end_transaction();
     purpose_ = purpose;
+    obeying_ = reauthenticate_;
     phase_ = Phase::sm1;
     challenges_ = 0;
     carrier_ = current_.get();
@@ -467,9 +468,11 @@ void Phone::on_request(const sip::Message& m, const Arrival& arrival) {
     }
     ++context_.statistics.network_requests;
     // F3: it obeys, once this is answered.
-    if (reauthenticate && phase_ == Phase::registered) {
+    // What it is doing now may have begun before; next_errand() comes to it then.
+    if (reauthenticate) {
         reauthenticate_ = true;
-        context_.timers.start(periodic_, context_.times.t1);
+        obeying_ = false;
+        if (phase_ == Phase::registered) context_.timers.start(periodic_, context_.times.t1);
     }
     if (script_ != nullptr) {
         script_->request_came(m.method(), arrival.set->serial, hold_answers_);

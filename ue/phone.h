@@ -300,6 +300,7 @@ class Phone final : private ClearStreamHandler {
     bool attacked_ = false;
     bool talking_ = false;
     bool reauthenticate_ = false;  // the network asked for it (F3)
+    bool obeying_ = false;         // ... and this procedure began after that
     bool deaf_ = false;
     bool hold_answers_ = false;
     bool spoil_ = false;

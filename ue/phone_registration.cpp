@@ -379,6 +379,7 @@ void Phone::on_success(const sip::Message& m) {
     if (purpose_ == Purpose::deregister) {
         ++stats.deregistered;
         registered_ = false;
+        reauthenticate_ = false;
         say("      deregistered");
         if (script_ != nullptr) {
             phase_ = Phase::idle;
@@ -430,6 +431,7 @@ void Phone::become_registered() {
     phase_ = Phase::registered;
     const bool first = !registered_;
     registered_ = true;
+    if (obeying_ && challenges_ > 0) reauthenticate_ = false;
     if (first) {
         ++stats.registered;
         ++(plan_.tcp ? stats.tcp : stats.udp);

@@ -165,6 +165,37 @@ TEST(Phone, PeriodicReregistration) {
     EXPECT_TRUE(lab.load().good());
 }
 
+// F3: asked to register, during a REGISTER that began before, and shortly before one.
+TEST(Phone, ObeysReauthenticationWhateverItIsDoing) {
+    for (const bool during : {true, false}) {
+        Lab lab;
+        LoadOptions o = one();
+        o.hold = Duration(-1);
+        lab.start(o);
+        lab.run(std::chrono::seconds(1));
+        ASSERT_EQ(lab.statistics.registered, 1U);
+        Phone& phone = lab.load().phone(0);
+        const auto ue = phone.plan().address;
+        const auto& n = phone.current_set()->numbers;
+        const std::string refer = fmt::format(
+            "REFER sip:u@{0}:{1} SIP/2.0\r\nVia: SIP/2.0/UDP 10.21.0.1:{2};branch=z9hG4bK1\r\n"
+            "Max-Forwards: 70\r\nFrom: <sip:n@x>;tag=1\r\nTo: <sip:u@x>\r\nCall-ID: q\r\n"
+            "CSeq: 1 REFER\r\nRefer-To: <sip:ims.example;method=REGISTER>\r\n"
+            "Content-Length: 0\r\n\r\n",
+            ue.to_string(), n.port_us, n.port_ps);
+        if (during) phone.reregister();
+        lab.pcscf.send_request(ue, refer, false);
+        if (!during) {
+            lab.run(std::chrono::milliseconds(100));
+            phone.reregister();
+        }
+        lab.run(std::chrono::seconds(10));
+        ASSERT_EQ(lab.pcscf.responses.size(), 1U);
+        EXPECT_NE(lab.pcscf.responses[0].find("SIP/2.0 202"), std::string::npos);
+        EXPECT_EQ(lab.statistics.reregistrations, during ? 2U : 1U);
+    }
+}
+
 TEST(Phone, DeregistrationWithoutChallenge) {
     Lab lab;
     lab.pcscf.script.challenge_deregistration = false;
