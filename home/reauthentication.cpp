@@ -22,8 +22,9 @@ Reauthentication::Reauthentication(ReauthenticationConfig config, Registrar& reg
       refer_(std::move(refer)),
       timers_(timers),
       users_(16, SeededStringHash{SeededHash(random)}) {
-    reg_event_.on_ue_answer(
-        [this](std::string_view impi, bool positive) { on_answer(impi, Way::notify, positive); });
+    reg_event_.on_ue_answer([this](std::string_view impi, std::uint64_t round, bool positive) {
+        on_answer(impi, round, Way::notify, positive);
+    });
 }
 
 Reauthentication::~Reauthentication() {
@@ -46,7 +47,7 @@ Result<void> Reauthentication::begin(const std::vector<std::string>& identities)
     }
     if (named.empty()) return fail(ErrorKind::invalid, "no identity is named");
     if (const auto old = users_.find(impi); old != users_.end()) {
-        if (awaited(old->second))
+        if (awaited(old->second) != nullptr)
             return fail(ErrorKind::conflict,
                         fmt::format("{} is being re-authenticated already", impi));
         forget(old->second);
@@ -54,41 +55,53 @@ Result<void> Reauthentication::begin(const std::vector<std::string>& identities)
     ++counters_.begun;
     const std::string impu = named.front();
     User& user = users_.try_emplace(impi, *this, impi, impu).first->second;
-    reg_event_.announce(impi, std::move(named));
+    const std::uint64_t round = ++rounds_;
+    user.round = round;
+    reg_event_.announce(impi, round, std::move(named));
     const bool subscribed = reg_event_.ue_subscribed(impi);
     // The answer to the NOTIFY sets it anew; it is there in any case, or the NOTIFY's own time-out.
     timers_.start(user.timer, config_.wait);
     registrar_.shorten(impu, config_.wait * 3);
     log::debug(area, "{}: {}", impi, subscribed ? "NOTIFY" : "has not subscribed");
-    if (!subscribed) on_answer(impi, Way::notify, false);
+    if (!subscribed) on_answer(impi, round, Way::notify, false);
     return {};
 }
 
-void Reauthentication::on_answer(std::string_view impi, Way way, bool positive) {
+void Reauthentication::on_answer(std::string_view impi, std::uint64_t round, Way way,
+                                 bool positive) {
     const auto found = users_.find(impi);
-    if (found == users_.end() || found->second.way != way) return;
+    if (found == users_.end() || found->second.round != round || found->second.way != way) return;
     User& user = found->second;
-    if (!positive) return way_failed(user);
+    if (!positive) {
+        // A dialog the phone has lost says nothing while it has another one.
+        if (way == Way::notify && (user.accepted || reg_event_.ue_subscribed(impi))) return;
+        return way_failed(user);
+    }
+    user.accepted = true;
     timers_.start(user.timer, config_.wait);
 }
 
-bool Reauthentication::awaited(const User& user) {
+const Binding* Reauthentication::awaited(const User& user) {
     const auto* binding = registrar_.find(user.impu);
-    return binding != nullptr && binding->impi == user.impi && binding->shortened;
+    const bool is = binding != nullptr && binding->impi == user.impi && binding->shortened;
+    return is ? binding : nullptr;
 }
 
 void Reauthentication::way_failed(User& user) {
-    if (!awaited(user)) {
+    const auto* binding = awaited(user);
+    if (binding == nullptr) {
         ++counters_.done;
         return forget(user);
     }
+    // It obeys already. No longer than the challenge lives, nor than the shortened registration.
+    if (binding->registering) return timers_.start(user.timer, registrar_.config().reg_await_auth);
     if (user.way == Way::notify && config_.refer) {
         user.way = Way::refer;
         ++counters_.refers;
         timers_.start(user.timer, config_.wait);
-        const std::string impi = user.impi;
-        if (refer_(user.impu,
-                   [this, impi](bool positive) { on_answer(impi, Way::refer, positive); }))
+        if (refer_(user.impu, [this, impi = user.impi, round = user.round](bool positive) {
+                on_answer(impi, round, Way::refer, positive);
+            }))
             return;
     }
     ++counters_.deregistered;

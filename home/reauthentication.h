@@ -65,13 +65,17 @@ class Reauthentication {
         Reauthentication& owner;
         std::string impi;
         std::string impu;
+        std::uint64_t round = 0;  // which re-authentication this is: late answers of another do
+                                  // not count
         Way way = Way::notify;
+        bool accepted = false;  // the NOTIFY, on one dialog at least
         Timer timer;
     };
-    void on_answer(std::string_view impi, Way way, bool positive);
+    void on_answer(std::string_view impi, std::uint64_t round, Way way, bool positive);
     // May end the user.
     void way_failed(User& user);
-    [[nodiscard]] bool awaited(const User& user);
+    // The binding whose re-authentication is awaited; nullptr: it is done, or the phone is gone.
+    [[nodiscard]] const Binding* awaited(const User& user);
     void forget(const User& user);
 
     ReauthenticationConfig config_;
@@ -81,6 +85,7 @@ class Reauthentication {
     TimerWheel& timers_;
     // By IMPI; no more than are registered.
     std::unordered_map<std::string, User, SeededStringHash, std::equal_to<>> users_;
+    std::uint64_t rounds_ = 0;
     ReauthenticationCounters counters_;
 };
 

@@ -237,9 +237,11 @@ sip::RegInfo RegEvent::document(const RegistrationChange& change) const {
         e.contacts.push_back(std::move(c));
         if (change.event == sip::ContactEvent::shortened) {
             e.reauthenticate = true;
-            if (named != announced_.end() &&
-                std::ranges::find(named->second, e.aor) == named->second.end())
-                e.covered_by = named->second.front();
+            if (named != announced_.end()) {
+                const auto& identities = named->second.identities;
+                if (std::ranges::find(identities, e.aor) == identities.end())
+                    e.covered_by = identities.front();
+            }
         }
         info.entries.push_back(std::move(e));
     }
@@ -257,8 +259,9 @@ std::optional<sip::RegInfo> RegEvent::current(std::string_view impu) {
                      static_cast<std::uint32_t>(std::max<std::int64_t>(left.count(), 0))});
 }
 
-void RegEvent::announce(std::string_view impi, std::vector<std::string> identities) {
-    announced_[std::string(impi)] = std::move(identities);
+void RegEvent::announce(std::string_view impi, std::uint64_t round,
+                        std::vector<std::string> identities) {
+    announced_[std::string(impi)] = {round, std::move(identities)};
 }
 
 bool RegEvent::ue_subscribed(std::string_view impi) const {
@@ -295,6 +298,10 @@ void RegEvent::notify(Subscription& s, const sip::RegInfo& info, std::string_vie
         s.queued_state = state;
         return;
     }
+    const auto announced = announced_.find(s.impi);
+    const bool asks = announced != announced_.end() &&
+                      std::ranges::any_of(info.entries, &sip::RegEntry::reauthenticate);
+    s.round = asks ? announced->second.round : 0;
     const bool last = !state.empty();
     const auto hop = next_hop(s.route, s.target, listen_);
     const auto branch = hop ? transactions_->new_branch() : sip::TransactionLayer::Branch{};
@@ -358,7 +365,7 @@ void RegEvent::answered(std::uint64_t context, bool positive) {
     if (found == by_id_.end()) return;
     Subscription& s = found->second;
     s.outstanding = false;
-    const bool tell = s.is_ue;
+    const std::uint64_t round = s.is_ue ? std::exchange(s.round, 0) : 0;
     const std::string impi = s.impi;
     if (s.ending || !positive) {
         remove(context);
@@ -368,7 +375,7 @@ void RegEvent::answered(std::uint64_t context, bool positive) {
         s.queued.reset();
         notify(s, info, state);
     }
-    if (tell && ue_answer_) ue_answer_(impi, positive);
+    if (round != 0 && ue_answer_) ue_answer_(impi, round, positive);
 }
 
 void RegEvent::expired(Subscription& s) {

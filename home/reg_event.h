@@ -64,10 +64,12 @@ class RegEvent final : public RegistrationObserver, private sip::TransactionUser
 
     // F1: the named identities (canonical, of one user's implicit set, at least one) are to be
     // re-authenticated; its others are covered by the first of them. Goes out with the change the
-    // registrar tells next; forgotten when the user has registered anew or is gone.
-    void announce(std::string_view impi, std::vector<std::string> identities);
-    // How the UE of `impi` answered a NOTIFY on a dialog of its own.
-    using UeAnswer = std::function<void(std::string_view impi, bool positive)>;
+    // registrar tells next; forgotten when the user has registered anew or is gone. `round`: the
+    // caller's number of it, not 0.
+    void announce(std::string_view impi, std::uint64_t round, std::vector<std::string> identities);
+    // How the UE of `impi` answered a NOTIFY of that round on a dialog of its own. If it refused,
+    // the dialog is gone by now.
+    using UeAnswer = std::function<void(std::string_view impi, std::uint64_t round, bool positive)>;
     void on_ue_answer(UeAnswer told) { ue_answer_ = std::move(told); }
     // Has the UE itself subscribed?
     [[nodiscard]] bool ue_subscribed(std::string_view impi) const;
@@ -89,6 +91,7 @@ class RegEvent final : public RegistrationObserver, private sip::TransactionUser
         bool is_ue = false;        // false: the P-CSCF
         bool outstanding = false;  // a NOTIFY is not answered yet
         bool ending = false;       // the last NOTIFY is on its way
+        std::uint64_t round = 0;   // announced by the NOTIFY that is outstanding; 0: none
         std::string event;         // Event as it came: an id parameter belongs to it
         std::string call_id;
         std::string local;   // From of our requests, without tag
@@ -135,8 +138,11 @@ class RegEvent final : public RegistrationObserver, private sip::TransactionUser
     std::unordered_map<std::uint64_t, Subscription> by_id_;  // ids of our own making
     std::unordered_map<std::string, std::vector<std::uint64_t>, SeededStringHash, std::equal_to<>>
         by_user_;
-    std::unordered_map<std::string, std::vector<std::string>, SeededStringHash, std::equal_to<>>
-        announced_;
+    struct Announced {
+        std::uint64_t round = 0;
+        std::vector<std::string> identities;
+    };
+    std::unordered_map<std::string, Announced, SeededStringHash, std::equal_to<>> announced_;
     UeAnswer ue_answer_;
     std::string tag_;
     std::string buffer_;

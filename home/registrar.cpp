@@ -76,6 +76,7 @@ struct Registrar::Impl {
         Timer expiry;
         std::optional<bool> rechallenge;  // by the operator; nothing: by the configured share
         bool shortened = false;           // re-authentication is awaited (F1)
+        std::uint64_t shortened_at = 0;   // the latest REGISTER before that, as Procedure::order
 
         void on_expiry() { owner->expired(*this); }
         void on_await_auth() { owner->authentication_timeout(*this); }
@@ -186,6 +187,11 @@ struct Registrar::Impl {
     // Before and after each Cx operation: the time-out runs only while an answer is awaited.
     void awaiting(Procedure& p) { timers.start(p.hss_timer, config.hss_timeout); }
     Procedure* answered(std::uint64_t id);
+    // Of this user.
+    [[nodiscard]] bool registering(const User& user) const;
+    // Another procedure of this user than `but` has proved itself and is being written to the HSS:
+    // what the HSS is told must not undo that.
+    [[nodiscard]] bool being_assigned(std::string_view impi, const Procedure* but = nullptr) const;
     void hss_timeout(Procedure& p);
     void refuse(Procedure& p, const Refusal& refusal);
     void refuse(Procedure& p, CxResult result);
@@ -231,6 +237,21 @@ Registrar::Impl::Procedure* Registrar::Impl::answered(std::uint64_t id) {
     return p;
 }
 
+bool Registrar::Impl::registering(const User& user) const {
+    if (!user.shortened) return false;
+    if (user.challenge && user.challenge->order > user.shortened_at) return true;
+    return live_procedures > 0 && std::ranges::any_of(slots, [&](const auto& p) {
+               return p->live && p->order > user.shortened_at && p->request.impi == user.impi;
+           });
+}
+
+bool Registrar::Impl::being_assigned(std::string_view impi, const Procedure* but) const {
+    return live_procedures > 0 && std::ranges::any_of(slots, [&](const auto& p) {
+               return p->live && p.get() != but && p->request.impi == impi &&
+                      p->undo == ServerAssignment::administrative_deregistration;
+           });
+}
+
 void Registrar::Impl::finish(Procedure& p, int status, std::string_view response) {
     p.hss_timer.stop();
     auto answer = std::exchange(p.answer, {});
@@ -250,7 +271,8 @@ void Registrar::Impl::refuse(Procedure& p, const Refusal& refusal) {
     log::debug(area, "{} {}: {} {}", p.request.impi, p.request.impu, refusal.code, refusal.reason);
     if (p.undo) {
         const User* user = find_user(p.request.impi);
-        if (user == nullptr || (!user->registered && !user->challenge))
+        if ((user == nullptr || (!user->registered && !user->challenge)) &&
+            !being_assigned(p.request.impi, &p))
             put_and_forget(p.request.impi, p.request.impu, *p.undo);
     }
     finish(p, refusal.code, responder.refuse(to(p), refusal));
@@ -620,7 +642,7 @@ void Registrar::Impl::authentication_failed(User& user, std::string_view impu,
     if (user.registered) return;
     const std::string impi = user.impi;
     forget_if_idle(user);
-    put_and_forget(impi, impu, reason);
+    if (!being_assigned(impi)) put_and_forget(impi, impu, reason);
 }
 
 void Registrar::Impl::authentication_timeout(User& user) {
@@ -725,7 +747,8 @@ const Binding* Registrar::find(std::string_view impu) {
                            .path = user.path,
                            .impus = &user.impus,
                            .expires = user.expiry.deadline(),
-                           .shortened = user.shortened};
+                           .shortened = user.shortened,
+                           .registering = impl_->registering(user)};
     return &impl_->found;
 }
 
@@ -749,6 +772,7 @@ bool Registrar::shorten(std::string_view impu, std::chrono::seconds left) {
     auto& user = *it->second;
     ++impl_->counters.shortened;
     user.shortened = true;
+    user.shortened_at = impl_->next_order;
     if (user.expiry.deadline() > impl_->timers.now() + left) impl_->timers.start(user.expiry, left);
     impl_->tell(user, sip::ContactEvent::shortened);
     return true;

@@ -80,6 +80,8 @@ struct Binding {
     const std::vector<std::string>* impus = nullptr;  // the implicit registration set
     TimePoint expires;
     bool shortened = false;  // its re-authentication is awaited (F1)
+    // ... and under way: a REGISTER that came since is with the HSS, or its challenge is out.
+    bool registering = false;
 };
 
 // One change of a user's registration, as the registration event package tells it (RFC 3680). Views

@@ -160,5 +160,178 @@ TEST(RegEventHome, ARefreshContinuesTheDialogAndALostOneIsReplaced) {
     EXPECT_EQ(w.network->server->reg_event().subscriptions(), 1U);
 }
 
+// ---- re-authentication (F3) ----
+
+std::vector<Wire> refers(const Phone& p) {
+    std::vector<Wire> found;
+    for (const Wire& w : p.inbox) {
+        if (w.message.is_request() && w.message.method() == "REFER") found.push_back(w);
+    }
+    return found;
+}
+
+// A registered phone with that many dialogs on its registration state.
+struct Asked {
+    explicit Asked(unsigned dialogs = 1,
+                   home::RegistrarConfig config = HomeNetwork::default_config())
+        : w(with_gmhome(std::move(config))), p(w.phone()) {
+        EXPECT_TRUE(p.register_once());
+        for (unsigned i = 0; i < dialogs; ++i) {
+            subscribe(p, "reg;id=" + std::to_string(i));
+            p.answer(p.last(), 200);
+            w.run();
+        }
+        EXPECT_EQ(w.network->server->reg_event().subscriptions(), dialogs);
+    }
+    void ask() {
+        const auto begun = w.network->server->reauthenticate({p.impu});
+        ASSERT_TRUE(begun) << begun.error().text;
+        w.run();
+    }
+    // NOTIFY and REFER are taken, and nothing comes of it until one second before the last wait
+    // ends.
+    void wait_to_the_last() {
+        ask();
+        p.answer(p.last(), 200);
+        w.run();
+        w.advance(61s);
+        ASSERT_GE(refers(p).size(), 1U);
+        p.answer(p.last(), 202);
+        w.run();
+        w.advance(59s);
+    }
+    void expect_sm7_registers() {
+        p.send_sm7();
+        const auto heard = p.inbox.size();
+        w.run();
+        ASSERT_GT(p.inbox.size(), heard);
+        EXPECT_EQ(p.inbox[heard].message.status(), 200);
+        p.accept();
+        w.advance(300s);
+        EXPECT_EQ(counters().done, 1U);
+        EXPECT_EQ(counters().deregistered, 0U);
+        EXPECT_EQ(w.network->registrar->counters().expired, 0U);
+        EXPECT_EQ(w.network->registrar->registered(), 1U);
+    }
+    [[nodiscard]] const home::ReauthenticationCounters& counters() const {
+        return w.network->server->reauthentication().counters();
+    }
+    World w;
+    Phone& p;
+};
+
+TEST(Reauthentication, APhoneThatIsBeingChallengedIsNotDeregistered) {
+    Asked c;
+    c.wait_to_the_last();
+    ASSERT_TRUE(c.p.challenged(true));
+    c.w.advance(5s);
+    EXPECT_EQ(c.counters().deregistered, 0U);
+    c.expect_sm7_registers();
+}
+
+TEST(Reauthentication, NorOneWhoseRegisterIsWithASlowHss) {
+    for (const bool sm7 : {false, true}) {
+        Asked c;
+        c.wait_to_the_last();
+        if (sm7) {
+            ASSERT_TRUE(c.p.challenged(true));
+        }
+        c.w.network->on_cx.hold = true;
+        if (sm7) {
+            c.p.send_sm7();
+        } else {
+            c.p.send_protected_sm1();
+        }
+        c.w.run();
+        c.w.advance(3s);
+        EXPECT_EQ(c.counters().deregistered, 0U);
+        c.w.network->on_cx.hold = false;
+        const auto heard = c.p.inbox.size();
+        while (c.w.network->on_cx.step()) {
+        }
+        c.w.run();
+        ASSERT_GT(c.p.inbox.size(), heard);
+        EXPECT_EQ(c.p.inbox[heard].message.status(), sm7 ? 200 : 401);
+        EXPECT_EQ(c.w.network->registrar->registered(), 1U);
+    }
+}
+
+TEST(Reauthentication, AChallengeThatIsNotAnsweredHelpsOnlyUntilItEnds) {
+    auto config = HomeNetwork::default_config();
+    config.reg_await_auth = 20s;
+    Asked c(1, config);
+    c.wait_to_the_last();
+    ASSERT_TRUE(c.p.challenged(true));
+    c.w.advance(20s);
+    EXPECT_EQ(c.counters().deregistered, 0U);
+    c.w.advance(2s);
+    EXPECT_EQ(c.counters().deregistered, 1U);
+    EXPECT_EQ(c.w.network->registrar->registered(), 0U);
+}
+
+TEST(Reauthentication, OneDialogThatTakesItIsEnough) {
+    for (const std::size_t live : {0U, 1U}) {
+        for (const bool stale_first : {false, true}) {
+            Asked c(2);
+            c.ask();
+            const auto all = notifies(c.p);
+            ASSERT_EQ(all.size(), 4U);
+            const Wire& good = all[2 + live];
+            const Wire& stale = all[3 - live];
+            c.p.answer(stale_first ? stale : good, stale_first ? 481 : 200);
+            c.w.run();
+            c.p.answer(stale_first ? good : stale, stale_first ? 200 : 481);
+            c.w.run();
+            EXPECT_EQ(refers(c.p).size(), 0U);
+            c.w.advance(50s);
+            EXPECT_EQ(refers(c.p).size(), 0U);
+            c.w.advance(15s);
+            EXPECT_GE(refers(c.p).size(), 1U) << "it did not come in time";
+        }
+    }
+    Asked none(2);
+    none.ask();
+    const auto all = notifies(none.p);
+    ASSERT_EQ(all.size(), 4U);
+    none.p.answer(all[2], 481);
+    none.w.run();
+    EXPECT_EQ(refers(none.p).size(), 0U) << "the other one is not answered yet";
+    none.p.answer(all[3], 481);
+    none.w.run();
+    EXPECT_EQ(refers(none.p).size(), 1U);
+}
+
+TEST(Reauthentication, WhatAnswersAnEarlierNotifyIsNoAnswerToThis) {
+    Asked c(0);
+    subscribe(c.p);
+    const Wire before = c.p.last();
+    c.ask();
+    ASSERT_EQ(notifies(c.p).size(), 1U);
+    c.p.answer(before, 200);
+    c.w.run();
+    ASSERT_EQ(notifies(c.p).size(), 2U);
+    c.p.answer(c.p.last(), 481);
+    c.w.run();
+    EXPECT_EQ(refers(c.p).size(), 1U);
+}
+
+TEST(Reauthentication, ALateAnswerOfAnEarlierRoundIsNoneOfTheNext) {
+    Asked c;
+    c.ask();
+    c.p.answer(c.p.last(), 481);
+    c.w.run();
+    ASSERT_EQ(refers(c.p).size(), 1U);  // never answered
+    ASSERT_TRUE(c.p.reregister());
+    c.w.advance(20s);
+    c.ask();  // by REFER at once: no subscription is left
+    ASSERT_EQ(c.p.last().message.method(), "REFER");
+    c.p.answer(c.p.last(), 202);
+    c.w.run();
+    EXPECT_EQ(c.counters().refers, 2U);
+    c.w.advance(15s);  // the first REFER has timed out
+    EXPECT_EQ(c.counters().deregistered, 0U);
+    EXPECT_EQ(c.w.network->registrar->registered(), 1U);
+}
+
 }  // namespace
 }  // namespace gmgate::test

@@ -775,6 +775,49 @@ TEST_F(RegistrarTest, C9_C11_NothingIsLeftPendingAtAnHssThatAnswersTooLate) {
     EXPECT_EQ(puts(ServerAssignment::authentication_failure), failures);
 }
 
+TEST_F(RegistrarTest, C9_AnEarlierProcedureThatFailsDoesNotUndoALaterRegistration) {
+    hss.hold = true;
+    send(phone.initial());
+    const auto first = last;
+    ASSERT_TRUE(hss.step());  // its query; the vectors stay away
+    hss.hold = false;
+    const auto challenge = send(phone.initial());
+    ASSERT_EQ(challenge->status(), 401);
+    advance(4s);
+    hss.hold = true;
+    send(phone.answer(*challenge));
+    const auto second = last;
+    std::swap(hss.waiting[0], hss.waiting[1]);
+    ASSERT_TRUE(hss.step());  // Put; Pull waits
+    ASSERT_EQ(flag(phone), Flag::registered);
+    advance(1001ms);
+    EXPECT_EQ((*first)->status(), 504);
+    while (hss.step()) {
+    }
+    ASSERT_NE(*second, nullptr);
+    EXPECT_EQ((*second)->status(), 200);
+    EXPECT_EQ(registrar->registered(), 1U);
+    EXPECT_EQ(flag(phone), Flag::registered);
+    EXPECT_EQ(puts(ServerAssignment::authentication_failure), 0U);
+}
+
+TEST_F(RegistrarTest, C9_NorDoesAWrongAnswerWhileItIsBeingWritten) {
+    const auto challenge = send(phone.initial());
+    hss.hold = true;
+    send(phone.answer(*challenge));
+    const auto slot = last;
+    ASSERT_TRUE(hss.step());  // Put; Pull waits
+    hss.hold = false;
+    const auto other = send(phone.initial());
+    ASSERT_EQ(other->status(), 401);
+    EXPECT_EQ(send(phone.answer(*other, true))->status(), 403);
+    while (hss.step()) {
+    }
+    EXPECT_EQ((*slot)->status(), 200);
+    EXPECT_EQ(registrar->registered(), 1U);
+    EXPECT_EQ(flag(phone), Flag::registered);
+}
+
 TEST_F(RegistrarTest, C9_NoRoomForTheUserLeavesNothingPending) {
     auto config = default_config();
     config.max_users = 1;
