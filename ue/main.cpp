@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "base/bytes.h"
+#include "base/core_dumps.h"
 #include "base/event_loop.h"
 #include "ue/console.h"
 #include "ue/kernel_esp.h"
@@ -652,6 +653,12 @@ int main(int argc, char** argv) {
         return 0;
     } catch (const CLI::ParseError& e) {
         fmt::print(stderr, "gmue: {} (try --help)\n", e.what());
+        return exit_usage;
+    }
+    // It holds keys of cards and of SAs (S1).
+    if (!limit_core_dumps() || !forbid_dumps()) {
+        fmt::print(stderr,
+                   "gmue: core dumps cannot be switched off, and keys are not to get into one\n");
         return exit_usage;
     }
     try {
