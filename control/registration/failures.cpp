@@ -116,6 +116,12 @@ void FailureReporter::count_only(Reason reason) {
     if (!timer_.active()) timers_.start(timer_, period);
 }
 
+void FailureReporter::tell() {
+    if (!timer_.active()) return;
+    timer_.stop();
+    on_period_over();
+}
+
 void FailureReporter::on_period_over() {
     std::string what;
     log::Level level = log::Level::info;

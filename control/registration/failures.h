@@ -90,6 +90,8 @@ class FailureReporter {
                 std::string_view remark = {});
     // One more that gets no line of its own.
     void count_only(Reason reason);
+    // Tells of those now, if there are any: the gateway stops, and the period will not end.
+    void tell();
     [[nodiscard]] std::uint64_t suppressed() const { return suppressed_in_all_; }
 
   private:

@@ -436,6 +436,7 @@ bool Gateway::deregister(std::string_view impi) {
 
 void Gateway::shut_down() {
     impl_->registrar.shut_down();
+    impl_->ctx.reporter.tell();
 }
 
 std::uint64_t Gateway::scan(std::uint64_t cursor, std::size_t budget,

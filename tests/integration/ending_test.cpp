@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/log.h"
 #include "tests/support/gateway_world.h"
 
 namespace gmgate::test {
@@ -207,6 +208,24 @@ TEST(Ending, AnSm7ThatWaitsIsAnsweredOnTheOldSas) {
     EXPECT_EQ(p.inbox.size(), heard + 1) << "answered once";
     w.home.silent = false;
     w.advance(33s);
+    w.nothing_left();
+}
+
+TEST(Ending, AtTheStopTheLogSaysHowManyItDoesNotName) {
+    World w;
+    w.home.silent = true;
+    for (int i = 0; i < 12; ++i) {
+        w.phone("u" + std::to_string(i), "10.2.0." + std::to_string(i + 1)).send_sm1();
+    }
+    w.run();
+    ASSERT_EQ(w.gateway->pending(), 12U);
+    log::configure(log::Level::info, false);
+    testing::internal::CaptureStderr();
+    w.gateway->shut_down();
+    const std::string log = testing::internal::GetCapturedStderr();
+    EXPECT_NE(log.find("too many: 2 shutdown;"), std::string::npos) << log;
+    w.run();
+    w.home.silent = false;
     w.nothing_left();
 }
 

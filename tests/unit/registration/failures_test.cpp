@@ -129,6 +129,23 @@ TEST_F(ReporterTest, AFloodIsCountedNotWritten) {
     EXPECT_EQ(lines(testing::internal::GetCapturedStderr()), 5);
 }
 
+TEST_F(ReporterTest, WhatIsNotToldYetIsToldAtTheStop) {
+    testing::internal::CaptureStderr();
+    reporter.tell();
+    EXPECT_EQ(testing::internal::GetCapturedStderr(), "") << "there is nothing to tell";
+    testing::internal::CaptureStderr();
+    for (int i = 0; i < 25; ++i) fail(Reason::shutdown, "alice@home");
+    EXPECT_EQ(lines(testing::internal::GetCapturedStderr()), 10);
+    testing::internal::CaptureStderr();
+    reporter.tell();
+    EXPECT_NE(testing::internal::GetCapturedStderr().find("too many: 15 shutdown;"),
+              std::string::npos);
+    testing::internal::CaptureStderr();
+    clock.advance(10s);
+    timers.advance();
+    EXPECT_EQ(testing::internal::GetCapturedStderr(), "") << "once";
+}
+
 TEST_F(ReporterTest, AllReasonsTogetherAreBounded) {
     testing::internal::CaptureStderr();
     for (int round = 0; round < 20; ++round) {
