@@ -554,9 +554,10 @@ std::optional<Duration> Registrar::obey(sa::UserId id, const sip::RegInfo& info,
     struct Said {
         std::string identity;
         bool gone = false;
-        bool lives = false;                 // though perhaps by other contacts
-        bool active = false;                // our contact is
-        std::optional<Duration> shortened;  // to this
+        std::optional<sip::ContactEvent> why{};  // our contact is no more
+        bool lives = false;                      // though perhaps by other contacts
+        bool active = false;                     // our contact is
+        std::optional<Duration> shortened;       // to this
     };
     std::vector<Said> said;
     for (const sip::RegEntry& entry : info.entries) {
@@ -571,6 +572,7 @@ std::optional<Duration> Registrar::obey(sa::UserId id, const sip::RegInfo& info,
             const auto uri = sip::parse_uri(c.uri);
             if (!ours || !uri || !sip::same_identity(*ours, *uri)) continue;
             (c.active ? s.active : over) = true;
+            if (!c.active) s.why = c.event;
             if (c.active && c.event == sip::ContactEvent::shortened && c.expires)
                 s.shortened = std::chrono::seconds(*c.expires);
         }
@@ -578,12 +580,20 @@ std::optional<Duration> Registrar::obey(sa::UserId id, const sip::RegInfo& info,
         s.lives = !s.gone && entry.state == sip::RegState::active;
     }
     const bool some_gone = std::ranges::any_of(said, &Said::gone);
+    // Not all that ends is the network's doing: its clock may run a little ahead of ours, and its
+    // NOTIFY may overtake what the phone is told.
+    const auto all_by = [&](sip::ContactEvent event) {
+        return std::ranges::all_of(said, [&](const Said& x) { return !x.gone || x.why == event; });
+    };
+    const Reason why = all_by(sip::ContactEvent::expired)        ? Reason::expired
+                       : all_by(sip::ContactEvent::unregistered) ? Reason::deregistered_by_ue
+                                                                 : Reason::deregistered_by_network;
     if (some_gone && awaits_core(*user)) {
         registration->unheard = true;
         return shortened_to(*registration);
     }
     if (some_gone && ended && std::ranges::all_of(said, &Said::gone)) {
-        end(*user, *registration, Reason::deregistered_by_network, true);
+        end(*user, *registration, why, true);
         return std::nullopt;
     }
 
@@ -619,7 +629,7 @@ std::optional<Duration> Registrar::obey(sa::UserId id, const sip::RegInfo& info,
         }
     }
     if (some_gone) {
-        keep_only(*user, *registration, std::move(kept), Reason::deregistered_by_network, true);
+        keep_only(*user, *registration, std::move(kept), why, true);
     } else {
         registration->bindings = std::move(kept);
     }

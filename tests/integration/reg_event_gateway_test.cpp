@@ -563,6 +563,27 @@ TEST(RegEvent, NothingIsSaidAtTheStop) {
 }
 
 // D4: a network need not name every identity of the user.
+// What the operator is told is why it ended, not who said so first.
+TEST(RegEvent, TheReasonIsThatOfTheDocument) {
+    for (const auto& [event, reason] :
+         {std::pair{"expired", registration::Reason::expired},
+          std::pair{"unregistered", registration::Reason::deregistered_by_ue},
+          std::pair{"rejected", registration::Reason::deregistered_by_network},
+          std::pair{"deactivated", registration::Reason::deregistered_by_network}}) {
+        Scripted s;
+        ASSERT_EQ(notify(s.w, s.subscription, 1,
+                         reginfo(0, registration(s.p.impu, "terminated",
+                                                 bound(s.p.contact(), "terminated", event, "0"))),
+                         "terminated;reason=noresource"),
+                  200);
+        std::vector<registration::Reason> told;
+        for (const registration::TraceRecord& r : s.w.gateway->trace().of_user(s.p.impi)) {
+            if (r.step == registration::Step::registration_ended) told.push_back(r.reason);
+        }
+        EXPECT_EQ(told, std::vector{reason}) << event;
+    }
+}
+
 TEST(RegEvent, TheEndOfTheSubscriptionWithAllItNamesIsTheEndOfTheUser) {
     Scripted s;
     auto& [w, p, sub] = s;
