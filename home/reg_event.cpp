@@ -281,14 +281,15 @@ void RegEvent::on_registration(const RegistrationChange& change) {
     if (found == by_user_.end()) return;
     const sip::RegInfo info = document(change);
     // A NOTIFY that cannot be sent ends its subscription: no iterators across it.
-    std::vector<std::uint64_t> all = found->second;
+    const std::vector<std::uint64_t> all = found->second;
     // The phone first: what the P-CSCF hears may cost the phone its SAs (F4).
-    std::ranges::stable_partition(all, [&](std::uint64_t id) { return by_id_.at(id).is_ue; });
-    for (const std::uint64_t id : all) {
-        const auto s = by_id_.find(id);
-        if (s == by_id_.end() || s->second.ending) continue;
-        notify(s->second, info,
-               over(change.event) ? "terminated;reason=noresource" : std::string_view{});
+    for (const bool ue : {true, false}) {
+        for (const std::uint64_t id : all) {
+            const auto s = by_id_.find(id);
+            if (s == by_id_.end() || s->second.ending || s->second.is_ue != ue) continue;
+            notify(s->second, info,
+                   over(change.event) ? "terminated;reason=noresource" : std::string_view{});
+        }
     }
 }
 
