@@ -1,0 +1,83 @@
+// CANCEL (RFC 3261 9, 16.10).
+#include "control/registration/proxy.h"
+
+#include <algorithm>
+
+#include "base/bytes.h"
+
+namespace gmgate::registration {
+
+using sip::HeaderId;
+
+void Proxy::Exchange::on_timer() {
+    if (answered) return proxy.close(id);
+    const Duration limit = proxy.ctx_.policy.t1 * 64;
+    if (cancel_waited >= limit) {
+        // Nobody answers the CANCEL: the INVITE counts as unanswered (RFC 3261 9.1).
+        answered = true;
+        if (client != 0) proxy.outer(*this).transactions->abandon(client);
+        client = 0;
+        proxy.ctx_.answer_later(proxy.inner(*this), server, head, source, 487);
+        server = 0;
+        return proxy.close(id);
+    }
+    proxy.send_cancel(*this);
+}
+
+std::string Proxy::cancel_key(const sip::Message& request, const Side& side,
+                              sa::UserId user) const {
+    const auto via = sip::top_via(request);
+    if (!via) return {};
+    std::string key = &side == &ctx_.gm ? "u" : "c";
+    // Another phone that knows the branch (it was called) must not meet this one.
+    key += std::to_string(user);
+    key += '|';
+    key += via->branch;
+    key += '|';
+    key += to_lower(via->host);
+    key += ':';
+    key += std::to_string(via->port);
+    return key;
+}
+
+void Proxy::on_cancel(Side& side, const Arrival& arrival, const sip::Message& request) {
+    const auto found = invites_.find(cancel_key(request, side, arrival.carrier.user));
+    Exchange* e = found == invites_.end() ? nullptr : exchanges_.find(found->second);
+    if (e == nullptr || (e->from_ue && e->user != arrival.carrier.user)) {
+        return ctx_.answer(side, arrival, request, 481, Reason::unknown_transaction);
+    }
+    ctx_.answer(side, arrival, request, 200, Reason::ok);
+    if (e->answered || e->cancelled) return;
+    e->cancelled = true;
+    if (e->provisional) send_cancel(*e);
+}
+
+void Proxy::send_cancel(Exchange& e) {
+    sip::Message sent;
+    if (sent.parse(e.sent) != sip::ParseStatus::ok) return;
+    const auto number = sip::cseq(sent);
+    const auto via = sent.first_value(HeaderId::via);
+    if (!number || !via) return;
+    std::string cancel = "CANCEL ";
+    cancel += sent.request_uri();
+    cancel += " SIP/2.0\r\nVia: ";
+    cancel += *via;
+    cancel += "\r\nMax-Forwards: 70\r\n";
+    for (const HeaderId id : {HeaderId::from, HeaderId::to, HeaderId::call_id}) {
+        if (const auto* h = sent.first(id)) cancel += sent.line(*h);
+    }
+    for (const auto* h = sent.first(HeaderId::route); h != nullptr; h = sent.next(*h))
+        cancel += sent.line(*h);
+    cancel += "CSeq: " + std::to_string(number->number) + " CANCEL\r\nContent-Length: 0\r\n\r\n";
+    outer(e).transport->send(e.sent_to, cancel);
+    // Its own retransmission: there is no transaction with this branch for it.
+    if (e.cancel_interval == Duration{}) {
+        e.cancel_interval = ctx_.policy.t1;
+    } else {
+        e.cancel_interval = std::min<Duration>(e.cancel_interval * 2, std::chrono::seconds(4));
+    }
+    e.cancel_waited += e.cancel_interval;
+    ctx_.timers.start(e.timer, e.cancel_interval);
+}
+
+}  // namespace gmgate::registration

@@ -1,0 +1,142 @@
+// Responses and failures, both ways.
+#include "control/registration/proxy.h"
+
+#include "control/registration/edits.h"
+
+namespace gmgate::registration {
+
+using sip::HeaderId;
+
+void Proxy::on_response(sip::ClientTransactionId /*id*/, std::uint64_t context,
+                        const sip::Flow& flow, const sip::Message& response,
+                        std::span<char> bytes) {
+    wipe_keys(response, bytes);
+    Exchange* e = exchanges_.find(context);
+    if (e == nullptr) return;
+    const int status = response.status_code();
+    const sa::User* user = ctx_.sets.find_user(e->user);
+    if (!e->from_ue) {
+        // B7: the response must come on an SA of the very user the request went to.
+        const sa::SaSet* set =
+            ctx_.sets.find_by_tuple(flow.remote.address, flow.remote.port, flow.local.port);
+        if (set == nullptr || set->user != e->user) {
+            ctx_.refuse(Reason::stray_response, 0, flow.remote, {});
+            if (status < 200 || e->answered) return;
+            // It has ended the client transaction, so nothing else would ever end this.
+            ctx_.answer_later(inner(*e), e->server, e->head, e->source, 480);
+            e->server = 0;
+            return close(e->id);
+        }
+        e->carrier = Carrier::of(*set);
+        ctx_.sets.note_use(set->id);
+        user = ctx_.sets.find_user(e->user);
+        note(*e, status, false, &flow, Reason::ok);
+    } else {
+        ctx_.core_answered();
+        ctx_.note(e->trace_user, e->method_name(), status, {Entity::core, Entity::pcscf});
+    }
+    if (status < 200) {
+        e->provisional = true;
+        if (e->cancelled && e->cancel_interval == Duration{}) send_cancel(*e);
+        if (status == 100) return;  // hop by hop
+    } else {
+        e->answered = true;
+        e->timer.stop();
+        if (!(e->invite && status < 300)) e->client = 0;
+    }
+
+    sip::Edit edit(response);
+    edit.remove_first_value(HeaderId::via);
+    if (e->from_ue) {
+        strip_to_ue(edit);
+        if (e->reply.transport == sip::Transport::tcp) edit.ensure_content_length();
+    } else {
+        strip_from_ue(edit);
+        edit.remove_all(HeaderId::p_preferred_identity);
+        if (user != nullptr && user->impu_count() > 0) {
+            edit.append_header("P-Asserted-Identity", {asserted_identity(response, *user)});
+        }
+        edit.ensure_content_length();
+    }
+    const bool edited = static_cast<bool>(edit.apply(ctx_.scratch));
+    if (e->server != 0) {
+        if (edited) {
+            inner(*e).transactions->respond(e->server, status, ctx_.scratch);
+        } else if (status >= 200) {
+            ctx_.answer_later(inner(*e), e->server, e->head, e->source, 500);
+        }
+    }
+    if (e->from_ue) {
+        note(*e, status, true, &e->reply, Reason::ok);
+    } else {
+        ctx_.note(e->trace_user, e->method_name(), status, {Entity::pcscf, Entity::core});
+    }
+    if (status < 200) return;
+    if (e->invite && status < 300) {
+        // The UE or the core repeats its 2xx until the ACK comes: they must find their way.
+        ctx_.timers.start(e->timer, ctx_.policy.t1 * 64);
+        return;
+    }
+    e->server = 0;
+    close(e->id);
+}
+
+void Proxy::on_failure(sip::ClientTransactionId /*id*/, std::uint64_t context,
+                       sip::ClientFailure failure) {
+    Exchange* e = exchanges_.find(context);
+    if (e == nullptr) return;
+    e->client = 0;
+    if (e->answered) return close(e->id);
+    if (e->chose_tcp_for_size && failure == sip::ClientFailure::transport) {
+        // RFC 3261 18.1.1: it went over TCP for its size alone, and the phone takes no TCP.
+        e->chose_tcp_for_size = false;
+        sip::Message sent;
+        const bool readable = sent.parse(e->sent) == sip::ParseStatus::ok;
+        const auto first = readable ? sip::top_via(sent) : std::nullopt;
+        const auto branch = ctx_.gm.transactions->new_branch(
+            sip::TransactionLayer::Party::known,
+            first ? sip::TransactionLayer::loop_mark_of(first->branch) : std::nullopt);
+        if (branch.id != 0 && readable) {
+            sip::Edit edit(sent);
+            const std::string via = "SIP/2.0/UDP " + e->sent_to.local.address.to_uri_host() + ":" +
+                                    std::to_string(e->carrier.numbers.port_ps) + ";branch=";
+            edit.remove_first_value(HeaderId::via);
+            std::string without;
+            std::string again;
+            sip::Message second;
+            if (edit.apply(without) && second.parse(without) == sip::ParseStatus::ok) {
+                sip::Edit push(second);
+                push.push_via({via, branch.view()});
+                e->sent_to.transport = sip::Transport::udp;
+                e->sent_to.connection = 0;
+                if (push.apply(again) &&
+                    ctx_.gm.transactions->send_request(branch, e->sent_to, e->method_name(), again,
+                                                       *this, e->id)) {
+                    e->client = branch.id;
+                    return note(*e, 0, true, &e->sent_to, Reason::ok);
+                }
+            }
+        }
+        if (branch.id != 0) ctx_.gm.transactions->abandon(branch.id);
+    }
+    const bool timeout = failure == sip::ClientFailure::timeout;
+    Reason why = timeout ? Reason::ue_timeout : Reason::ue_unreachable;
+    int status = timeout ? 408 : 480;
+    if (e->from_ue) {
+        why = timeout ? Reason::core_timeout : Reason::core_unreachable;
+        status = 504;
+    }
+    const sa::User* user = ctx_.sets.find_user(e->user);
+    ctx_.refuse(why, status, e->source, user == nullptr ? std::string_view{} : user->impi());
+    ctx_.answer_later(inner(*e), e->server, e->head, e->source, status);
+    if (e->from_ue) {
+        note(*e, status, true, &e->reply, why);
+    } else {
+        ctx_.note(e->trace_user, e->method_name(), status,
+                  {Entity::pcscf, Entity::core, Step::none, 0, 0, why});
+    }
+    e->server = 0;
+    close(e->id);
+}
+
+}  // namespace gmgate::registration

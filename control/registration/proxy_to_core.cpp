@@ -1,0 +1,214 @@
+// UE → core (E2).
+#include "control/registration/proxy.h"
+
+#include <algorithm>
+#include <array>
+
+#include "base/bytes.h"
+#include "control/registration/edits.h"
+#include "control/registration/identity.h"
+#include "control/registration/proxy_rules.h"
+
+namespace gmgate::registration {
+
+using sip::HeaderId;
+
+bool Proxy::is_ue_side_route(const sip::Uri& uri) const {
+    const auto address = IpAddress::parse(uri.host);
+    const bool host = address ? std::ranges::find(ctx_.policy.gm_addresses, *address) !=
+                                    ctx_.policy.gm_addresses.end()
+                              : !ctx_.policy.name.empty() && iequals(uri.host, ctx_.policy.name);
+    if (!host) return false;
+    const std::uint16_t port = uri.port == 0 ? 5060 : uri.port;
+    return port == ctx_.policy.gm_port || ctx_.sets.ports().is_port_ps(port) ||
+           ctx_.sets.ports().is_port_pc(port);
+}
+
+bool Proxy::claims_other_user(const sip::Message& request, const sa::User& user) const {
+    for (const HeaderId id : {HeaderId::authorization, HeaderId::proxy_authorization}) {
+        // Each of them: who reads the message may take another than the first.
+        for (const auto* h = request.first(id); h != nullptr; h = request.next(*h)) {
+            const auto credentials = sip::parse_digest_credentials(request.value(*h));
+            if (credentials && credentials->username && *credentials->username != user.impi())
+                return true;
+        }
+    }
+    const auto other = [&](HeaderId id) {
+        const auto identity = identity_of(request, id);
+        return identity && !user.has_impu(*identity) &&
+               ctx_.sets.find_by_impu(*identity) != nullptr;
+    };
+    if (other(HeaderId::p_preferred_identity)) return true;
+    // In a dialog the From of a callee may be the identity the caller dialled.
+    return !in_dialog(request) && other(HeaderId::from);
+}
+
+std::string Proxy::asserted_identity(const sip::Message& message, const sa::User& user) const {
+    const auto preferred = identity_of(message, HeaderId::p_preferred_identity);
+    if (preferred && user.has_impu(*preferred)) return "<" + *preferred + ">";
+    return "<" + std::string(user.impu(0)) + ">";
+}
+
+void Proxy::on_ue_request(const Arrival& arrival, const sip::Message& request) {
+    const sa::User* user = ctx_.sets.find_user(arrival.carrier.user);
+    if (user == nullptr) return ctx_.discard(ctx_.gm, arrival, Reason::no_sa);
+    const std::string impi(user->impi());
+    if (claims_other_user(request, *user)) {
+        (void)ctx_.sets.apply(arrival.carrier.set, sa::Event::wrong_user);
+        ctx_.note(ctx_.trace.user_of(impi), request.method(), 0,
+                  {Entity::ue, Entity::pcscf, Step::none, arrival.carrier.set,
+                   inbound_spi(arrival.flow, arrival.carrier.numbers), Reason::wrong_sa});
+        return ctx_.discard(ctx_.gm, arrival, Reason::wrong_sa, impi);
+    }
+    const Registration* registration = registrations_.find(user->id);
+    if (arrival.carrier.state == sa::State::registration || registration == nullptr ||
+        registration->bindings.empty()) {
+        return ctx_.answer(ctx_.gm, arrival, request, 403, Reason::not_registered, impi);
+    }
+    ctx_.sets.note_use(arrival.carrier.set);
+    user = ctx_.sets.find_user(arrival.carrier.user);
+    if (user == nullptr) return ctx_.discard(ctx_.gm, arrival, Reason::no_sa, impi);
+    if (request.is_method("CANCEL")) return on_cancel(ctx_.gm, arrival, request);
+    if (const auto rejection = sip::check_routable(request)) {
+        const Reason why = rejection->code == 483 ? Reason::too_many_hops : Reason::unsupported_uri;
+        return ctx_.answer(ctx_.gm, arrival, request, rejection->code, why, impi);
+    }
+    const std::uint64_t mark = loop_mark(request, true, user->id);
+    if (has_looped(request, mark))
+        return ctx_.answer(ctx_.gm, arrival, request, 482, Reason::loop_detected, impi);
+
+    // Our own routes at the front go; what is left is the way the UE wants it to take.
+    std::array<std::string_view, 16> rest{};
+    std::size_t rest_count = 0;
+    const char* last_of_ours = nullptr;
+    bool leading = true;
+    for (const sip::Value& value : request.values(HeaderId::route)) {
+        const auto name = sip::parse_name_addr(value.text);
+        if (!name) return ctx_.answer(ctx_.gm, arrival, request, 400, Reason::malformed, impi);
+        if (leading &&
+            (is_ue_side_route(name->uri) ||
+             (ctx_.is_our_core_host(name->uri) && ctx_.tokens.open(name->uri.user) == user->id))) {
+            last_of_ours = value.text.data();
+            continue;
+        }
+        leading = false;
+        if (rest_count == rest.size())
+            return ctx_.answer(ctx_.gm, arrival, request, 400, Reason::route_mismatch, impi);
+        rest[rest_count++] = value.text;
+    }
+
+    const bool dialog = in_dialog(request);
+    const std::string service_route(user->service_route());
+    bool replace_route = false;
+    if (!dialog) {
+        std::size_t matched = 0;
+        bool same = true;
+        sip::ValueSplitter splitter(service_route);
+        for (auto v = service_route.empty() ? std::nullopt : splitter.next(); v;
+             v = splitter.next()) {
+            const auto want = sip::parse_name_addr(*v);
+            const auto have =
+                matched < rest_count ? sip::parse_name_addr(rest[matched]) : std::nullopt;
+            same = same && want && have && same_uri(want->uri, have->uri);
+            ++matched;
+        }
+        same = same && matched == rest_count;
+        if (!same) {
+            if (ctx_.policy.service_route_mismatch == ServiceRouteMismatch::reject) {
+                return ctx_.answer(ctx_.gm, arrival, request, 400, Reason::route_mismatch, impi);
+            }
+            replace_route = true;
+        }
+    }
+    // Next hop: the S-CSCF. A To tag alone proves no dialog, so what the UE writes into Route or
+    // the target never makes us send anywhere but to the hops its home gave us (E2); the S-CSCF
+    // routes on from there.
+    sip::Flow flow = ctx_.core_flow();
+    std::optional<sip::Flow> wanted;
+    if (dialog) wanted = flow_to(rest_count > 0 ? rest[0] : request.request_uri());
+    const bool to_next_hop = wanted && wanted->remote == flow.remote;
+    bool first = true;
+    bool to_service_route = false;
+    sip::ValueSplitter hops(service_route);
+    for (auto v = service_route.empty() ? std::nullopt : hops.next(); v; v = hops.next()) {
+        const auto hop = flow_to(*v);
+        if (first && hop) flow = *hop;
+        first = false;
+        to_service_route = to_service_route || (wanted && hop && wanted->remote == hop->remote);
+    }
+    if (to_next_hop || to_service_route) flow = *wanted;
+
+    const auto branch =
+        ctx_.core.transactions->new_branch(sip::TransactionLayer::Party::known, mark);
+    Exchange* e =
+        branch.id == 0 || arrival.transaction == 0 ? nullptr : open(arrival, request, true);
+    if (branch.id == 0 || (e == nullptr && arrival.transaction != 0)) {
+        if (branch.id != 0) ctx_.core.transactions->abandon(branch.id);
+        return ctx_.answer(ctx_.gm, arrival, request, 503, Reason::transaction_limit, impi,
+                           {{"Retry-After", "10"}});
+    }
+    const std::uint64_t trace_user = registration->trace_user;
+    ctx_.note(trace_user, request.method(), 0,
+              {Entity::ue, Entity::pcscf, Step::none, arrival.carrier.set,
+               inbound_spi(arrival.flow, arrival.carrier.numbers), Reason::ok});
+    if (e != nullptr) e->trace_user = trace_user;
+
+    const std::string transport_text = "SIP/2.0/" + std::string(sip::name(flow.transport)) + " ";
+    const std::string via_host =
+        flow.local.address.to_uri_host() + ":" +
+        std::to_string(flow.local.port == 0 ? ctx_.core_local.port : flow.local.port);
+    const FlowTokens::Text token = ctx_.tokens.make(user->id);
+    const std::string ue_side =
+        ue_side_uri(arrival.flow.local.address, arrival.carrier.numbers.port_ps);
+
+    sip::Edit edit(request);
+    edit.stamp_top_via(arrival.flow.remote);
+    edit.push_via({transport_text, via_host, ";branch=", branch.view()});
+    edit.set_max_forwards(sip::max_forwards(request).value_or(70) - 1U);
+    strip_from_ue(edit);
+    edit.remove_all(HeaderId::p_preferred_identity);
+    for (const HeaderId id : {HeaderId::authorization, HeaderId::proxy_authorization})
+        edit.remove_auth_params(id, {"integrity-protected"});  // A11
+    edit.append_header("P-Asserted-Identity", {asserted_identity(request, *user)});
+    if (replace_route) {
+        if (service_route.empty()) {
+            edit.remove_all(HeaderId::route);
+        } else {
+            edit.set_header(HeaderId::route, {service_route});
+        }
+    } else if (last_of_ours != nullptr) {
+        edit.remove_values(HeaderId::route, [last_of_ours](const sip::Value& v) {
+            return v.text.data() <= last_of_ours;
+        });
+    }
+    if (makes_dialog(request.method())) {
+        edit.push_header(
+            HeaderId::record_route,
+            {"<sip:", {token.data(), token.size()}, "@", ctx_.core_host, ";lr>, ", ue_side});
+    }
+    if (!dialog) {
+        const std::uint64_t icid = ctx_.random.u64();
+        edit.append_header(
+            "P-Charging-Vector",
+            {"icid-value=\"", to_hex({reinterpret_cast<const std::uint8_t*>(&icid), sizeof(icid)}),
+             "\";icid-generated-at=", ctx_.generator});
+    }
+    if (flow.transport == sip::Transport::tcp) edit.ensure_content_length();
+    if (!edit.apply(ctx_.scratch)) {
+        ctx_.core.transactions->abandon(branch.id);
+        if (e != nullptr) {
+            e->server = 0;
+            close(e->id);
+        }
+        return ctx_.answer(ctx_.gm, arrival, request, 400, Reason::malformed, impi);
+    }
+    if (e == nullptr) {  // an ACK of a 2xx
+        ctx_.core.transactions->abandon(branch.id);
+        ctx_.core.transport->send(flow, ctx_.scratch);
+        ctx_.note(trace_user, request.method(), 0, {Entity::pcscf, Entity::core});
+        return;
+    }
+    launch(arrival, request, *e, branch, flow);
+}
+
+}  // namespace gmgate::registration

@@ -1,0 +1,123 @@
+// Core → UE (E3).
+#include "control/registration/proxy.h"
+
+#include "control/registration/edits.h"
+#include "control/registration/proxy_rules.h"
+
+namespace gmgate::registration {
+
+using sip::HeaderId;
+
+void Proxy::on_core_request(const Arrival& arrival, const sip::Message& request) {
+    if (request.is_method("CANCEL")) return on_cancel(ctx_.core, arrival, request);
+    if (const auto rejection = sip::check_routable(request)) {
+        const Reason why = rejection->code == 483 ? Reason::too_many_hops : Reason::unsupported_uri;
+        return ctx_.answer(ctx_.core, arrival, request, rejection->code, why);
+    }
+    std::optional<std::uint64_t> user_id;
+    bool target_is_us = false;
+    if (const auto route = sip::first_route(request, HeaderId::route);
+        route && ctx_.is_our_core_host(route->uri)) {
+        user_id = ctx_.tokens.open(route->uri.user);
+    }
+    if (const auto uri = sip::parse_uri(request.request_uri());
+        uri && ctx_.is_our_core_host(*uri)) {
+        if (!user_id) user_id = ctx_.tokens.open(uri->user);
+        target_is_us = true;
+        if (!user_id && request.is_method("OPTIONS") && uri->user.empty()) {
+            return ctx_.answer(ctx_.core, arrival, request, 200, Reason::ok);  // "are you alive?"
+        }
+    }
+    if (!user_id) return ctx_.answer(ctx_.core, arrival, request, 404, Reason::unknown_flow);
+    const sa::User* user = ctx_.sets.find_user(*user_id);
+    const Registration* registration = user == nullptr ? nullptr : registrations_.find(user->id);
+    const sa::SaSet* set = registration == nullptr ? nullptr : ctx_.sets.outbound(*user);
+    // Who leaves is told so, and ends its dialogs; nothing new begins on SAs that are about to go
+    // (D4).
+    const bool ended = set != nullptr && registration->bindings.empty() && !in_dialog(request) &&
+                       !request.is_method("NOTIFY");
+    if (set == nullptr || ended) {
+        return ctx_.answer(ctx_.core, arrival, request, 480, Reason::not_registered,
+                           user == nullptr ? std::string_view{} : user->impi());
+    }
+    const std::string impi(user->impi());
+    const std::uint64_t mark = loop_mark(request, false, user->id);
+    if (has_looped(request, mark))
+        return ctx_.answer(ctx_.core, arrival, request, 482, Reason::loop_detected, impi);
+    const Carrier carrier = Carrier::of(*set);
+    const IpAddress ours = set->ours;
+    const IpAddress ue = set->ue;
+
+    sip::Transport transport = registration->transport;
+    if (wants_tcp(user->contact()) || wants_tcp(request.request_uri()))
+        transport = sip::Transport::tcp;
+    const auto branch = ctx_.gm.transactions->new_branch(sip::TransactionLayer::Party::known, mark);
+    Exchange* e =
+        branch.id == 0 || arrival.transaction == 0 ? nullptr : open(arrival, request, false);
+    if (branch.id == 0 || (e == nullptr && arrival.transaction != 0)) {
+        if (branch.id != 0) ctx_.gm.transactions->abandon(branch.id);
+        return ctx_.answer(ctx_.core, arrival, request, 503, Reason::transaction_limit, impi,
+                           {{"Retry-After", "10"}});
+    }
+    const std::uint64_t trace_user = registration->trace_user;
+    ctx_.note(trace_user, request.method(), 0, {Entity::core, Entity::pcscf});
+    if (e != nullptr) {
+        e->trace_user = trace_user;
+        e->carrier = carrier;
+        e->user = user->id;
+    }
+
+    const FlowTokens::Text token = ctx_.tokens.make(user->id);
+    const std::string ue_side = ue_side_uri(ours, carrier.numbers.port_ps);
+    const auto edited = [&](sip::Transport over) {
+        const std::string via = "SIP/2.0/" + std::string(sip::name(over)) + " " +
+                                ours.to_uri_host() + ":" + std::to_string(carrier.numbers.port_ps) +
+                                ";branch=";
+        sip::Edit edit(request);
+        edit.stamp_top_via(arrival.flow.remote);
+        edit.push_via({via, branch.view()});
+        edit.set_max_forwards(sip::max_forwards(request).value_or(70) - 1U);
+        strip_to_ue(edit);
+        // Behind us there is only the UE: no route is left to follow.
+        edit.remove_all(HeaderId::route);
+        edit.remove_all(HeaderId::path);
+        if (request.has(HeaderId::privacy) && request.has_token(HeaderId::privacy, "id")) {
+            edit.remove_all(HeaderId::p_asserted_identity);
+        }
+        if (target_is_us && !user->contact().empty()) edit.replace_request_uri({user->contact()});
+        if (makes_dialog(request.method())) {
+            edit.push_header(
+                HeaderId::record_route,
+                {ue_side, ", <sip:", {token.data(), token.size()}, "@", ctx_.core_host, ";lr>"});
+        }
+        edit.ensure_content_length();
+        return static_cast<bool>(edit.apply(ctx_.scratch));
+    };
+    bool possible = edited(transport);
+    // What counts is what leaves: Via, Record-Route and the phone's own address come on top.
+    if (possible && transport == sip::Transport::udp && ctx_.scratch.size() > udp_limit) {
+        transport = sip::Transport::tcp;
+        possible = edited(transport);
+        if (e != nullptr) e->chose_tcp_for_size = !e->invite;
+    }
+    if (!possible) {
+        ctx_.gm.transactions->abandon(branch.id);
+        if (e != nullptr) {
+            e->server = 0;
+            close(e->id);
+        }
+        return ctx_.answer(ctx_.core, arrival, request, 400, Reason::malformed, impi);
+    }
+    const sip::Flow flow = request_path(transport, ours, ue, carrier.numbers);
+    if (e == nullptr) {  // an ACK of a 2xx
+        ctx_.gm.transactions->abandon(branch.id);
+        ctx_.gm.transport->send(flow, ctx_.scratch);
+        ctx_.note(trace_user, request.method(), 0,
+                  {Entity::pcscf, Entity::ue, Step::none, carrier.set,
+                   outbound_spi(flow, carrier.numbers), Reason::ok});
+        return;
+    }
+    launch(arrival, request, *e, branch, flow);
+}
+
+}  // namespace gmgate::registration
