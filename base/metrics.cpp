@@ -1,6 +1,7 @@
 #include "base/metrics.h"
 
 #include <algorithm>
+#include <memory>
 
 namespace gmgate::metrics {
 
@@ -105,6 +106,24 @@ void Registry::function(std::string name, std::string help, Kind kind, Labels la
     const std::scoped_lock lock(mutex_);
     add({std::move(name), std::move(help), kind, std::move(labels), nullptr, nullptr, nullptr,
          std::move(read)});
+}
+
+void Registry::functions(const std::string& name, const std::string& help, Kind kind,
+                         const std::vector<Labels>& labels,
+                         std::function<std::vector<double>()> read) {
+    // collect() reads the series in the order of registration, under one lock: the first reads for
+    // all.
+    struct Reading {
+        std::function<std::vector<double>()> read;
+        std::vector<double> values;
+    };
+    const auto reading = std::make_shared<Reading>(Reading{std::move(read), {}});
+    for (std::size_t i = 0; i < labels.size(); ++i) {
+        function(name, help, kind, labels[i], [reading, i] {
+            if (i == 0) reading->values = reading->read();
+            return i < reading->values.size() ? reading->values[i] : 0.0;
+        });
+    }
 }
 
 std::vector<Sample> Registry::collect() const {

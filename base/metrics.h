@@ -79,6 +79,11 @@ class Registry {
     void function(std::string name, std::string help, Kind kind, Labels labels,
                   std::function<double()> read);
 
+    // Series of one name that are read together: `read` is called once a scrape, and gives a value
+    // for each of `labels`, in their order (missing ones are 0).
+    void functions(const std::string& name, const std::string& help, Kind kind,
+                   const std::vector<Labels>& labels, std::function<std::vector<double>()> read);
+
     [[nodiscard]] std::vector<Sample> collect() const;
 
   private:

@@ -89,16 +89,21 @@ void KernelBackend::register_metrics(metrics::Registry& registry) const {
                       "1: another program's policy, or a switch of the host, comes before our "
                       "policies (A6); gmctl health says which.",
                       Kind::gauge, {}, [&c] { return static_cast<double>(c.bypassed.value()); });
-    for (const KernelCounter& k : kernel_counters) {
-        registry.function("gmgate_kernel_drops_total",
-                          "Packets the kernel's XFRM refused, of this network namespace.",
-                          Kind::counter, {{"reason", std::string(k.label)}}, [label = k.label] {
-                              for (const sa::DropCount& d : drops()) {
-                                  if (d.name == label) return static_cast<double>(d.total);
-                              }
-                              return 0.0;
-                          });
-    }
+    std::vector<metrics::Labels> reasons;
+    for (const KernelCounter& k : kernel_counters)
+        reasons.push_back({{"reason", std::string(k.label)}});
+    registry.functions("gmgate_kernel_drops_total",
+                       "Packets the kernel's XFRM refused, of this network namespace.",
+                       Kind::counter, reasons, [] {
+                           std::vector<double> values(kernel_counters.size());
+                           for (const sa::DropCount& d : drops()) {
+                               for (std::size_t k = 0; k < values.size(); ++k) {
+                                   if (kernel_counters[k].label == d.name)
+                                       values[k] = static_cast<double>(d.total);
+                               }
+                           }
+                           return values;
+                       });
 }
 
 }  // namespace gmgate::kernel

@@ -44,6 +44,26 @@ TEST(Metrics, CollectGivesEverything) {
     EXPECT_EQ(r.collect()[3].value, 2);
 }
 
+TEST(Metrics, SeriesReadTogetherAreReadOnceAScrape) {
+    Registry r;
+    int reads = 0;
+    r.functions("gmgate_e_total", "e", Kind::counter, {{{"k", "x"}}, {{"k", "y"}}, {{"k", "z"}}},
+                [&reads] {
+                    ++reads;
+                    return std::vector<double>{10.0 * reads, 10.0 * reads + 1};
+                });
+    EXPECT_EQ(reads, 0);
+    for (int i = 1; i <= 2; ++i) {
+        const auto samples = r.collect();
+        EXPECT_EQ(reads, i);
+        ASSERT_EQ(samples.size(), 3U);
+        EXPECT_EQ(samples[0].value, 10.0 * i);
+        EXPECT_EQ(samples[1].value, 10.0 * i + 1);
+        EXPECT_EQ(samples[1].labels, (Labels{{"k", "y"}}));
+        EXPECT_EQ(samples[2].value, 0) << "none was given";
+    }
+}
+
 TEST(Metrics, HistogramBucketsAreUpperBoundsInclusive) {
     Histogram h({0.001, 0.01, 0.1});
     for (const double v : {0.0, 0.001, 0.0011, 0.01, 0.05, 0.2, 100.0, -1.0}) h.observe(v);
