@@ -25,6 +25,10 @@ constexpr Duration longest_asked = 24h;      // of a Retry-After
 constexpr std::uint32_t shortest_wait = 60;  // s between SUBSCRIBEs, whatever is granted
 constexpr Duration settled = 60s;            // a dialog that stood for so long was no accident
 constexpr Duration spread = 120s;            // in which all users ask a core that has come back
+// Ends are told one after the other, so that a mass of them (a lost packet layer) is no flood; what
+// would be told later than this the core finds out by itself, or by 481.
+constexpr Duration between_ends = 5ms;
+constexpr Duration latest_end = 600s;
 constexpr std::size_t id_digits = 16;
 
 std::string hex(std::uint64_t v) {
@@ -193,9 +197,24 @@ void Subscriber::stop(SlotId id, bool core_knows) {
     if (s->dialog.empty()) return forget(id);
     set_state(*s, State::ending);
     s->overdue = {};
-    if (in_dialog && !core_knows) subscribe(*s, 0);
-    s->next = timers_.now() + options_.t1 * 64;
-    arm(*s);
+    const TimePoint now = timers_.now();
+    const TimePoint turn = std::max(now, tell_next_);
+    s->untold = in_dialog && !core_knows && turn < std::min(s->lasts, now + latest_end);
+    if (!s->untold) {
+        s->next = now + options_.t1 * 64;
+        return arm(*s);
+    }
+    tell_next_ = turn + between_ends;
+    s->next = turn;
+    if (turn > now) return arm(*s);
+    tell_end(*s);
+}
+
+void Subscriber::tell_end(Subscription& s) {
+    s.untold = false;
+    subscribe(s, 0);
+    s.next = timers_.now() + options_.t1 * 64;
+    arm(s);
 }
 
 void Subscriber::forget(SlotId id) {
@@ -208,7 +227,7 @@ void Subscriber::forget(SlotId id) {
 
 void Subscriber::on_timer(Subscription& s) {
     const TimePoint now = timers_.now();
-    if (s.state == State::ending) return forget(s.id);
+    if (s.state == State::ending) return s.untold ? tell_end(s) : forget(s.id);
     if (s.overdue != TimePoint{} && now >= s.overdue) {
         s.overdue = {};
         const SlotId id = s.id;
@@ -312,12 +331,15 @@ void Subscriber::on_response(sip::ClientTransactionId, std::uint64_t context, co
     refused_.add();
     if (status == 423) {
         const auto least = sip::parse_number(response.value(HeaderId::min_expires).value_or(""));
-        if (least && *least > s->expires && s->failures == 0) {
-            ++s->failures;
+        if (least && *least > s->expires) {
             s->expires = *least;
-            if (line(*s, 1).empty()) lose_dialog(*s);
-            s->next = timers_.now();
-            return arm(*s);
+            // At once, but not by one that asks for more and more.
+            if (s->failures == 0) {
+                ++s->failures;
+                if (line(*s, 1).empty()) lose_dialog(*s);
+                s->next = timers_.now();
+                return arm(*s);
+            }
         }
     }
     if (status == 481 && !line(*s, 1).empty()) {

@@ -76,7 +76,7 @@ class Subscriber final : private sip::TransactionUser {
     // What the core said could not be obeyed: the whole state is asked for, at the next tick.
     void ask(SlotId id);
     // It is registered no more. `core_knows`: by the core's own doing, whose last NOTIFY may still
-    // come; otherwise the subscription is ended.
+    // come; otherwise the subscription is ended, one user after the other if many end at once.
     void stop(SlotId id, bool core_knows);
 
     struct Verdict {
@@ -120,6 +120,7 @@ class Subscriber final : private sip::TransactionUser {
         bool has_version = false;
         bool refreshing = false;       // an accepted one whose refresh is under way
         bool asked = false;            // the next NOTIFY answers a SUBSCRIBE
+        bool untold = false;           // ending, and the core has not been told yet
         bool gap = false;              // a document is missing; the whole state has not come yet
         bool tells_refreshes = false;  // the core has told of a re-registration by itself
         std::uint8_t failures = 0;     // until a document is obeyed in a dialog that has stood
@@ -140,6 +141,7 @@ class Subscriber final : private sip::TransactionUser {
     void lasting(Subscription& s, std::uint32_t seconds);
     void failed(Subscription& s, std::optional<std::uint32_t> retry_after);
     void lose_dialog(Subscription& s);
+    void tell_end(Subscription& s);
     void forget(SlotId id);
     // The three lines of `dialog`.
     static std::string_view line(const Subscription& s, unsigned which);
@@ -157,6 +159,7 @@ class Subscriber final : private sip::TransactionUser {
     std::size_t established_ = 0;
     bool unsupported_ = false;       // the core does not know the package: not asked for each user
     TimePoint unsupported_until_{};  // and for none before
+    TimePoint tell_next_{};          // when the next end may be told
     SlotId probe_ = 0;               // the one that asks then
     metrics::Gauge& gauge_;
     metrics::Counter& subscribed_;

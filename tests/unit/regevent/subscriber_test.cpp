@@ -367,6 +367,75 @@ TEST_F(SubscriberTest, WhatOneUsersCoreTellsIsNotExpectedOfAnothers) {
     EXPECT_EQ(field(subscribes[2], "Call-ID"), field(subscribes[0], "Call-ID"));
 }
 
+// A lost packet layer, or the end of many registrations at once: the core is told of a few hundred
+// a second.
+TEST_F(SubscriberTest, ManyEndsAreToldOneAfterTheOther) {
+    core = [this](const std::string& request) {
+        if (field(request, "Expires") == "0") return answer(request, 200);
+        accept(request);
+    };
+    std::vector<SlotId> ids;
+    for (UserId u = 1; u <= 1000; ++u) ids.push_back(subscriber.start(u));
+    pass(1s);
+    ASSERT_EQ(subscriber.established(), 1000U);
+    subscribes.clear();
+    for (const SlotId id : ids) subscriber.stop(id, false);
+    pass(1ms, 1ms);
+    EXPECT_EQ(subscribes.size(), 1U) << "the first at once";
+    pass(999ms);
+    EXPECT_NEAR(static_cast<double>(subscribes.size()), 200, 2);
+    pass(4s);
+    EXPECT_EQ(subscribes.size(), 1000U);
+    for (const auto& s : subscribes) EXPECT_EQ(field(s, "Expires"), "0");
+    pass(33s);
+    EXPECT_EQ(subscriber.size(), 0U);
+    EXPECT_EQ(transactions.client_count(), 0U);
+    EXPECT_EQ(wheel.size(), 0U);
+}
+
+// What the core ends by itself before its turn comes is not told.
+TEST_F(SubscriberTest, AnEndThatTheCoreFindsOutItselfIsNotTold) {
+    core = [this](const std::string& request) { accept(request, 120); };
+    std::vector<SlotId> ids;
+    for (UserId u = 1; u <= 40'000; ++u) ids.push_back(subscriber.start(u));
+    pass(100ms);
+    ASSERT_EQ(subscriber.established(), 40'000U);
+    const std::size_t before = subscribes.size();
+    for (const SlotId id : ids) subscriber.stop(id, false);
+    pass(300s);
+    EXPECT_GT(subscribes.size() - before, 23'900U);
+    EXPECT_LE(subscribes.size() - before, 24'000U) << "200 a second until the grants are over";
+    EXPECT_EQ(subscriber.size(), 0U);
+}
+
+TEST_F(SubscriberTest, MinExpiresCountsAfterOtherFailures) {
+    unsigned asked = 0;
+    core = [&](const std::string& request) {
+        if (++asked == 1) return answer(request, 503);
+        if (field(request, "Expires") != "700000")
+            return answer(request, 423, "Min-Expires: 700000\r\n");
+        accept(request, 700'000);
+    };
+    (void)subscriber.start(1);
+    pass(60s);
+    ASSERT_EQ(subscribes.size(), 3U);
+    EXPECT_EQ(field(subscribes[2], "Expires"), "700000");
+    EXPECT_EQ(subscriber.established(), 1U);
+}
+
+// Each 423 asks for one second more.
+TEST_F(SubscriberTest, AnEverGrowingMinExpiresIsFollowedWithPauses) {
+    core = [&](const std::string& request) {
+        answer(
+            request, 423,
+            "Min-Expires: " + std::to_string(std::stoul(field(request, "Expires")) + 1) + "\r\n");
+    };
+    (void)subscriber.start(1);
+    pass(300s);
+    EXPECT_GE(subscribes.size(), 4U);
+    EXPECT_LE(subscribes.size(), 10U);
+}
+
 TEST_F(SubscriberTest, TheFirstCSeqMayBeZero) {
     core = [&](const std::string& s) { accept(s); };
     std::ignore = subscriber.start(1);
