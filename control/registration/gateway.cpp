@@ -1,12 +1,15 @@
 #include "control/registration/gateway.h"
 
 #include <algorithm>
+#include <utility>
+#include <vector>
 
 #include "base/bytes.h"
 #include "base/log.h"
 #include "control/regevent/subscriber.h"
 #include "control/registration/context.h"
 #include "control/registration/edits.h"
+#include "control/registration/owed_answers.h"
 #include "control/registration/proxy.h"
 #include "control/registration/registrar.h"
 
@@ -39,7 +42,9 @@ sip::Framing framing(const sip::Flow& flow) {
 // retransmission) does not leave at all. The packet layer would drop it too.
 class GmTransport final : public sip::TransportLayer {
   public:
-    GmTransport(Context& context, sip::TransportLayer& below) : ctx_(context), below_(below) {}
+    GmTransport(Context& context, sip::TransportLayer& below) : ctx_(context), below_(below) {
+        close_timer_.bind<&GmTransport::close_answered>(this);
+    }
     bool send(const sip::Flow& flow, std::span<const char> bytes) override {
         const auto& ports = ctx_.sets.ports();
         if (ports.is_port_ps(flow.local.port) || ports.is_port_pc(flow.local.port)) {
@@ -50,13 +55,44 @@ class GmTransport final : public sip::TransportLayer {
                 return false;
             }
         }
-        return below_.send(flow, bytes);
+        const bool sent = below_.send(flow, bytes);
+        const bool final_response = bytes.size() > 8 && bytes[0] == 'S' && bytes[3] == '/' &&
+                                    bytes[8] >= '2' && bytes[8] <= '6';
+        if (flow.connection == 0 || !final_response) return sent;
+        if (const auto closing = owed_.answered(flow.connection)) {
+            // Not from here: the caller is in the middle of answering.
+            closing_.push_back(*closing);
+            if (!close_timer_.active()) ctx_.timers.start(close_timer_, Duration{});
+        }
+        return sent;
     }
-    void close(sip::ConnectionId connection) override { below_.close(connection); }
+    void close(sip::ConnectionId connection) override {
+        owed_.forget(connection);
+        below_.close(connection);
+    }
+    // A sender is shed. Over TCP nothing is sent again, and the phone would wait half a minute for
+    // an answer: the end of its connection tells it, and makes room. What it asked before is
+    // answered first. The last act: `flow` may be the connection's own.
+    void hang_up(const sip::Flow& flow) {
+        if (flow.transport == sip::Transport::tcp && owed_.hang_up(flow)) end(flow);
+    }
+    [[nodiscard]] OwedAnswers& owed() { return owed_; }
 
   private:
+    void end(sip::Flow flow) {
+        close(flow.connection);
+        // What we asked there is not answered any more.
+        ctx_.gm.transactions->connection_closed(flow);
+    }
+    void close_answered() {
+        for (const sip::Flow& flow : std::exchange(closing_, {})) end(flow);
+    }
+
     Context& ctx_;
     sip::TransportLayer& below_;
+    OwedAnswers owed_;
+    std::vector<sip::Flow> closing_;  // their last answer has left
+    Timer close_timer_;
 };
 
 // What the subscriber to registration state asks of us (E5).
@@ -132,6 +168,7 @@ struct Gateway::Impl {
             log::debug("registration", "stream from {}: {}", flow.remote.to_string(), what);
         }
         void on_connection_closed(const sip::Flow& flow, bool /*was_established*/) override {
+            if (is_gm) impl.gm_transport->owed().forget(flow.connection);
             Side& side = is_gm ? impl.ctx.gm : impl.ctx.core;
             if (side.transactions) side.transactions->connection_closed(flow);
         }
@@ -143,16 +180,14 @@ struct Gateway::Impl {
     void on_core(const sip::Flow& flow, std::span<char> bytes);
     // Without a transaction: what is not worth one.
     void answer_stateless(Side& side, const sip::Flow& reply, const Endpoint& source,
-                          const sip::Message& request, int code, std::string_view reason);
+                          const sip::Message& request, int code, std::string_view reason,
+                          std::initializer_list<sip::HeaderField> headers = {});
+    // A registered phone sends faster than it may. Over UDP it will send again; over TCP it waits,
+    // so it is told, and one that does not listen loses its connection.
+    void shed_user(const sip::Flow& flow, const Carrier& carrier, std::span<char> bytes);
     // A fault of the message itself is answered if it can be; false: nothing was wrong.
     bool refuse_faulty(Side& side, const sip::Flow& flow, const Carrier& carrier,
                        const sip::Message& message, sip::ParseStatus status);
-    // For what a stranger sent and nobody answers. Over TCP it is not sent again, and the phone
-    // would wait half a minute for an answer: the end of its connection tells it, and makes room.
-    // The last act: `flow` may be the connection's own.
-    void hang_up(const sip::Flow& flow) {
-        if (flow.transport == sip::Transport::tcp) ctx.gm.transport->close(flow.connection);
-    }
     [[nodiscard]] static sip::Flow path_back(const sip::Flow& flow, const Carrier& carrier,
                                              const sip::Message& request);
     [[nodiscard]] RegistrationView view_of(const Registration& registration,
@@ -178,13 +213,14 @@ sip::Flow Gateway::Impl::path_back(const sip::Flow& flow, const Carrier& carrier
 }
 
 void Gateway::Impl::answer_stateless(Side& side, const sip::Flow& reply, const Endpoint& source,
-                                     const sip::Message& request, int code,
-                                     std::string_view reason) {
+                                     const sip::Message& request, int code, std::string_view reason,
+                                     std::initializer_list<sip::HeaderField> headers) {
     const std::string tag = ctx.random.token(6);
     sip::ResponseOptions options;
     options.reason = reason;
     options.to_tag = tag;
     options.source = source;
+    options.headers = {headers.begin(), headers.size()};
     if (sip::build_response(request, code, options, ctx.scratch))
         side.transport->send(reply, ctx.scratch);
 }
@@ -218,11 +254,26 @@ bool Gateway::Impl::refuse_faulty(Side& side, const sip::Flow& flow, const Carri
     return true;
 }
 
+void Gateway::Impl::shed_user(const sip::Flow& flow, const Carrier& carrier,
+                              std::span<char> bytes) {
+    ctx.shed(Reason::rate_user, flow.remote);
+    if (flow.transport != sip::Transport::tcp) return;
+    if (!registrar.tell_user(carrier.user)) return gm_transport->hang_up(flow);
+    sip::Message message;
+    if (message.parse(std::string_view(bytes.data(), bytes.size()), framing(flow)) !=
+            sip::ParseStatus::ok ||
+        !message.is_request() || message.is_method("ACK") || !message.answerable())
+        return;
+    answer_stateless(ctx.gm, path_back(flow, carrier, message), flow.remote, message, 503, {},
+                     {{"Retry-After", "5"}});
+}
+
 void Gateway::Impl::on_gm(const sip::Flow& flow, std::span<char> bytes) {
     // Keep-alive (RFC 5626 3.5.1).
     if (bytes.size() <= 4 &&
         std::ranges::all_of(bytes, [](char c) { return c == '\r' || c == '\n'; }))
         return;
+    if (flow.connection != 0 && gm_transport->owed().is_hung_up(flow.connection)) return;
     // S3: who may speak at all is asked before a message is taken apart.
     Carrier carrier;
     const auto& ports = ctx.sets.ports();
@@ -232,11 +283,11 @@ void Gateway::Impl::on_gm(const sip::Flow& flow, std::span<char> bytes) {
         if (set == nullptr || !sa::in_backend(set->state))
             return ctx.refuse(Reason::no_sa, 0, flow.remote, {});
         carrier = Carrier::of(*set);
-        if (!registrar.admit_user(carrier.user)) return ctx.shed(Reason::rate_user, flow.remote);
+        if (!registrar.admit_user(carrier.user)) return shed_user(flow, carrier, bytes);
     } else if (const Reason admitted = registrar.admit(flow.remote, flow.transport);
                admitted != Reason::ok) {
         ctx.shed(admitted, flow.remote);
-        return hang_up(flow);
+        return gm_transport->hang_up(flow);
     }
     sip::Message message;
     const auto status = message.parse(std::string_view(bytes.data(), bytes.size()), framing(flow));
@@ -280,12 +331,13 @@ void Gateway::Impl::on_gm(const sip::Flow& flow, std::span<char> bytes) {
         case sip::TransactionLayer::Arrival::refused:
             if (is_register) ctx.registration_discarded(Reason::transaction_limit, flow.remote);
             ctx.refuse(Reason::transaction_limit, 0, flow.remote, {});
-            return carrier.is_protected() ? void() : hang_up(flow);
+            return carrier.is_protected() ? void() : gm_transport->hang_up(flow);
         case sip::TransactionLayer::Arrival::stateless:
             if (carrier.is_protected()) proxy.on_ue_request(arrival, message);
             return;
     }
     arrival.transaction = received.id;
+    gm_transport->owed().asked(flow);
     if (const std::string tags = unsupported_tags(message); !tags.empty()) {
         if (is_register) {
             return registrar.refuse(arrival, message, 420, Reason::bad_extension,

@@ -295,8 +295,9 @@ void RegistrationProcedure::unchallenged(const sip::Message& response) {
     if (owner_.is_leaving(sm1_.user) && expires_ != 0) {
         // It was deregistered while the core said yes: its SAs are about to go, and a new
         // registration needs new ones (D4).
-        fail_later(500, Reason::deregistered_by_network);
-        return end(Reason::deregistered_by_network);
+        const Reason why = owner_.left_by(sm1_.user);
+        fail_later(500, why);
+        return end(why);
     }
     if (const auto stored = owner_.store(*this, sm1_.set, false, response); !stored) {
         fail_later(500, Reason::registration_limit);
@@ -446,9 +447,8 @@ void RegistrationProcedure::abandoned_by_ue(sa::Event event, Reason reason) {
     end(reason);
 }
 
-void RegistrationProcedure::on_set_removed(sa::Event reason) {
+void RegistrationProcedure::on_set_removed(Reason why) {
     set_ = 0;
-    const Reason why = reason_of(reason);
     // SM7 is at the core. The set it came on cannot carry an answer any more, that of SM1 may (D6).
     if (server_ != 0 && failure_path() != nullptr) fail_later(500, why);
     end(why);

@@ -63,7 +63,7 @@ class RegistrationProcedure {
     // The UE reports that it did not take the challenge (C3, C4): the new SAs go at once.
     void abandoned_by_ue(sa::Event event, Reason reason);
     // The database removed the set: time-out, newer challenge, or from outside.
-    void on_set_removed(sa::Event reason);
+    void on_set_removed(Reason why);
     // The gateway stops: a REGISTER that waits for its answer gets 503.
     void shut_down();
 

@@ -77,6 +77,7 @@ Registrar::Registrar(Context& context)
                 context.policy.limits.register_burst_per_user, context.random),
       per_user_(context.policy.limits.sources, context.policy.limits.message_rate_per_user,
                 context.policy.limits.message_burst_per_user, context.random),
+      told_(context.policy.limits.sources, 1, 5, context.random),
       pending_by_source_(16, CountBySource::Hash{SeededHash(context.random)}),
       registered_at_(context.random) {
     ctx_.sets.add_observer(*this);
@@ -91,6 +92,10 @@ Reason Registrar::admit(const Endpoint& source, sip::Transport transport) {
 
 bool Registrar::admit_user(sa::UserId user) {
     return per_user_.take(user, ctx_.now());
+}
+
+bool Registrar::tell_user(sa::UserId user) {
+    return told_.take(user, ctx_.now());
 }
 
 bool Registrar::is_at_home(const sa::User& user, const IpAddress& source) const {
@@ -434,19 +439,9 @@ Result<void> Registrar::store(const RegistrationProcedure& procedure, sa::SetId 
                         Binding{std::string(procedure.impu()), std::move(*packed), until, until});
     }
 
-    std::vector<std::string_view> impus;
-    Duration granted{};
-    for (const Binding& b : bindings) {
-        granted = std::max(granted, b.expires - now);
-        for (std::size_t i = 0; i < b.impus.size(); ++i) {
-            if (impus.size() < ctx_.sets.config().limits.max_impus_per_user &&
-                std::ranges::find(impus, b.impus[i]) == impus.end()) {
-                impus.push_back(b.impus[i]);
-            }
-        }
-    }
-    const std::string default_impu = impus.empty() ? own.front() : std::string();
-    if (impus.empty()) impus.emplace_back(default_impu);
+    Known now_known = known_by(bindings);
+    // Who leaves keeps a name until its SAs are gone.
+    if (now_known.impus.empty()) now_known.impus.emplace_back(own.front());
 
     const std::string service_route = joined_values(response, HeaderId::service_route);
     for (const sip::Value& value : response.values(HeaderId::service_route)) {
@@ -462,14 +457,10 @@ Result<void> Registrar::store(const RegistrationProcedure& procedure, sa::SetId 
     std::string contact(procedure.contact());
     const sa::User* known = ctx_.sets.find_user(user);
     if (contact.empty() && known != nullptr) contact = known->contact();
-    sa::EstablishRequest request;
-    request.granted = granted;
-    request.impus = impus;
-    request.service_route = service_route;
-    request.p_associated_uri = associated;
-    request.contact = contact;
-    const auto done =
-        fresh_set ? ctx_.sets.establish(set, request) : ctx_.sets.refresh(set, request);
+    now_known.service_route = service_route;
+    now_known.associated = associated;
+    now_known.contact = contact;
+    const auto done = tell_sets(set, fresh_set, now_known);
     if (!done) return done;
 
     const bool gone = bindings.empty();
@@ -480,14 +471,17 @@ Result<void> Registrar::store(const RegistrationProcedure& procedure, sa::SetId 
     if (registration.since == TimePoint{}) registration.since = now;
     if (fresh_set) registration.remember(set, procedure.nonce_hash());
     moved(registration, procedure.ue().address);
-    if (gone) {
+    const bool left_before = registration.ended_by != Reason::ok;
+    if (!gone) registration.ended_by = Reason::ok;
+    if (gone && !left_before) {
+        registration.ended_by = Reason::deregistered_by_ue;
         // D4: the 200 still has to leave under them.
         if (subscriber_ != nullptr)
             subscriber_->stop(std::exchange(registration.subscription, 0), true);
         ctx_.note_event(registration.trace_user, Step::registration_ended, set, 0,
-                        Reason::deregistered_by_ue);
+                        registration.ended_by);
         (void)ctx_.sets.deregister(user, true);
-    } else if (subscriber_ != nullptr) {
+    } else if (!gone && subscriber_ != nullptr) {
         if (registration.subscription == 0) {
             registration.subscription = subscriber_->start(user);
         } else {
@@ -496,6 +490,30 @@ Result<void> Registrar::store(const RegistrationProcedure& procedure, sa::SetId 
     }
     ctx_.metrics.set_registered(registrations_.size());
     return {};
+}
+
+Registrar::Known Registrar::known_by(std::span<const Binding> bindings) const {
+    Known known;
+    for (const Binding& b : bindings) {
+        known.granted = std::max(known.granted, b.expires - ctx_.now());
+        for (std::size_t i = 0; i < b.impus.size(); ++i) {
+            if (known.impus.size() < ctx_.sets.config().limits.max_impus_per_user &&
+                std::ranges::find(known.impus, b.impus[i]) == known.impus.end()) {
+                known.impus.push_back(b.impus[i]);
+            }
+        }
+    }
+    return known;
+}
+
+Result<void> Registrar::tell_sets(sa::SetId set, bool fresh_set, const Known& known) {
+    sa::EstablishRequest request;
+    request.granted = known.granted;
+    request.impus = known.impus;
+    request.service_route = known.service_route;
+    request.p_associated_uri = known.associated;
+    request.contact = known.contact;
+    return fresh_set ? ctx_.sets.establish(set, request) : ctx_.sets.refresh(set, request);
 }
 
 bool Registrar::deregister(std::string_view impi) {
@@ -508,6 +526,7 @@ bool Registrar::deregister(std::string_view impi) {
 
 void Registrar::end(const sa::User& user, Registration& registration, Reason why, bool core_knows) {
     registration.bindings.clear();
+    registration.ended_by = why;
     if (subscriber_ != nullptr)
         subscriber_->stop(std::exchange(registration.subscription, 0), core_knows);
     const sa::SaSet* set = ctx_.sets.outbound(user);
@@ -642,26 +661,15 @@ void Registrar::keep_only(const sa::User& user, Registration& registration,
     registration.bindings = std::move(kept);
     const sa::SaSet* set = ctx_.sets.outbound(user);
     if (set == nullptr) return;
-    std::vector<std::string> identities;
-    Duration granted{};
-    for (const Binding& b : registration.bindings) {
-        granted = std::max(granted, b.expires - ctx_.now());
-        for (std::size_t i = 0; i < b.impus.size(); ++i) {
-            if (std::ranges::find(identities, b.impus[i]) == identities.end())
-                identities.emplace_back(b.impus[i]);
-        }
-    }
+    // Copies: the database writes where these lie.
     const std::string service_route(user.service_route());
     const std::string associated(user.p_associated_uri());
     const std::string contact(user.contact());
-    const std::vector<std::string_view> impus(identities.begin(), identities.end());
-    sa::EstablishRequest request;
-    request.granted = granted;
-    request.impus = impus;
-    request.service_route = service_route;
-    request.p_associated_uri = associated;
-    request.contact = contact;
-    (void)ctx_.sets.refresh(set->id, request);
+    Known known = known_by(registration.bindings);
+    known.service_route = service_route;
+    known.associated = associated;
+    known.contact = contact;
+    (void)tell_sets(set->id, false, known);
 }
 
 std::optional<Duration> Registrar::overdue(sa::UserId id) {
@@ -681,9 +689,9 @@ std::optional<Duration> Registrar::overdue(sa::UserId id) {
     return shortened_to(*registration);
 }
 
-bool Registrar::is_leaving(sa::UserId user) const {
+Reason Registrar::left_by(sa::UserId user) const {
     const Registration* registration = registrations_.find(user);
-    return registration != nullptr && registration->bindings.empty();
+    return registration == nullptr ? Reason::ok : registration->ended_by;
 }
 
 void Registrar::shut_down() {
@@ -737,10 +745,13 @@ void Registrar::on_set_removed(const sa::SaSet& set, const sa::User& user, sa::E
     ctx_.note_event(trace_user, Step::set_removed, set.id, set.numbers.spi_ps,
                     reason == sa::Event::address_changed ? Reason::address_changed : Reason::ok,
                     procedure == nullptr ? 0 : procedure->attempt());
-    if (procedure != nullptr && procedure->set() == set.id) {
-        procedure->on_set_removed(reason);
-    }
     Registration* registration = registrations_.find(user.id);
+    if (procedure != nullptr && procedure->set() == set.id) {
+        // The user left while it re-authenticated: by whose doing, the set does not know.
+        const bool left = registration != nullptr && registration->ended_by != Reason::ok;
+        procedure->on_set_removed(left ? registration->ended_by : reason_of(reason));
+        registration = registrations_.find(user.id);
+    }
     if (registration == nullptr) return;
     const bool lives = std::ranges::any_of(user.sets, [&](sa::SetId id) {
         const sa::SaSet* other = id == set.id ? nullptr : ctx_.sets.find(id);
@@ -752,7 +763,10 @@ void Registrar::on_set_removed(const sa::SaSet& set, const sa::User& user, sa::E
         ctx_.note_event(trace_user, Step::registration_ended, set.id, 0, reason_of(reason));
     }
     moved(*registration, {});
-    if (subscriber_ != nullptr) subscriber_->stop(registration->subscription, false);
+    // A life time is that of the core's grant and some more: it has forgotten the user already.
+    if (subscriber_ != nullptr) {
+        subscriber_->stop(registration->subscription, reason == sa::Event::lifetime_expired);
+    }
     registrations_.erase(user.id);
     ctx_.metrics.set_registered(registrations_.size());
 }

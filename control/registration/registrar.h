@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <deque>
 #include <initializer_list>
+#include <span>
 #include <string_view>
 #include <unordered_map>
 #include <vector>
@@ -31,6 +32,8 @@ class Registrar final : public sip::TransactionUser, public sa::SetObserver {
     [[nodiscard]] Reason admit(const Endpoint& source, sip::Transport transport);
     // May this user send one on its SAs?
     [[nodiscard]] bool admit_user(sa::UserId user);
+    // It may not: is it worth an answer that says so? Now and then only.
+    [[nodiscard]] bool tell_user(sa::UserId user);
     void on_register(const Arrival& arrival, const sip::Message& request);
     // Answers a REGISTER that begins no procedure: a registration that failed at once.
     void refuse(const Arrival& arrival, const sip::Message& request, int code, Reason reason,
@@ -64,7 +67,9 @@ class Registrar final : public sip::TransactionUser, public sa::SetObserver {
     // Shortened registrations are over, and nobody renewed them. Returns as obey() does.
     std::optional<Duration> overdue(sa::UserId user);
     // All its identities are deregistered, and its SAs live on for the last messages alone (D4).
-    [[nodiscard]] bool is_leaving(sa::UserId user) const;
+    [[nodiscard]] bool is_leaving(sa::UserId user) const { return left_by(user) != Reason::ok; }
+    // And by whose doing; ok: it is not leaving.
+    [[nodiscard]] Reason left_by(sa::UserId user) const;
     // Ends every procedure under way, and tells the subscriber nothing any more: the gateway stops.
     void shut_down();
 
@@ -111,6 +116,17 @@ class Registrar final : public sip::TransactionUser, public sa::SetObserver {
     // The phone registers in clear from where it is registered.
     [[nodiscard]] bool is_at_home(const sa::User& user, const IpAddress& source) const;
     void moved(Registration& registration, const IpAddress& to);
+    // What the set's user is known by from now on (B5, D3, D4).
+    struct Known {
+        std::vector<std::string_view> impus;
+        std::string_view service_route;
+        std::string_view associated;
+        std::string_view contact;
+        Duration granted{};
+    };
+    Result<void> tell_sets(sa::SetId set, bool fresh_set, const Known& known);
+    // Each identity once, and the time of the binding that lasts longest.
+    [[nodiscard]] Known known_by(std::span<const Binding> bindings) const;
     // D4 for all identities of the user. `core_knows`: by the core's doing.
     void end(const sa::User& user, Registration& registration, Reason why, bool core_knows);
     // Only these bindings stay; with none, end().
@@ -126,6 +142,7 @@ class Registrar final : public sip::TransactionUser, public sa::SetObserver {
     Admission admission_;
     RateTable per_name_;
     RateTable per_user_;
+    RateTable told_;
     // Procedures begun in clear, of each source, oldest first.
     std::unordered_map<IpAddress, std::vector<SlotId>, CountBySource::Hash> pending_by_source_;
     CountBySource registered_at_;

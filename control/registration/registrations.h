@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/ip.h"
 #include "base/slot_map.h"
+#include "control/registration/reasons.h"
 #include "control/sip/transport.h"
 #include "sa/packed_strings.h"
 #include "sa/sa_set.h"
@@ -37,6 +38,7 @@ struct Registration {
     sip::Transport transport = sip::Transport::udp;
     IpAddress source;               // as limits count it; unspecified: none yet
     std::vector<Binding> bindings;  // none: leaving, its last messages are on their way (D4)
+    Reason ended_by = Reason::ok;   // why it leaves; ok: it does not
 
     // A11: an authentication response belongs to the set its challenge made.
     struct Challenge {

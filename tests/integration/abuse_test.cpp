@@ -155,6 +155,72 @@ TEST(Abuse, ARefusedConnectionIsClosed) {
     EXPECT_EQ(full.gm_net.closed, std::set<sip::ConnectionId>{r.clear_connection});
 }
 
+// What a phone asked before it was turned away is still answered on its connection.
+TEST(Abuse, ARefusedConnectionIsClosedBehindTheAnswersItAwaits) {
+    World::Options o;
+    o.policy.limits.register_burst_per_source = 1;
+    o.policy.limits.register_rate_per_source = 0.001;
+    World w(o);
+    Phone& p = w.phone("alice", "10.2.0.1", sip::Transport::tcp);
+    w.home.silent = true;
+    p.send_sm1();
+    w.run();
+    const Wire asked = w.home.inbox.back();
+    for (int i = 0; i < 3; ++i) p.send_sm1();
+    w.run();
+    EXPECT_GE(w.drops(Reason::rate_source), 1U);
+    EXPECT_TRUE(w.gm_net.closed.empty()) << "an answer is on its way";
+    EXPECT_TRUE(p.inbox.empty());
+    w.home.silent = false;
+    w.home.inbox.clear();
+    w.home.reply(asked, 403);
+    w.run();
+    ASSERT_EQ(p.inbox.size(), 1U);
+    EXPECT_EQ(p.last_status(), 403);
+    w.advance(1ms);
+    EXPECT_EQ(w.gm_net.closed, std::set<sip::ConnectionId>{p.clear_connection});
+    w.expect_no_leak(0);
+}
+
+// A registered phone that sends too fast over TCP: told so a few times, then hung up on; nothing
+// waits in vain.
+TEST(Abuse, APhoneThatSendsTooFastOverTcpIsTold) {
+    World::Options o;
+    o.policy.limits.message_burst_per_user = 4;
+    o.policy.limits.message_rate_per_user = 0.5;
+    World w(o);
+    Phone& p = w.phone("alice", "10.2.0.1", sip::Transport::tcp);
+    ASSERT_TRUE(p.register_once());
+    const auto send = [&] {
+        p.inbox.clear();
+        p.send_on(p.current(), p.request("MESSAGE", "sip:bob@home.example"));
+        w.run();
+        return p.last_status();
+    };
+    for (int i = 0; i < 3; ++i) EXPECT_EQ(send(), 200) << i;  // SM7 was the first
+    for (int i = 0; i < 5; ++i) {
+        EXPECT_EQ(send(), 503) << i;
+        EXPECT_TRUE(p.last().message.has("Retry-After"));
+        EXPECT_TRUE(p.last().esp);
+    }
+    EXPECT_TRUE(w.gm_net.closed.empty());
+    EXPECT_EQ(send(), -1);
+    EXPECT_EQ(w.gm_net.closed.size(), 1U);
+    EXPECT_EQ(w.drops(Reason::rate_user), 6U);
+    // On a new connection, later.
+    p.connections.clear();
+    w.advance(10s);
+    EXPECT_EQ(send(), 200);
+    // Over UDP it sends again by itself.
+    Phone& q = w.phone("bob", "10.2.0.2");
+    ASSERT_TRUE(q.register_once());
+    const auto heard = q.inbox.size();
+    for (int i = 0; i < 5; ++i)
+        q.send_on(q.current(), q.request("MESSAGE", "sip:bob@home.example"));
+    w.run();
+    EXPECT_EQ(q.inbox.size(), heard + 3);
+}
+
 TEST(Abuse, A64IsOneSource) {
     World w;
     w.home.silent = true;

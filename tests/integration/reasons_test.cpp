@@ -75,6 +75,53 @@ Phone& alice(World& w) {
     return *w.phones.front();
 }
 
+// A renewal is at the core when `ends` ends the registration; then the 200 comes.
+std::string late_200(World& w, const std::function<void(Phone&)>& ends) {
+    Phone& p = alice(w);
+    w.home.silent = true;
+    p.send_protected_sm1();
+    w.run();
+    const Wire asked = w.home.inbox.back();
+    EXPECT_EQ(asked.message.method(), "REGISTER");
+    ends(p);
+    EXPECT_EQ(w.gateway->find(p.impi)->state, "leaving");
+    w.home.reply(asked, 200, "Contact: <" + p.contact() + ">;expires=3600\r\n");
+    w.run();
+    EXPECT_EQ(p.last_status(), 500);
+    return p.impi;
+}
+
+// A NOTIFY to the gateway's own subscription that shortens the registration (F1).
+void shorten(World& w, const Phone& p, unsigned seconds) {
+    const auto sent = w.sent_to(Wire::To::home);
+    const auto subscribe = std::ranges::find_if(
+        sent, [](const Wire& wire) { return wire.message.method() == "SUBSCRIBE"; });
+    ASSERT_NE(subscribe, sent.end());
+    const Sip& s = subscribe->message;
+    const std::string body =
+        "<reginfo xmlns=\"urn:ietf:params:xml:ns:reginfo\" version=\"0\" "
+        "state=\"full\"><registration aor=\"" +
+        p.impu +
+        "\" id=\"r\" state=\"active\"><contact id=\"c\" state=\"active\" "
+        "event=\"shortened\" expires=\"" +
+        std::to_string(seconds) + "\"><uri>" + p.contact() +
+        "</uri></contact></registration></reginfo>";
+    Wire wire;
+    wire.to = Wire::To::gateway_core;
+    wire.flow = {sip::Transport::udp, ep("192.0.2.1:5060"), ep("192.0.2.9:5060"), 0};
+    wire.message.text =
+        "NOTIFY sip:192.0.2.1:5060 SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.9:5060;branch=z9hG4bK" +
+        w.random.token(8) + "\r\nMax-Forwards: 70\r\nFrom: <" + p.impu +
+        ">;tag=home\r\nTo: " + s.header("From") + "\r\nCall-ID: " + s.header("Call-ID") +
+        "\r\nCSeq: 1 NOTIFY\r\nContact: <sip:192.0.2.9:5060>\r\nEvent: reg\r\n"
+        "Subscription-State: active;expires=3600\r\nContent-Type: application/reginfo+xml\r\n"
+        "Content-Length: " +
+        std::to_string(body.size()) + "\r\n\r\n" + body;
+    w.queue.push_back(std::move(wire));
+    w.run();
+    EXPECT_EQ(w.home.inbox.back().message.status(), 200);
+}
+
 const std::map<Reason, Case>& cases() {
     static const std::map<Reason, Case> all{
         {Reason::malformed, {[](World& w) {
@@ -471,23 +518,35 @@ const std::map<Reason, Case>& cases() {
           register_alice}},
         {Reason::deregistered_by_ue,
          {[](World& w) {
-              EXPECT_TRUE(alice(w).deregister());
-              return alice(w).impi;
+              // The phone leaves while the core has its renewal, which then comes too late.
+              return late_200(w, [&](Phone& p) {
+                  RegisterOptions o;
+                  o.expires = 0;
+                  p.send_protected_sm1(o);
+                  w.run();
+                  w.home.reply(w.home.inbox.back(), 200);
+                  w.run();
+                  EXPECT_EQ(p.last_status(), 200);
+              });
           },
           {},
           register_alice}},
-        {Reason::deregistered_by_network, {[](World& w) {
-             Phone& p = challenged(w);
-             w.sets->remove_all(sa::Event::operator_removed);
-             return p.impi;
-         }}},
-        {Reason::expired,
+        {Reason::deregistered_by_network,
          {[](World& w) {
-              w.advance(3700s);
-              return alice(w).impi;
+              return late_200(w, [&](Phone& p) { EXPECT_TRUE(w.gateway->deregister(p.impi)); });
           },
           {},
           register_alice}},
+        {Reason::expired,
+         {[](World& w) { return late_200(w, [&](Phone&) { w.advance(20s); }); },
+          [](World::Options& o) { o.policy.reg_event = sip::RegProfile::rfc3680; },
+          [](World& w) {
+              // The network has shortened it to ten seconds, to which 30 are added.
+              register_alice(w);
+              w.advance(10ms);
+              shorten(w, alice(w), 10);
+              w.advance(25s);
+          }}},
         {Reason::address_changed,
          {[](World& w) {
               Phone& p = alice(w);
@@ -631,6 +690,53 @@ INSTANTIATE_TEST_SUITE_P(Catalogue, EachReason, testing::ValuesIn(whole_catalogu
                          [](const auto& param) {
                              return std::string(registration::name(param.param));
                          });
+
+// The ordinary ends are no failures: the ladder tells of them, and nothing else does.
+TEST(OrdinaryEnds, AreToldByTheLadderAlone) {
+    for (const Reason reason :
+         {Reason::deregistered_by_ue, Reason::deregistered_by_network, Reason::expired}) {
+        World w;
+        registered(w);
+        if (reason == Reason::deregistered_by_ue) {
+            ASSERT_TRUE(alice(w).deregister());
+        } else if (reason == Reason::expired) {
+            w.advance(3700s);
+        } else {
+            ASSERT_TRUE(w.gateway->deregister(alice(w).impi));
+        }
+        std::size_t told = 0;
+        for (const auto& r : w.gateway->trace().of_user(alice(w).impi)) {
+            if (r.step != registration::Step::registration_ended) continue;
+            EXPECT_EQ(r.reason, reason);
+            ++told;
+        }
+        EXPECT_EQ(told, 1U) << registration::name(reason);
+        EXPECT_EQ(w.gateway->failures().count(), 0U) << registration::name(reason);
+    }
+}
+
+// SM7 waits for the core when the phone deregisters on its old SAs: its own doing, not the
+// network's.
+TEST(OrdinaryEnds, AnSm7ThatWaitsEndsByWhoEndedTheRegistration) {
+    World w;
+    w.home.integrity_yes_is_enough = false;
+    Phone& p = registered(w);
+    const Phone::Security old = p.current();
+    ASSERT_TRUE(p.challenged(true));
+    w.home.silent = true;
+    p.send_sm7();
+    w.run();
+    RegisterOptions o;
+    o.expires = 0;
+    p.send_on(old, p.register_text(o, &old));
+    w.run();
+    w.home.reply(w.home.inbox.back(), 200);
+    w.run();
+    ASSERT_EQ(w.gateway->failures().count(), 1U);
+    EXPECT_EQ(w.gateway->failures().latest(1)[0].reason, Reason::deregistered_by_ue);
+    w.home.silent = false;
+    w.nothing_left();
+}
 
 // A core that fails one registration and answers the next is told of, not with two lines each.
 TEST(CoreHealth, ACoreThatComesAndGoesDoesNotFillTheLog) {
