@@ -71,6 +71,7 @@ struct Gm {
 };
 
 enum class Transport : unsigned char { udp, tcp };
+enum class Interconnect : unsigned char { path, via };       // E1
 enum class RegEvent : unsigned char { off, rfc3680, seed };  // E5, F2
 
 // The side of the home network.
@@ -78,6 +79,7 @@ struct Core {
     std::vector<Endpoint> listen;  // ours; at least one; at most one per address family
     Endpoint next_hop;             // I-CSCF or S-CSCF; its family is one of `listen`
     Transport transport = Transport::udp;
+    Interconnect interconnect = Interconnect::path;  // what the core takes as the way to a phone
     // Who beside next_hop may speak to us there (S2): hosts that Service-Routes name, and networks.
     bool trust_service_routes = true;
     std::vector<Prefix> trusted;

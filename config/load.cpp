@@ -276,6 +276,8 @@ void read_core(Section s, Core& c) {
     }
     s.choice("transport", c.transport,
              Choices<Transport>{{"udp", Transport::udp}, {"tcp", Transport::tcp}});
+    s.choice("interconnect", c.interconnect,
+             Choices<Interconnect>{{"path", Interconnect::path}, {"via", Interconnect::via}});
     s.choice("reg_event", c.reg_event,
              Choices<RegEvent>{
                  {"rfc3680", RegEvent::rfc3680}, {"seed", RegEvent::seed}, {"off", RegEvent::off}});

@@ -96,6 +96,9 @@ registration::Policy policy(const config::Config& c) {
     p.next_hop = c.core.next_hop;
     p.next_hop_transport =
         c.core.transport == config::Transport::tcp ? sip::Transport::tcp : sip::Transport::udp;
+    p.interconnect = c.core.interconnect == config::Interconnect::via
+                         ? registration::Interconnect::via
+                         : registration::Interconnect::path;
     p.trust_service_routes = c.core.trust_service_routes;
     for (const auto& t : c.core.trusted) p.trusted.push_back({t.address, t.length});
     p.suites = c.security.suites;

@@ -96,8 +96,6 @@ Context::Context(Policy p, sa::SaDatabase& s, TimerWheel& t, Random& r, metrics:
     core_local = *local;
     const std::string address =
         core_local.address.to_uri_host() + ":" + std::to_string(core_local.port);
-    core_via =
-        "SIP/2.0/" + std::string(sip::name(policy.next_hop_transport)) + " " + address + ";branch=";
     core_host = policy.name.empty() ? address : policy.name + ":" + std::to_string(core_local.port);
     generator = policy.name.empty() ? core_local.address.to_uri_host() : policy.name;
     if (policy.visited_network.empty()) policy.visited_network = generator;
@@ -108,6 +106,12 @@ sip::Flow Context::core_flow() const {
     Endpoint local = core_local;
     if (policy.next_hop_transport == sip::Transport::tcp) local.port = 0;
     return sip::Flow{policy.next_hop_transport, local, policy.next_hop, 0};
+}
+
+std::string Context::via_on(const sip::Flow& flow) const {
+    const std::uint16_t port = flow.local.port == 0 ? core_local.port : flow.local.port;
+    return "SIP/2.0/" + std::string(sip::name(flow.transport)) + " " +
+           flow.local.address.to_uri_host() + ":" + std::to_string(port) + ";branch=";
 }
 
 bool Context::trusts(const IpAddress& peer) const {

@@ -86,13 +86,14 @@ class Context {
     Side core;
     std::string scratch;  // the message being built; good until the next one
 
-    // Our core endpoint towards the configured next hop, and its text for Via and our URIs
+    // Our core endpoint towards the configured next hop, and its text for our URIs
     // ("192.0.2.1:5060").
     Endpoint core_local;
-    std::string core_via;   // "SIP/2.0/UDP 192.0.2.1:5060;branch="
     std::string core_host;  // host[:port] in Path and Record-Route
     std::string generator;  // icid-generated-at
     [[nodiscard]] sip::Flow core_flow() const;
+    // Our Via on a request to the core, up to the branch: "SIP/2.0/UDP 192.0.2.1:5060;branch=".
+    [[nodiscard]] std::string via_on(const sip::Flow& flow) const;
     [[nodiscard]] TimePoint now() const { return timers.now(); }
     // May this address speak to us on the core's side (S2)?
     [[nodiscard]] bool trusts(const IpAddress& peer) const;

@@ -22,6 +22,9 @@ enum class MissingEalg : std::uint8_t { null, refuse };           // A8: the UE 
 enum class ConsistencyFailure : std::uint8_t { reject, silent };  // C8
 enum class UnprotectedOther : std::uint8_t { reject, drop };      // A6: 403, or nothing
 enum class ServiceRouteMismatch : std::uint8_t { replace, reject };  // E2
+// What the core takes as the flow to a phone: our Path alone (RFC 3327), or also the bottom Via,
+// which is then ours (docs/operating/interconnection.md).
+enum class Interconnect : std::uint8_t { path, via };
 
 // S3: nothing a stranger does grows memory past these.
 struct Limits {
@@ -71,6 +74,7 @@ struct Policy {
     std::vector<Endpoint> core;
     Endpoint next_hop;
     sip::Transport next_hop_transport = sip::Transport::udp;
+    Interconnect interconnect = Interconnect::path;
     // Who beside next_hop may speak to us there (S2): hosts that the core's Service-Routes name,
     // and networks.
     bool trust_service_routes = true;

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "control/registration/edits.h"
 #include "control/registration/identity.h"
+#include "control/registration/interconnect.h"
 #include "control/registration/registrar.h"
 
 namespace gmgate::registration {
@@ -102,27 +103,25 @@ void RegistrationProcedure::forward(const Arrival& arrival, const sip::Message& 
     const auto icid_text = to_hex({reinterpret_cast<const std::uint8_t*>(&icid), sizeof(icid)});
 
     sip::Edit edit(request);
-    edit.stamp_top_via(arrival.flow.remote);
-    edit.push_via({ctx_.core_via, branch.view()});
+    const sip::Flow flow = ctx_.core_flow();
+    put_our_via(edit, ctx_, arrival.flow.remote, flow, branch.view());
     edit.set_max_forwards(hops == 0 ? 0U : hops - 1U);
     strip_from_ue(edit);
     edit.remove_all(HeaderId::route);
     edit.remove_all(HeaderId::record_route);
-    edit.set_header(HeaderId::path,
-                    {"<sip:", {token.data(), token.size()}, "@", ctx_.core_host, ";lr>"});
-    edit.append_header("Require", {"path"});
+    put_path(edit, ctx_, {token.data(), token.size()});
     edit.append_header("P-Visited-Network-ID", {"\"", ctx_.policy.visited_network, "\""});
     edit.append_header("P-Charging-Vector",
                        {"icid-value=\"", icid_text, "\";icid-generated-at=", ctx_.generator});
     edit.set_auth_param(HeaderId::authorization, "integrity-protected", integrity ? "yes" : "no");
-    if (ctx_.policy.next_hop_transport == sip::Transport::tcp) edit.ensure_content_length();
+    if (flow.transport == sip::Transport::tcp) edit.ensure_content_length();
 
     if (!edit.apply(ctx_.scratch)) {
         core.transactions->abandon(branch.id);
         return forwarding_failed(arrival, request, step, 400, Reason::malformed);
     }
-    if (!core.transactions->send_request(branch, ctx_.core_flow(), method_register, ctx_.scratch,
-                                         owner_, id_)) {
+    if (!core.transactions->send_request(branch, flow, method_register, ctx_.scratch, owner_,
+                                         id_)) {
         return forwarding_failed(arrival, request, step, 504, Reason::core_unreachable);
     }
     client_ = branch.id;
@@ -468,7 +467,7 @@ bool RegistrationProcedure::sm1_path_alive() const {
 bool RegistrationProcedure::edit_response(const sip::Message& response,
                                           std::string_view security_server) {
     sip::Edit edit(response);
-    edit.remove_first_value(HeaderId::via);
+    take_our_via(edit, ctx_, texts_[text_head], source_);
     strip_to_ue(edit);
     edit.remove_all(HeaderId::path);
     if (!security_server.empty()) edit.append_header("Security-Server", {security_server});

@@ -2,6 +2,7 @@
 #include "control/registration/proxy.h"
 
 #include "control/registration/edits.h"
+#include "control/registration/interconnect.h"
 
 namespace gmgate::registration {
 
@@ -46,11 +47,12 @@ void Proxy::on_response(sip::ClientTransactionId /*id*/, std::uint64_t context,
     }
 
     sip::Edit edit(response);
-    edit.remove_first_value(HeaderId::via);
     if (e->from_ue) {
+        take_our_via(edit, ctx_, e->head, e->source);
         strip_to_ue(edit);
         if (e->reply.transport == sip::Transport::tcp) edit.ensure_content_length();
     } else {
+        edit.remove_first_value(HeaderId::via);
         strip_from_ue(edit);
         edit.remove_all(HeaderId::p_preferred_identity);
         if (user != nullptr && user->impu_count() > 0) {

@@ -7,6 +7,7 @@
 #include "base/bytes.h"
 #include "control/registration/edits.h"
 #include "control/registration/identity.h"
+#include "control/registration/interconnect.h"
 #include "control/registration/proxy_rules.h"
 
 namespace gmgate::registration {
@@ -153,17 +154,12 @@ void Proxy::on_ue_request(const Arrival& arrival, const sip::Message& request) {
                inbound_spi(arrival.flow, arrival.carrier.numbers), Reason::ok});
     if (e != nullptr) e->trace_user = trace_user;
 
-    const std::string transport_text = "SIP/2.0/" + std::string(sip::name(flow.transport)) + " ";
-    const std::string via_host =
-        flow.local.address.to_uri_host() + ":" +
-        std::to_string(flow.local.port == 0 ? ctx_.core_local.port : flow.local.port);
     const FlowTokens::Text token = ctx_.tokens.make(user->id);
     const std::string ue_side =
         ue_side_uri(arrival.flow.local.address, arrival.carrier.numbers.port_ps);
 
     sip::Edit edit(request);
-    edit.stamp_top_via(arrival.flow.remote);
-    edit.push_via({transport_text, via_host, ";branch=", branch.view()});
+    put_our_via(edit, ctx_, arrival.flow.remote, flow, branch.view());
     edit.set_max_forwards(sip::max_forwards(request).value_or(70) - 1U);
     strip_from_ue(edit);
     edit.remove_all(HeaderId::p_preferred_identity);

@@ -28,6 +28,11 @@ void Proxy::on_core_request(const Arrival& arrival, const sip::Message& request)
             return ctx_.answer(ctx_.core, arrival, request, 200, Reason::ok);  // "are you alive?"
         }
     }
+    if (!user_id && ctx_.policy.interconnect == Interconnect::via) {
+        // The core took our Via for the flow and knows no Path: the Contact tells the phone.
+        if (const auto uri = sip::parse_uri(request.request_uri()))
+            user_id = registrations_.user_at(uri->host, uri->port);
+    }
     if (!user_id) return ctx_.answer(ctx_.core, arrival, request, 404, Reason::unknown_flow);
     const sa::User* user = ctx_.sets.find_user(*user_id);
     const Registration* registration = user == nullptr ? nullptr : registrations_.find(user->id);

@@ -471,6 +471,8 @@ Result<void> Registrar::store(const RegistrationProcedure& procedure, sa::SetId 
     if (registration.since == TimePoint{}) registration.since = now;
     if (fresh_set) registration.remember(set, procedure.nonce_hash());
     moved(registration, procedure.ue().address);
+    if (const sa::SaSet* s = ctx_.sets.find(set))
+        registrations_.place(registration, {s->ue, s->numbers.port_us});
     const bool left_before = registration.ended_by != Reason::ok;
     if (!gone) registration.ended_by = Reason::ok;
     if (gone && !left_before) {

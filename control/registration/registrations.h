@@ -4,7 +4,9 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <vector>
 
@@ -37,6 +39,7 @@ struct Registration {
     TimePoint since{};
     sip::Transport transport = sip::Transport::udp;
     IpAddress source;               // as limits count it; unspecified: none yet
+    Endpoint at;                    // address and port_us of its newest set
     std::vector<Binding> bindings;  // none: leaving, its last messages are on their way (D4)
     Reason ended_by = Reason::ok;   // why it leaves; ok: it does not
 
@@ -75,9 +78,25 @@ class Registrations {
         by_user_.emplace(user, r.id);
         return r;
     }
+    // Its phone takes requests at this address and port_us.
+    void place(Registration& r, const Endpoint& at) {
+        if (r.at == at) return;
+        displace(r);
+        r.at = at;
+        by_place_[at] = r.user;
+    }
+    // Who is registered there; two behind one address (N1): the latest.
+    [[nodiscard]] std::optional<sa::UserId> user_at(std::string_view host,
+                                                    std::uint16_t port) const {
+        const auto address = IpAddress::parse(host);
+        if (!address) return std::nullopt;
+        const auto it = by_place_.find({*address, port == 0 ? std::uint16_t{5060} : port});
+        return it == by_place_.end() ? std::nullopt : std::optional(it->second);
+    }
     void erase(sa::UserId user) {
         const auto it = by_user_.find(user);
         if (it == by_user_.end()) return;
+        if (Registration* r = slots_.find(it->second)) displace(*r);
         slots_.erase(it->second);
         by_user_.erase(it);
     }
@@ -85,8 +104,14 @@ class Registrations {
     [[nodiscard]] const SlotMap<Registration>& slots() const { return slots_; }
 
   private:
+    void displace(const Registration& r) {
+        const auto it = by_place_.find(r.at);
+        if (it != by_place_.end() && it->second == r.user) by_place_.erase(it);
+    }
+
     SlotMap<Registration> slots_;
-    std::unordered_map<sa::UserId, SlotId> by_user_;  // numbers of our own making
+    std::unordered_map<Endpoint, sa::UserId> by_place_;  // of registered phones alone
+    std::unordered_map<sa::UserId, SlotId> by_user_;     // numbers of our own making
 };
 
 }  // namespace gmgate::registration

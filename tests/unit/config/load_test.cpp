@@ -137,7 +137,7 @@ gm:
   port_ps: 7000
   port_pc: 7100 - 7199
   mtu: 9000
-core: {listen: [10.30.0.1, "[fd00:30::1]:5080"], next_hop: "[fd00:30::2]", transport: tcp, trusted: ["fd00:30::/64", 10.30.0.9]}
+core: {listen: [10.30.0.1, "[fd00:30::1]:5080"], next_hop: "[fd00:30::2]", transport: tcp, interconnect: via, trusted: ["fd00:30::/64", 10.30.0.9]}
 backend: dpdk
 kernel: {reqid: 77, mark: 268435456, max_sets: 200000, replay_window: 4096, offload: packet, device: enp1s0f1,
          offload_fallback: no}
@@ -172,6 +172,7 @@ log: {level: debug, time: false}
     EXPECT_EQ(c->core.listen.at(1).to_string(), "[fd00:30::1]:5080");
     EXPECT_EQ(c->core.next_hop.to_string(), "[fd00:30::2]:5060");
     EXPECT_EQ(c->core.transport, Transport::tcp);
+    EXPECT_EQ(c->core.interconnect, Interconnect::via);
     EXPECT_EQ(c->kernel.reqid, 77U);
     EXPECT_EQ(c->kernel.mark, 0x10000000U);
     EXPECT_EQ(c->kernel.max_sets, 200000U);
