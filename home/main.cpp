@@ -32,8 +32,9 @@ using namespace gmgate::home;
 constexpr auto description =
     "gmhome - a home network for labs, demos and tests: I-CSCF and S-CSCF roles on one address, "
     "and an HSS with Milenage.\n"
-    "It registers phones by IMS AKA as TS 33.203 6.1 has it and routes MESSAGE and OPTIONS to them "
-    "through the gateway.";
+    "It registers phones by IMS AKA as TS 33.203 6.1 has it and routes calls, messages and all "
+    "else "
+    "between them through the gateway.";
 
 constexpr auto examples =
     "Examples\n"

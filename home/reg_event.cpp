@@ -12,6 +12,7 @@
 #include "home/identity.h"
 #include "home/next_hop.h"
 #include "home/register_request.h"
+#include "home/routing.h"
 
 namespace gmgate::home {
 
@@ -20,29 +21,6 @@ using sip::HeaderId;
 namespace {
 
 constexpr std::string_view area = "reg-event";
-
-// Values of all lines of a header, joined.
-std::string joined(const sip::Message& message, HeaderId id) {
-    std::string out;
-    for (const sip::Value& v : message.values(id)) {
-        if (!out.empty()) out += ", ";
-        out += unfold(v.text);
-    }
-    return out;
-}
-
-bool over(sip::ContactEvent event) {
-    switch (event) {
-        case sip::ContactEvent::expired:
-        case sip::ContactEvent::deactivated:
-        case sip::ContactEvent::probation:
-        case sip::ContactEvent::unregistered:
-        case sip::ContactEvent::rejected:
-            return true;
-        default:
-            return false;
-    }
-}
 
 bool same_host(const sip::Uri& a, const sip::Uri& b) {
     const auto port = [](const sip::Uri& u) { return u.port != 0 ? u.port : std::uint16_t{5060}; };
@@ -59,13 +37,9 @@ RegEvent::RegEvent(RegEventConfig config, Registrar& registrar, std::span<const 
       timers_(timers),
       random_(random),
       by_user_(16, SeededStringHash{SeededHash(random)}),
-      announced_(16, SeededStringHash{SeededHash(random)}) {
-    registrar_.observe(this);
-}
+      announced_(16, SeededStringHash{SeededHash(random)}) {}
 
-RegEvent::~RegEvent() {
-    registrar_.observe(nullptr);
-}
+RegEvent::~RegEvent() {}
 
 std::string_view RegEvent::tag_of(std::uint64_t id) {
     tag_ = fmt::format("{:016x}", id);
@@ -221,7 +195,7 @@ void RegEvent::on_subscribe(sip::ServerTransactionId id, const Endpoint& source,
 
 sip::RegInfo RegEvent::document(const RegistrationChange& change) const {
     sip::RegInfo info;
-    const bool gone = over(change.event);
+    const bool gone = change.over();
     const auto named = announced_.find(change.impi);
     for (std::size_t i = 0; i < change.impus.size(); ++i) {
         sip::RegEntry e;
@@ -288,7 +262,7 @@ void RegEvent::on_registration(const RegistrationChange& change) {
             const auto s = by_id_.find(id);
             if (s == by_id_.end() || s->second.ending || s->second.is_ue != ue) continue;
             notify(s->second, info,
-                   over(change.event) ? "terminated;reason=noresource" : std::string_view{});
+                   change.over() ? "terminated;reason=noresource" : std::string_view{});
         }
     }
 }

@@ -44,7 +44,7 @@ struct RegEventCounters {
     std::uint64_t ended = 0;       // subscriptions that ended in any way
 };
 
-class RegEvent final : public RegistrationObserver, private sip::TransactionUser {
+class RegEvent final : private sip::TransactionUser {
   public:
     // `listen`: our endpoints; outlives this, as do the others.
     RegEvent(RegEventConfig config, Registrar& registrar, std::span<const Endpoint> listen,
@@ -59,8 +59,8 @@ class RegEvent final : public RegistrationObserver, private sip::TransactionUser
     void on_subscribe(sip::ServerTransactionId id, const Endpoint& source,
                       const sip::Message& request);
 
-    // RegistrationObserver
-    void on_registration(const RegistrationChange& change) override;
+    // See RegistrationObserver.
+    void on_registration(const RegistrationChange& change);
 
     // F1: the named identities (canonical, of one user's implicit set, at least one) are to be
     // re-authenticated; its others are covered by the first of them. Goes out with the change the

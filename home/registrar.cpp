@@ -46,6 +46,19 @@ Refusal refusal_of(CxResult result) {
 
 }  // namespace
 
+bool RegistrationChange::ends(sip::ContactEvent event) {
+    switch (event) {
+        case sip::ContactEvent::expired:
+        case sip::ContactEvent::deactivated:
+        case sip::ContactEvent::probation:
+        case sip::ContactEvent::unregistered:
+        case sip::ContactEvent::rejected:
+            return true;
+        default:
+            return false;
+    }
+}
+
 struct Registrar::Impl {
     // A user is in the table while it is registered or challenged, and not otherwise.
 

@@ -92,6 +92,9 @@ struct RegistrationChange {
     const std::vector<std::string>& impus;  // the implicit registration set it is about
     std::string_view contact;
     std::uint32_t expires = 0;  // seconds left; 0 when it is over
+    // The user is not registered any more.
+    [[nodiscard]] bool over() const { return ends(event); }
+    [[nodiscard]] static bool ends(sip::ContactEvent event);
 };
 class RegistrationObserver {
   public:

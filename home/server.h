@@ -1,10 +1,10 @@
 #pragma once
 // The home network as one SIP server: I-CSCF and S-CSCF on one address. REGISTER goes to the
-// Registrar, SUBSCRIBE to the notifier of the registration event package; MESSAGE and OPTIONS are
-// answered for the domain and its services, or routed to the registered phone through its Path.
+// Registrar, SUBSCRIBE for registration state to its notifier; what users send to users goes to the
+// proxy; the domain and its services answer OPTIONS and MESSAGE themselves.
 //
-// Not a full proxy: other methods get 405, and there is no originating or terminating service
-// logic. One thread. Works on any TransportLayer, so tests need no sockets.
+// No service logic beyond that, and no way to other networks. One thread. Works on any
+// TransportLayer, so tests need no sockets.
 
 #include <cstdint>
 #include <functional>
@@ -13,19 +13,23 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <vector>
 
 #include "base/ip.h"
 #include "base/random.h"
 #include "base/result.h"
 #include "base/timer_wheel.h"
-#include "control/sip/build.h"
 #include "control/sip/transaction.h"
 #include "control/sip/transport.h"
+#include "home/domain.h"
+#include "home/own_requests.h"
+#include "home/proxy.h"
 #include "home/reauthentication.h"
 #include "home/reg_event.h"
 #include "home/registrar.h"
+#include "home/responder.h"
+#include "home/server_counters.h"
+#include "home/sessions.h"
 
 namespace gmgate::home {
 
@@ -37,25 +41,12 @@ struct ServerConfig {
     std::vector<std::string> services{"echo"};
     RegEventConfig reg_event;
     ReauthenticationConfig reauthentication;
+    SessionLimits sessions;
     std::size_t max_transactions = 1'000'000;  // each way; a REGISTER over UDP stays 32 s (timer J)
+    std::size_t max_exchanges = 200'000;       // requests of users under way, 2 to 8 KB each
 };
 
-struct ServerCounters {
-    std::uint64_t requests = 0;         // fresh ones, of any method
-    std::uint64_t garbage = 0;          // not SIP, or not answerable
-    std::uint64_t refused = 0;          // transaction table full
-    std::uint64_t answered_here = 0;    // MESSAGE, OPTIONS to the domain or a service
-    std::uint64_t routed = 0;           // to a registered phone
-    std::uint64_t routed_answers = 0;   // final answers that went back
-    std::uint64_t routed_failures = 0;  // no answer, or no connection
-    std::uint64_t not_registered = 0;   // 480, 404
-    std::uint64_t forbidden = 0;        // 403: originated by nobody registered
-    std::uint64_t rejected = 0;         // 400, 405, 416, 483
-    std::uint64_t originated = 0;       // by command
-    std::uint64_t stray_responses = 0;
-};
-
-class Server final : public sip::MessageSink, private sip::TransactionUser {
+class Server final : public sip::MessageSink, private RegistrationObserver {
   public:
     Server(ServerConfig config, Registrar& registrar, TimerWheel& timers, Random& random);
     ~Server() override;
@@ -72,11 +63,12 @@ class Server final : public sip::MessageSink, private sip::TransactionUser {
 
     // ---- by command ----
     // A request of our own to a registered phone: method MESSAGE (text/plain `text`) or OPTIONS.
-    // `done` gets the final status; 408 no answer, 503 no connection; not called if this fails.
-    // not_found: nobody registered as `to`.
-    using Done = std::move_only_function<void(int status, std::string_view reason)>;
+    // See OwnRequests::send().
+    using Done = OwnRequests::Done;
     Result<void> originate(std::string_view method, std::string_view from, std::string_view to,
-                           std::string_view text, Done done);
+                           std::string_view text, Done done) {
+        return own_requests_.send(method, from, to, text, {}, std::move(done));
+    }
     // F1: see Reauthentication::begin().
     Result<void> reauthenticate(const std::vector<std::string>& identities) {
         return reauthentication_.begin(identities);
@@ -85,52 +77,39 @@ class Server final : public sip::MessageSink, private sip::TransactionUser {
     [[nodiscard]] const ServerCounters& counters() const { return counters_; }
     [[nodiscard]] const RegEvent& reg_event() const { return reg_event_; }
     [[nodiscard]] const Reauthentication& reauthentication() const { return reauthentication_; }
+    [[nodiscard]] const Sessions& sessions() const { return sessions_; }
+    [[nodiscard]] const Proxy& proxy() const { return proxy_; }
     [[nodiscard]] std::size_t transactions() const;
 
   private:
-    // What a client transaction of ours belongs to: a request we route, or a command.
-    struct Pending {
-        sip::ServerTransactionId server = 0;  // 0: a command
-        Endpoint source;
-        std::string request;  // as it came: an error response is built out of it
-        Done done;
-    };
+    void on_registration(const RegistrationChange& change) override;
 
-    void on_response(sip::ClientTransactionId id, std::uint64_t context, const sip::Flow& flow,
-                     const sip::Message& response, std::span<char> bytes) override;
-    void on_failure(sip::ClientTransactionId id, std::uint64_t context,
-                    sip::ClientFailure failure) override;
-
+    void on_ack(const sip::Flow& flow, const sip::Message& request);
     void handle(sip::ServerTransactionId id, const sip::Flow& flow, const sip::Message& request);
-    void route(sip::ServerTransactionId id, const sip::Flow& flow, const sip::Message& request);
-    void forward(sip::ServerTransactionId id, const sip::Flow& flow, const sip::Message& request,
-                 const Binding& binding, bool strip_route);
-    // `allow`: with an Allow header.
-    void answer(sip::ServerTransactionId id, const Endpoint& source, const sip::Message& request,
-                int status, std::string_view reason = {}, bool allow = false);
-    [[nodiscard]] bool is_ours(std::string_view host, std::uint16_t port) const;
-    Result<void> send_to_phone(std::string_view method, std::string_view from, std::string_view to,
-                               std::string_view text, std::span<const sip::HeaderField> more,
-                               Done done);
-    // F3, the second way: REFER that asks for a REGISTER. False: cannot be sent.
-    bool refer(std::string_view impu, Reauthentication::Done done);
-    // Takes it out of pending_; nullopt: abandoned.
-    std::optional<Pending> take(std::uint64_t context);
+    void within_dialog(sip::ServerTransactionId id, const sip::Flow& flow,
+                       const sip::Message& request, const Routing& routing);
+    void begin(sip::ServerTransactionId id, const sip::Flow& flow, const sip::Message& request,
+               const Routing& routing);
+    // The domain or one of its services.
+    void serve(sip::ServerTransactionId id, const sip::Flow& flow, const sip::Message& request);
+    void reject(sip::ServerTransactionId id, const sip::Flow& flow, const sip::Message& request,
+                int status, std::string_view reason = {});
+    // The request ends here, not at a phone.
+    [[nodiscard]] bool is_for_us(const sip::Uri& uri) const;
 
     ServerConfig config_;
     Registrar& registrar_;
     TimerWheel& timers_;
     Random& random_;
-    RegEvent reg_event_;
-    Reauthentication reauthentication_;
-    sip::TransportLayer* transport_ = nullptr;
-    std::unique_ptr<sip::TransactionLayer> transactions_;
-    std::unordered_map<std::uint64_t, Pending>
-        pending_;  // by context; as many as client transactions at most
-    std::uint64_t next_context_ = 0;
-    std::string scscf_host_;  // of the registrar's server name
-    std::string buffer_;
     ServerCounters counters_;
+    Domain domain_;
+    Responder responder_;
+    RegEvent reg_event_;
+    OwnRequests own_requests_;
+    Reauthentication reauthentication_;
+    Sessions sessions_;
+    Proxy proxy_;
+    std::unique_ptr<sip::TransactionLayer> transactions_;
 };
 
 }  // namespace gmgate::home
