@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A Diameter HSS for the tests: what an S-CSCF asks on Cx (3GPP TS 29.228, 29.229) for subscribers by gmue's rule (--seed).
 
-Answers CER, DWR, DPR, MAR (an AKA vector; resynchronisation), SAR; sends RTR when told to. Writes a line for each to
+Answers CER, DWR, DPR, UAR and LIR (which S-CSCF?), MAR (an AKA vector; resynchronisation), SAR; sends RTR when told to. Writes a line for each to
 standard output. Told by datagrams to --control: "deregister IMSI", answered with "ok" or an error.
 """
 import argparse
@@ -17,12 +17,13 @@ import sys
 import milenage
 
 CX, VENDOR = 16777216, 10415
-COMMANDS = {257: "CE", 280: "DW", 282: "DP", 301: "SA", 303: "MA", 304: "RT"}
+COMMANDS = {257: "CE", 280: "DW", 282: "DP", 300: "UA", 301: "SA", 302: "LI", 303: "MA", 304: "RT"}
 ASSIGNMENTS = {1: "REGISTRATION", 2: "RE_REGISTRATION", 3: "UNREGISTERED_USER", 4: "TIMEOUT_DEREGISTRATION",
                5: "USER_DEREGISTRATION", 9: "AUTHENTICATION_FAILURE", 10: "AUTHENTICATION_TIMEOUT"}
 # AVPs of the base protocol (RFC 6733) and of Cx (TS 29.229 6.3).
 USER_NAME, HOST_IP, AUTH_APP, VSA, SESSION, ORIGIN_HOST, SUPPORTED_VENDOR, VENDOR_ID = 1, 257, 258, 260, 263, 264, 265, 266
 RESULT, PRODUCT, STATE, DESTINATION_REALM, DESTINATION_HOST, ORIGIN_REALM = 268, 269, 277, 283, 293, 296
+EXPERIMENTAL, EXPERIMENTAL_CODE, VISITED, SERVER_NAME, CAPABILITIES = 297, 298, 600, 602, 603
 PUBLIC_ID, USER_DATA, SCHEME, AUTHENTICATE, AUTHORIZATION = 601, 606, 608, 609, 610
 AUTH_ITEM, ITEM_NUMBER, ASSIGNMENT, REASON, REASON_CODE, REASON_INFO, CONFIDENTIALITY, INTEGRITY = 612, 613, 614, 615, 616, 617, 625, 626
 
@@ -94,7 +95,9 @@ class Subscribers:
 class Hss:
     def __init__(self, subscribers, host, peer_host):
         self._subscribers, self._host, self._peer_host = subscribers, host, peer_host
-        self._peer, self._session, self._waiting = None, 0, {}
+        self._peers, self._session, self._waiting = {}, 0, {}
+        self._any = f"sip:{peer_host}:5060"  # the S-CSCF for who has none
+        self._registered = {}  # IMSI: the S-CSCF's name
 
     def say(self, *words):
         print(*words, flush=True)
@@ -118,14 +121,15 @@ class Hss:
                 reply("ok" if result == struct.pack(">I", 2001) else "error: refused")
             return
         name = COMMANDS.get(command, "")
-        handler = {"CE": self._capabilities, "MA": self._vectors, "SA": self._assign}.get(name)
+        handler = {"CE": self._capabilities, "UA": self._authorise, "LI": self._locate, "MA": self._vectors,
+                   "SA": self._assign}.get(name)
         answer = handler(peer, avps) if handler else [avp(RESULT, 2001 if name in ("DW", "DP") else 3001)]
         session = first(avps, SESSION)
         head = [avp(SESSION, session)] if session else []
         peer.sendall(self.message(flags & 0x40, command, application, hop, end, head + answer + self._origin()))
 
     def _capabilities(self, peer, avps):
-        self._peer = peer
+        self._peers[first(avps, ORIGIN_HOST).decode()] = peer
         self.say("CER", first(avps, ORIGIN_HOST).decode())
         address = struct.pack(">H", 1) + socket.inet_aton(peer.getsockname()[0])
         cx = avp(VSA, [avp(VENDOR_ID, VENDOR), avp(AUTH_APP, CX)])
@@ -135,6 +139,28 @@ class Hss:
     def _cx(self, result, extra=()):
         cx = avp(VSA, [avp(VENDOR_ID, VENDOR), avp(AUTH_APP, CX)])
         return [cx, avp(STATE, 1), avp(RESULT, result), *extra]
+
+    def _cx_experimental(self, code, extra=()):
+        cx = avp(VSA, [avp(VENDOR_ID, VENDOR), avp(AUTH_APP, CX)])
+        return [cx, avp(STATE, 1), avp(EXPERIMENTAL, [avp(VENDOR_ID, VENDOR), avp(EXPERIMENTAL_CODE, code)]), *extra]
+
+    def _authorise(self, peer, avps):
+        """UAR: 2001 first registration, any S-CSCF; 2002 with the name of the S-CSCF that has the user; 5001 user unknown."""
+        impi, impu, visited = (first(avps, code).decode() for code in (USER_NAME, PUBLIC_ID, VISITED))
+        imsi = self._subscribers.imsi(impi)
+        scscf = self._registered.get(imsi)
+        self.say("UAR", impi, impu, visited, "unknown" if imsi is None else scscf or "first")
+        if imsi is None:
+            return self._cx_experimental(5001)
+        if scscf:
+            return self._cx_experimental(2002, [avp(SERVER_NAME, scscf)])
+        return self._cx_experimental(2001, [avp(CAPABILITIES, [avp(SERVER_NAME, self._any)])])
+
+    def _locate(self, peer, avps):
+        impu = first(avps, PUBLIC_ID).decode()
+        scscf = self._registered.get(self._subscribers.imsi(impu.removeprefix("sip:")) or impu.removeprefix("tel:+"))
+        self.say("LIR", impu, scscf or "not registered")
+        return self._cx(2001, [avp(SERVER_NAME, scscf)]) if scscf else self._cx_experimental(5003)
 
     def _vectors(self, peer, avps):
         impi, impu = first(avps, USER_NAME).decode(), first(avps, PUBLIC_ID).decode()
@@ -162,11 +188,16 @@ class Hss:
         imsi = self._subscribers.imsi(impi) if impi else self._subscribers.imsi(impu.removeprefix("sip:"))
         if imsi is None:
             return self._cx(5001)
+        if kind in (1, 2):
+            self._registered[imsi] = first(avps, SERVER_NAME).decode()
+        elif kind in (4, 5):
+            self._registered.pop(imsi, None)
         user = avp(USER_NAME, f"{imsi}@{self._subscribers.realm}")
         return self._cx(2001, [user, avp(USER_DATA, self._subscribers.profile(imsi))] if kind in (1, 2, 3) else [user])
 
     def on_command(self, words, reply):
-        if len(words) != 2 or words[0] != "deregister" or not self._peer:
+        peer = self._peers.get(self._peer_host)
+        if len(words) != 2 or words[0] != "deregister" or peer is None:
             return reply("error: deregister IMSI, when an S-CSCF is there")
         self._session += 1
         impi, number = f"{words[1]}@{self._subscribers.realm}", self._session
@@ -175,7 +206,8 @@ class Hss:
         avps = [avp(SESSION, f"{self._host};{number};0"), *self._cx_request(), *self._origin(), avp(DESTINATION_HOST, self._peer_host),
                 avp(DESTINATION_REALM, self._subscribers.realm), avp(USER_NAME, impi), avp(PUBLIC_ID, f"sip:{impi}"), reason]
         self.say("RTR", impi)
-        self._peer.sendall(self.message(0xC0, 304, CX, number, number, avps))
+        self._registered.pop(words[1], None)
+        peer.sendall(self.message(0xC0, 304, CX, number, number, avps))
 
     def _cx_request(self):
         return [avp(VSA, [avp(VENDOR_ID, VENDOR), avp(AUTH_APP, CX)]), avp(STATE, 1)]
