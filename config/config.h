@@ -138,6 +138,9 @@ struct Security {
 struct Timers {
     Duration reg_await_auth = std::chrono::seconds(240);  // life of registration SAs (B2, C5)
     Duration t1 = std::chrono::milliseconds(500);         // RFC 3261 T1
+    // RFC 3261 timer C: how long an INVITE may ring without a word.
+    Duration timer_c = std::chrono::seconds(185);
+    Duration dialog_idle = std::chrono::hours(12);  // a session unused for so long is forgotten
     Duration lifetime_margin = std::chrono::seconds(30);  // added to the granted expiry (B5)
     Duration drain =
         std::chrono::seconds(32);  // an old set's longest life after the switch, 64*T1 (D2)
@@ -154,6 +157,8 @@ struct Limits {
     Duration pending_grace = std::chrono::seconds(4);  // unanswered so long, one gives way
     std::size_t pending_per_user = 4;                  // begun on the SAs of one phone
     std::size_t requests_per_user = 128;               // of one phone, under way
+    std::size_t dialogs = 200000;                      // sessions, those that only ring too
+    std::size_t dialogs_per_user = 32;                 // of one phone
     // What counts as one source: an IPv4 address, or an IPv6 network of this length; 1–128.
     unsigned ipv6_source_prefix = 64;
     double register_rate_per_source = 5;  // unprotected messages a second, one source, sustained

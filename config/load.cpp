@@ -386,6 +386,8 @@ void read_security(Section s, Security& c) {
 void read_timers(Section s, Timers& c) {
     s.duration("reg_await_auth", c.reg_await_auth, seconds(1), hours(1));
     s.duration("t1", c.t1, milliseconds(50), seconds(10));
+    s.duration("timer_c", c.timer_c, seconds(181), hours(1));
+    s.duration("dialog_idle", c.dialog_idle, minutes(10), hours(240));
     s.duration("lifetime_margin", c.lifetime_margin, seconds(0), hours(1));
     c.drain = c.t1 * 64;
     s.duration("drain", c.drain, seconds(1), hours(1), c.t1);
@@ -401,6 +403,8 @@ void read_limits(Section s, Limits& c) {
     s.duration("pending_grace", c.pending_grace, seconds(1), hours(1));
     s.number("pending_per_user", c.pending_per_user, 1, 1000);
     s.number("requests_per_user", c.requests_per_user, 1, 100000);
+    s.number("dialogs", c.dialogs, 1, 4000000);
+    s.number("dialogs_per_user", c.dialogs_per_user, 1, 10000);
     s.number("ipv6_source_prefix", c.ipv6_source_prefix, 1, 128);
     s.rate("register_rate_per_source", c.register_rate_per_source, 0.01, 1000000);
     s.number("register_burst_per_source", c.register_burst_per_source, 1, 1000000);

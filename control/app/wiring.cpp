@@ -126,12 +126,16 @@ registration::Policy policy(const config::Config& c) {
             break;
     }
     p.t1 = c.timers.t1;
+    p.timer_c = c.timers.timer_c;
+    p.dialog_idle = c.timers.dialog_idle;
     p.limits.registrations = c.limits.registrations;
     p.limits.pending = c.limits.pending;
     p.limits.pending_per_source = c.limits.pending_per_source;
     p.limits.pending_grace = c.limits.pending_grace;
     p.limits.pending_per_user = c.limits.pending_per_user;
     p.limits.proxied_per_user = c.limits.requests_per_user;
+    p.limits.dialogs = c.limits.dialogs;
+    p.limits.dialogs_per_user = c.limits.dialogs_per_user;
     p.limits.ipv6_source_prefix = c.limits.ipv6_source_prefix;
     p.limits.register_rate_per_source = c.limits.register_rate_per_source;
     p.limits.register_burst_per_source = static_cast<double>(c.limits.register_burst_per_source);

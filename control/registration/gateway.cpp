@@ -146,6 +146,7 @@ struct Gateway::Impl {
           reg_event_host(ctx, registrar),
           gm_sink(*this, true),
           core_sink(*this, false) {
+        registrar.release_with(&proxy);
         if (!ctx.policy.reg_event) return;
         regevent::Options options;
         options.profile = *ctx.policy.reg_event;
@@ -472,6 +473,7 @@ void Gateway::attach(sip::TransportLayer& gm, sip::TransportLayer& core) {
     times.t1 = ctx.policy.t1;
     times.t2 = ctx.policy.t1 * 8;
     times.t4 = ctx.policy.t1 * 10;
+    times.proceeding = ctx.policy.timer_c + ctx.policy.t1 * 128;  // its CANCEL is given up by then
     const sip::TransactionLayer::Limits limits{ctx.policy.limits.transactions,
                                                ctx.policy.limits.transactions};
     sip::TransportLayer& guarded = impl_->gm_transport.emplace(ctx, gm);
@@ -540,6 +542,12 @@ std::size_t Gateway::pending() const {
 }
 std::size_t Gateway::proxied() const {
     return impl_->proxy.size();
+}
+std::size_t Gateway::dialogs() const {
+    return impl_->proxy.dialogs().size();
+}
+std::size_t Gateway::dialog_octets() const {
+    return impl_->proxy.dialogs().octets();
 }
 std::size_t Gateway::index_entries() const {
     return impl_->registrar.index_entries() + impl_->proxy.index_entries();

@@ -85,10 +85,12 @@ class Gateway {
     std::uint64_t scan(std::uint64_t cursor, std::size_t budget,
                        const std::function<void(const RegistrationView&)>& visit) const;
     [[nodiscard]] std::optional<RegistrationView> find(std::string_view impi) const;
-    [[nodiscard]] std::size_t registered() const;    // users with a live registration
-    [[nodiscard]] std::size_t pending() const;       // registration procedures under way
-    [[nodiscard]] std::size_t proxied() const;       // proxied requests under way
-    [[nodiscard]] std::size_t transactions() const;  // of both sides and both kinds
+    [[nodiscard]] std::size_t registered() const;     // users with a live registration
+    [[nodiscard]] std::size_t pending() const;        // registration procedures under way
+    [[nodiscard]] std::size_t proxied() const;        // proxied requests under way
+    [[nodiscard]] std::size_t dialogs() const;        // sessions, early ones too
+    [[nodiscard]] std::size_t dialog_octets() const;  // that their table takes
+    [[nodiscard]] std::size_t transactions() const;   // of both sides and both kinds
     // Entries of the tables that find or count these by user, source or INVITE: one a source that
     // somebody is registered at, and none beside with nothing pending and nothing proxied (S3).
     [[nodiscard]] std::size_t index_entries() const;

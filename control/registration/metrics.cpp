@@ -33,6 +33,10 @@ GatewayMetrics::GatewayMetrics(metrics::Registry& registry)
           registry.gauge("gmgate_registrations_pending", "Registration procedures under way.")),
       registered_(registry.gauge("gmgate_registered_users", "Users with a live registration.")),
       proxied_(registry.gauge("gmgate_proxied_requests_pending", "Proxied requests under way.")),
+      dialogs_(registry.gauge("gmgate_dialogs", "Sessions (INVITE dialogs) that run through us.")),
+      sessions_released_(registry.counter(
+          "gmgate_sessions_released_total",
+          "Sessions and calls under way ended because the user's registration or SAs were gone.")),
       core_reachable_(registry.gauge("gmgate_core_reachable",
                                      "1: the home network answered last, or nothing was asked yet; "
                                      "0: the latest REGISTER to it was not answered.")) {

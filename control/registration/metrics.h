@@ -29,6 +29,9 @@ class GatewayMetrics {
     void set_pending(std::size_t n) { pending_.set(static_cast<std::int64_t>(n)); }
     void set_registered(std::size_t n) { registered_.set(static_cast<std::int64_t>(n)); }
     void set_proxied(std::size_t n) { proxied_.set(static_cast<std::int64_t>(n)); }
+    void set_dialogs(std::size_t n) { dialogs_.set(static_cast<std::int64_t>(n)); }
+    // A session or an INVITE was ended in a user's place.
+    void session_released() { sessions_released_.add(); }
     void set_core_reachable(bool yes) { core_reachable_.set(yes ? 1 : 0); }
     [[nodiscard]] std::uint64_t drops(Reason reason) const {
         const auto* c = drops_[static_cast<std::size_t>(reason)];
@@ -47,6 +50,8 @@ class GatewayMetrics {
     metrics::Gauge& pending_;
     metrics::Gauge& registered_;
     metrics::Gauge& proxied_;
+    metrics::Gauge& dialogs_;
+    metrics::Counter& sessions_released_;
     metrics::Gauge& core_reachable_;
 };
 

@@ -53,6 +53,9 @@ struct Limits {
     std::size_t transactions = 200'000;
     std::size_t proxied = 100'000;       // proxied requests under way
     std::size_t proxied_per_user = 128;  // of those, from one user
+    // Sessions (INVITE dialogs, early ones too, and INVITEs that may make one), and of one user.
+    std::size_t dialogs = 200'000;
+    std::size_t dialogs_per_user = 32;
     std::size_t trace_records = 65'536;
     std::size_t failure_records = 128;  // of each reason
 };
@@ -99,6 +102,11 @@ struct Policy {
     // RFC 3261 T1. The times of SA sets (reg-await-auth, margin, drain) stand in
     // sa::DatabaseConfig.
     Duration t1 = std::chrono::milliseconds(500);
+    // RFC 3261 timer C: an INVITE that rings so long without a word is cancelled. More than three
+    // minutes.
+    Duration timer_c = std::chrono::seconds(185);
+    // A session in which nothing was said for so long is forgotten.
+    Duration dialog_idle = std::chrono::hours(12);
     // Keys the flow tokens in Path (E1): give a kept one to restore registrations after a restart;
     // none: drawn at start.
     std::optional<std::array<std::uint64_t, 4>> flow_token_key;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "control/registration/proxy_rules.h"
 
@@ -17,32 +18,71 @@ Proxy::Proxy(Context& context, const Registrations& registrations)
     : ctx_(context),
       registrations_(registrations),
       loop_hash_(context.random),
-      invites_(16, SeededStringHash{SeededHash(context.random)}) {}
+      dialogs_(context.random, context.policy.limits.dialogs,
+               context.policy.limits.dialogs_per_user),
+      bye_to_core_(context, Entity::core),
+      bye_to_ue_(context, Entity::ue),
+      invites_(16, SeededStringHash{SeededHash(context.random)}) {
+    idle_timer_.bind<&Proxy::on_idle_timer>(this);
+    release_timer_.bind<&Proxy::on_release_timer>(this);
+}
 
 Proxy::~Proxy() = default;
 
-Proxy::Exchange* Proxy::open(const Arrival& arrival, const sip::Message& request, bool from_ue) {
+Proxy::Exchange* Proxy::open(const Arrival& arrival, const sip::Message& request, bool from_ue,
+                             sa::UserId user) {
     if (exchanges_.size() >= ctx_.policy.limits.proxied) return nullptr;
-    if (from_ue) {
-        // One phone must not use up what all share (S2); an exchange may hold whole messages.
-        const auto count = from_user_.find(arrival.carrier.user);
-        if (count != from_user_.end() && count->second >= ctx_.policy.limits.proxied_per_user)
-            return nullptr;
-        ++from_user_[arrival.carrier.user];
+    const bool invite = request.is_method("INVITE");
+    if (from_ue || invite) {
+        OfUser& mine = users_[user];
+        if (from_ue) {
+            // One phone must not use up what all share (S2); an exchange may hold whole messages.
+            if (mine.requests >= ctx_.policy.limits.proxied_per_user) return nullptr;
+            ++mine.requests;
+        }
     }
     Exchange& e = exchanges_.emplace(*this);
     e.from_ue = from_ue;
-    e.invite = request.is_method("INVITE");
+    e.invite = invite;
+    e.user = user;
+    if (invite) {
+        OfUser& mine = users_[user];
+        e.listed = true;
+        e.invite_place = mine.invites.size();
+        mine.invites.push_back(e.id);
+        if (!in_dialog(request)) {
+            e.reserves = true;
+            ++mine.reserved;
+            ++reserved_;
+        }
+    }
     const auto method = known_method(request.method());
     std::memcpy(e.method.data(), method.data(), std::min(method.size(), e.method.size()));
     e.server = arrival.transaction;
     e.reply = arrival.reply;
     e.source = arrival.flow.remote;
     e.carrier = arrival.carrier;
-    e.user = arrival.carrier.user;
     e.head = head_of(request);
     ctx_.metrics.set_proxied(exchanges_.size());
     return &e;
+}
+
+void Proxy::unreserve(Exchange& e) {
+    if (!std::exchange(e.reserves, false)) return;
+    --reserved_;
+    const auto mine = users_.find(e.user);
+    if (mine != users_.end()) --mine->second.reserved;
+}
+
+void Proxy::unlist(Exchange& e) {
+    if (!std::exchange(e.listed, false)) return;
+    const auto mine = users_.find(e.user);
+    if (mine == users_.end()) return;
+    auto& list = mine->second.invites;
+    list[e.invite_place] = list.back();
+    if (Exchange* moved = exchanges_.find(list[e.invite_place]))
+        moved->invite_place = e.invite_place;
+    list.pop_back();
 }
 
 void Proxy::close(SlotId id) {
@@ -51,9 +91,15 @@ void Proxy::close(SlotId id) {
     if (!e->key.empty()) invites_.erase(e->key);
     if (e->client != 0) outer(*e).transactions->abandon(e->client);
     if (e->server != 0) inner(*e).transactions->forget(e->server);
-    if (e->from_ue) {
-        const auto count = from_user_.find(e->user);
-        if (count != from_user_.end() && --count->second == 0) from_user_.erase(count);
+    unlist(*e);
+    unreserve(*e);
+    if (const auto mine = users_.find(e->user); mine != users_.end()) {
+        if (e->from_ue) --mine->second.requests;
+        if (mine->second.empty()) users_.erase(mine);
+    }
+    if (e->invite) {
+        dialogs_.remove_early(e->user, id);
+        dialogs_changed();
     }
     exchanges_.erase(id);
     ctx_.metrics.set_proxied(exchanges_.size());

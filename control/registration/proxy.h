@@ -7,16 +7,18 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <vector>
 
 #include "base/seeded_hash.h"
 #include "base/slot_map.h"
 #include "base/timer_wheel.h"
 #include "control/registration/context.h"
+#include "control/registration/dialogs.h"
 #include "control/registration/registrations.h"
 
 namespace gmgate::registration {
 
-class Proxy final : public sip::TransactionUser {
+class Proxy final : public sip::TransactionUser, public SessionRelease {
   public:
     Proxy(Context& context, const Registrations& registrations);
     ~Proxy() override;
@@ -28,8 +30,14 @@ class Proxy final : public sip::TransactionUser {
     void on_core_request(const Arrival& arrival, const sip::Message& request);
 
     [[nodiscard]] std::size_t size() const { return exchanges_.size(); }
+    [[nodiscard]] const Dialogs& dialogs() const { return dialogs_; }
     // What counts exchanges by user, and finds INVITEs for their CANCEL.
-    [[nodiscard]] std::size_t index_entries() const { return from_user_.size() + invites_.size(); }
+    [[nodiscard]] std::size_t index_entries() const { return users_.size() + invites_.size(); }
+
+    // Ends the user's sessions: BYE both ways in each dialog, on the phone's side while its SAs
+    // live (D4), and for each INVITE without an answer CANCEL on, and a final answer back. Paced:
+    // thousands may go at once. Nobody is waited for.
+    void release(sa::UserId user, Reason why) override;
 
     // Both sides; `context` is the exchange's id.
     void on_response(sip::ClientTransactionId id, std::uint64_t context, const sip::Flow& flow,
@@ -52,6 +60,8 @@ class Proxy final : public sip::TransactionUser {
         bool answered = false;     // finally
         bool cancelled = false;
         bool chose_tcp_for_size = false;
+        bool reserves = false;  // room for the dialog it may make
+        bool released = false;  // ended in the user's place: what it still brings is ended too
         sa::UserId user = 0;
         std::uint64_t trace_user = 0;
         std::array<char, 14> method{};
@@ -65,6 +75,11 @@ class Proxy final : public sip::TransactionUser {
         std::string key;   // of an INVITE, for its CANCEL
         std::string
             sent;  // an INVITE as it was forwarded, or a request that may have to go again over UDP
+        SlotId dialog = 0;             // it runs in
+        std::string target;            // its Contact, of one that may move the dialog's target
+        std::size_t invite_place = 0;  // among the user's INVITEs without an answer
+        bool listed = false;           // it stands there
+        Reason ended = Reason::ok;     // released: why
         Duration cancel_interval{};
         Duration cancel_waited{};
         Timer timer;  // CANCEL's retransmission, or the wait for further 2xx
@@ -76,11 +91,52 @@ class Proxy final : public sip::TransactionUser {
         return e.from_ue ? ctx_.gm : ctx_.core;
     }  // where the request came from
     Side& outer(const Exchange& e) { return e.from_ue ? ctx_.core : ctx_.gm; }  // where it went
-    Exchange* open(const Arrival& arrival, const sip::Message& request, bool from_ue);
+    struct OfUser {
+        std::size_t requests = 0;     // from it
+        std::size_t reserved = 0;     // dialogs that INVITEs may yet make
+        std::vector<SlotId> invites;  // without an answer, both ways
+        [[nodiscard]] bool empty() const {
+            return requests == 0 && reserved == 0 && invites.empty();
+        }
+    };
+    Exchange* open(const Arrival& arrival, const sip::Message& request, bool from_ue,
+                   sa::UserId user);
     void close(SlotId id);
     // Puts the message in the context's scratch on its way; answers for failures.
     void launch(const Arrival& arrival, const sip::Message& request, Exchange& e,
                 const sip::TransactionLayer::Branch& branch, const sip::Flow& flow);
+    // No answer is awaited any more.
+    void unlist(Exchange& e);
+    void unreserve(Exchange& e);
+
+    // --- dialogs (proxy_dialogs.cpp) ---
+    // May this user have one more?
+    [[nodiscard]] bool has_room_for_dialog(sa::UserId user) const;
+    [[nodiscard]] static DialogName name_of(const sip::Message& request, bool from_ue,
+                                            sa::UserId user);
+    // The dialog a request runs in, if we know it, is brought up to date and noted in its
+    // exchange. nullptr: it has none.
+    void follow(const sip::Message& request, bool from_ue, sa::UserId user, Exchange* e);
+    // A response to an INVITE that makes or confirms a dialog. nullptr: it does not, or there is no
+    // room.
+    Dialog* track(Exchange& e, const sip::Message& response);
+    // The final answer to a request in a dialog.
+    void followed(Exchange& e, const sip::Message& response);
+    void drop_dialog(SlotId id);
+    // Their number, for the operator; and while there is one, the oldest is watched.
+    void dialogs_changed();
+    void on_idle_timer();
+
+    // --- release (session_release.cpp) ---
+    void on_release_timer();
+    void release_invite(Exchange& e);
+    void on_released_response(Exchange& e, const sip::Message& response);
+    // A request of ours in it. `number`: of its CSeq. False: it cannot be sent.
+    bool say_to_core(const Dialog& dialog, std::string_view method, std::uint32_t number);
+    bool say_to_ue(const Dialog& dialog, std::string_view method, std::uint32_t number);
+    void start_release_timer();
+
+    void on_timer_c(Exchange& e);
     void on_cancel(Side& side, const Arrival& arrival, const sip::Message& request);
     void send_cancel(Exchange& e);
     [[nodiscard]] std::string cancel_key(const sip::Message& request, const Side& side,
@@ -104,8 +160,31 @@ class Proxy final : public sip::TransactionUser {
     const Registrations& registrations_;
     SeededHash loop_hash_;
     SlotMap<Exchange> exchanges_;
-    // Exchanges from each UE; no more entries than there are exchanges.
-    std::unordered_map<sa::UserId, std::size_t> from_user_;
+    // Of each user with an exchange that is counted or listed; no more entries than there are
+    // exchanges.
+    std::unordered_map<sa::UserId, OfUser> users_;
+    std::size_t reserved_ = 0;  // of all users
+    Dialogs dialogs_;
+    Timer idle_timer_;                   // of the dialog unused for the longest time
+    std::vector<SlotId> ended_invites_;  // to be released, oldest first from ended_at_ on
+    std::size_t ended_at_ = 0;
+    Timer release_timer_;
+    // Nobody waits for what answers a BYE of ours; it is traced.
+    class ByeUser final : public sip::TransactionUser {
+      public:
+        ByeUser(Context& context, Entity far) : ctx_(context), far_(far) {}
+        void on_response(sip::ClientTransactionId id, std::uint64_t trace_user,
+                         const sip::Flow& flow, const sip::Message& response,
+                         std::span<char> bytes) override;
+        void on_failure(sip::ClientTransactionId id, std::uint64_t trace_user,
+                        sip::ClientFailure failure) override;
+
+      private:
+        Context& ctx_;
+        Entity far_;
+    };
+    ByeUser bye_to_core_;
+    ByeUser bye_to_ue_;
     std::unordered_map<std::string, SlotId, SeededStringHash, std::equal_to<>> invites_;
 };
 

@@ -11,6 +11,7 @@ using sip::HeaderId;
 
 void Proxy::Exchange::on_timer() {
     if (answered) return proxy.close(id);
+    if (!cancelled) return proxy.on_timer_c(*this);
     const Duration limit = proxy.ctx_.policy.t1 * 64;
     if (cancel_waited >= limit) {
         // Nobody answers the CANCEL: the INVITE counts as unanswered (RFC 3261 9.1).
@@ -49,7 +50,15 @@ void Proxy::on_cancel(Side& side, const Arrival& arrival, const sip::Message& re
     ctx_.answer(side, arrival, request, 200, Reason::ok);
     if (e->answered || e->cancelled) return;
     e->cancelled = true;
+    e->timer.stop();  // timer C
     if (e->provisional) send_cancel(*e);
+}
+
+// RFC 3261 16.8: it rings, and nobody has said a word for too long.
+void Proxy::on_timer_c(Exchange& e) {
+    e.cancelled = true;
+    ctx_.refuse(e.from_ue ? Reason::core_timeout : Reason::ue_timeout, 0, e.source, {});
+    send_cancel(e);
 }
 
 void Proxy::send_cancel(Exchange& e) {

@@ -36,9 +36,17 @@ void Proxy::on_response(sip::ClientTransactionId /*id*/, std::uint64_t context,
         ctx_.core_answered();
         ctx_.note(e->trace_user, e->method_name(), status, {Entity::core, Entity::pcscf});
     }
+    if (e->released) return on_released_response(*e, response);
+    if (e->invite && status > 100 && status < 300) track(*e, response);
+    if (status >= 200) {
+        unlist(*e);
+        unreserve(*e);
+        followed(*e, response);
+    }
     if (status < 200) {
         e->provisional = true;
         if (e->cancelled && e->cancel_interval == Duration{}) send_cancel(*e);
+        if (e->invite && !e->cancelled) ctx_.timers.start(e->timer, ctx_.policy.timer_c);
         if (status == 100) return;  // hop by hop
     } else {
         e->answered = true;
@@ -88,7 +96,8 @@ void Proxy::on_failure(sip::ClientTransactionId /*id*/, std::uint64_t context,
     Exchange* e = exchanges_.find(context);
     if (e == nullptr) return;
     e->client = 0;
-    if (e->answered) return close(e->id);
+    if (e->answered || e->released) return close(e->id);
+    if (e->dialog != 0 && e->method_name() == "BYE") drop_dialog(e->dialog);
     if (e->chose_tcp_for_size && failure == sip::ClientFailure::transport) {
         // RFC 3261 18.1.1: it went over TCP for its size alone, and the phone takes no TCP.
         e->chose_tcp_for_size = false;

@@ -139,10 +139,15 @@ void Proxy::on_ue_request(const Arrival& arrival, const sip::Message& request) {
     }
     if (to_next_hop || to_service_route) flow = *wanted;
 
+    if (!dialog && request.is_method("INVITE") && !has_room_for_dialog(user->id)) {
+        return ctx_.answer(ctx_.gm, arrival, request, 503, Reason::dialog_limit, impi,
+                           {{"Retry-After", "10"}});
+    }
     const auto branch =
         ctx_.core.transactions->new_branch(sip::TransactionLayer::Party::known, mark);
-    Exchange* e =
-        branch.id == 0 || arrival.transaction == 0 ? nullptr : open(arrival, request, true);
+    Exchange* e = branch.id == 0 || arrival.transaction == 0
+                      ? nullptr
+                      : open(arrival, request, true, user->id);
     if (branch.id == 0 || (e == nullptr && arrival.transaction != 0)) {
         if (branch.id != 0) ctx_.core.transactions->abandon(branch.id);
         return ctx_.answer(ctx_.gm, arrival, request, 503, Reason::transaction_limit, impi,
@@ -153,6 +158,7 @@ void Proxy::on_ue_request(const Arrival& arrival, const sip::Message& request) {
               {Entity::ue, Entity::pcscf, Step::none, arrival.carrier.set,
                inbound_spi(arrival.flow, arrival.carrier.numbers), Reason::ok});
     if (e != nullptr) e->trace_user = trace_user;
+    if (dialog) follow(request, true, user->id, e);
 
     const FlowTokens::Text token = ctx_.tokens.make(user->id);
     const std::string ue_side =

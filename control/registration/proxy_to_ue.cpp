@@ -56,9 +56,14 @@ void Proxy::on_core_request(const Arrival& arrival, const sip::Message& request)
     sip::Transport transport = registration->transport;
     if (wants_tcp(user->contact()) || wants_tcp(request.request_uri()))
         transport = sip::Transport::tcp;
+    if (!in_dialog(request) && request.is_method("INVITE") && !has_room_for_dialog(user->id)) {
+        return ctx_.answer(ctx_.core, arrival, request, 503, Reason::dialog_limit, impi,
+                           {{"Retry-After", "10"}});
+    }
     const auto branch = ctx_.gm.transactions->new_branch(sip::TransactionLayer::Party::known, mark);
-    Exchange* e =
-        branch.id == 0 || arrival.transaction == 0 ? nullptr : open(arrival, request, false);
+    Exchange* e = branch.id == 0 || arrival.transaction == 0
+                      ? nullptr
+                      : open(arrival, request, false, user->id);
     if (branch.id == 0 || (e == nullptr && arrival.transaction != 0)) {
         if (branch.id != 0) ctx_.gm.transactions->abandon(branch.id);
         return ctx_.answer(ctx_.core, arrival, request, 503, Reason::transaction_limit, impi,
@@ -69,8 +74,8 @@ void Proxy::on_core_request(const Arrival& arrival, const sip::Message& request)
     if (e != nullptr) {
         e->trace_user = trace_user;
         e->carrier = carrier;
-        e->user = user->id;
     }
+    if (in_dialog(request)) follow(request, false, user->id, e);
 
     const FlowTokens::Text token = ctx_.tokens.make(user->id);
     const std::string ue_side = ue_side_uri(ours, carrier.numbers.port_ps);

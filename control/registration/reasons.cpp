@@ -80,6 +80,9 @@ constexpr std::array<ReasonInfo, reason_count> table{{
      Blame::operator_},
     {"transaction_limit", "S3", "The table of transactions or proxied requests is full.",
      "A flood, or a core that does not answer.", Scope::registration, Blame::operator_},
+    {"dialog_limit", "S3", "As many sessions run as allowed, of all users or of this one.",
+     "Raise limits.dialogs or limits.dialogs_per_user if phones need more.", Scope::message,
+     Blame::operator_},
     {"challenge_without_keys", "B2",
      "The core's 401 carries no usable nonce, ck or ik, or the core accepted a phone that nobody "
      "authenticated.",

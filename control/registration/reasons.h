@@ -41,6 +41,7 @@ enum class Reason : std::uint8_t {
     no_spi_or_port,
     install_failed,
     transaction_limit,
+    dialog_limit,
     // The challenge and the core (B2, C10, C11).
     challenge_without_keys,
     challenged_again,

@@ -483,6 +483,7 @@ Result<void> Registrar::store(const RegistrationProcedure& procedure, sa::SetId 
         ctx_.note_event(registration.trace_user, Step::registration_ended, set, 0,
                         registration.ended_by);
         (void)ctx_.sets.deregister(user, true);
+        if (sessions_ != nullptr) sessions_->release(user, registration.ended_by);
     } else if (!gone && subscriber_ != nullptr) {
         if (registration.subscription == 0) {
             registration.subscription = subscriber_->start(user);
@@ -534,7 +535,9 @@ void Registrar::end(const sa::User& user, Registration& registration, Reason why
     const sa::SaSet* set = ctx_.sets.outbound(user);
     ctx_.note_event(registration.trace_user, Step::registration_ended, set == nullptr ? 0 : set->id,
                     0, why);
-    (void)ctx_.sets.deregister(user.id, true);
+    const sa::UserId id = user.id;
+    (void)ctx_.sets.deregister(id, true);
+    if (sessions_ != nullptr) sessions_->release(id, why);
     ctx_.metrics.set_registered(registrations_.size());
 }
 
@@ -765,6 +768,7 @@ void Registrar::on_set_removed(const sa::SaSet& set, const sa::User& user, sa::E
         ctx_.note_event(trace_user, Step::registration_ended, set.id, 0, reason_of(reason));
     }
     moved(*registration, {});
+    if (sessions_ != nullptr) sessions_->release(user.id, reason_of(reason));
     // A life time is that of the core's grant and some more: it has forgotten the user already.
     if (subscriber_ != nullptr) {
         subscriber_->stop(registration->subscription, reason == sa::Event::lifetime_expired);

@@ -13,6 +13,7 @@
 #include "base/seeded_hash.h"
 #include "base/slot_map.h"
 #include "control/registration/context.h"
+#include "control/registration/dialogs.h"
 #include "control/registration/limiter.h"
 #include "control/registration/procedure.h"
 #include "control/registration/registrations.h"
@@ -57,6 +58,9 @@ class Registrar final : public sip::TransactionUser, public sa::SetObserver {
     // E5: told of registrations that begin, are renewed and end. Outlives the registrar's use of
     // it; nullptr: nobody.
     void watch_with(regevent::Subscriber* subscriber) { subscriber_ = subscriber; }
+    // Told when a registration is over, or its SAs are. Outlives the registrar's use of it;
+    // nullptr: nobody.
+    void release_with(SessionRelease* sessions) { sessions_ = sessions; }
     // What the network says of the user's registrations, done (E5, D4, F1): identities that are
     // gone go, with the last of them the registration; a shortened one ends earlier, its SAs do not
     // (B5, F4). `ended`: the subscription is over with it. While the core owes the answer to a
@@ -158,6 +162,7 @@ class Registrar final : public sip::TransactionUser, public sa::SetObserver {
     Registrations registrations_;
     SlotMap<RegistrationProcedure> procedures_;
     regevent::Subscriber* subscriber_ = nullptr;
+    SessionRelease* sessions_ = nullptr;
 };
 
 }  // namespace gmgate::registration

@@ -15,8 +15,6 @@ namespace {
 constexpr std::string_view branch_prefix = "z9hG4bKg";
 constexpr std::size_t branch_length = 34;
 constexpr std::size_t marked_length = branch_length + 16;
-// RFC 3261 16.6 step 11: timer C, more than three minutes for an INVITE that rings.
-constexpr Duration timer_c = std::chrono::seconds(185);
 
 bool is_udp(const Flow& flow) {
     return flow.transport == Transport::udp;
@@ -256,7 +254,7 @@ TransactionLayer::Received TransactionLayer::receive_request(const Flow& flow, c
     s->retransmit.bind(&Impl::server_retransmit, s);
     s->end.bind(&Impl::server_end, s);
     // Never answered: it goes some time after every client transaction behind it has timed out.
-    i.timers.start(s->end, s->invite ? timer_c * 2 : i.times.t1 * 128);
+    i.timers.start(s->end, s->invite ? i.times.proceeding + i.times.t1 * 128 : i.times.t1 * 128);
     i.keys.emplace(s->key, id);
     return {Arrival::fresh, id};
 }
@@ -420,7 +418,7 @@ TransactionLayer::Match TransactionLayer::receive_response(const Flow& flow,
                 c->state = Impl::ClientState::proceeding;
                 if (c->invite) {
                     c->retransmit.stop();
-                    i.timers.start(c->end, timer_c);
+                    i.timers.start(c->end, i.times.proceeding);
                 }
             } else if (c->invite && status < 300) {
                 c->state = Impl::ClientState::accepted;

@@ -32,6 +32,9 @@ struct TransactionTimers {
     Duration t1 = std::chrono::milliseconds(500);
     Duration t2 = std::chrono::seconds(4);
     Duration t4 = std::chrono::seconds(5);
+    // An INVITE that has had a provisional answer ends after this without another one. RFC 3261 has
+    // no such timer for a client; a proxy cancels by its timer C, earlier than this.
+    Duration proceeding = std::chrono::seconds(250);
 };
 
 enum class ClientFailure : std::uint8_t {

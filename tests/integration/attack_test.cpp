@@ -145,7 +145,9 @@ TEST(Attack, OnePhoneHasFewRegistrationsUnderWay) {
 }
 
 TEST(Attack, OnePhoneHasFewRequestsUnderWay) {
-    World w;
+    World::Options options;
+    options.policy.limits.dialogs_per_user = 1000;
+    World w(options);
     Phone& alice = w.phone("alice", "10.2.0.1");
     Phone& mallory = w.phone("mallory", "10.2.0.2");
     ASSERT_TRUE(alice.register_once());

@@ -1,6 +1,6 @@
 // Requests of registered users, both ways (E2, E3), and what is not let through.
 
-#include "tests/support/gateway_world.h"
+#include "tests/support/calls.h"
 
 namespace gmgate::test {
 namespace {
@@ -245,7 +245,9 @@ TEST(Proxy, UnknownFlowAndSilentUe) {
 // RFC 3261 18.1.1: the request as it leaves decides, with what we put in.
 TEST(Proxy, ADatagramToThePhoneHasAtMost1300Octets) {
     for (const std::string_view method : {"INVITE", "MESSAGE", "NOTIFY"}) {
-        World w;
+        World::Options options;
+        options.policy.limits.dialogs_per_user = 1000;
+        World w(options);
         Phone& p = w.phone();
         ASSERT_TRUE(p.register_once());
         std::size_t largest = 0;
@@ -308,6 +310,7 @@ TEST(Proxy, ACallUpAndDown) {
     const std::string core_route = routes.substr(0, comma);
     const std::string ue_route = routes.substr(comma + 2);
     // In the dialog: routes of the dialog, target the other end.
+    EXPECT_EQ(w.gateway->dialogs(), 1U);
     const std::string dialog =
         "To: <sip:bob@home.example>;tag=home\r\nRoute: " + ue_route + ", " + core_route + "\r\n";
     p.send_on(p.current(), p.request("ACK", "sip:192.0.2.9:5060", dialog));
@@ -315,8 +318,10 @@ TEST(Proxy, ACallUpAndDown) {
     EXPECT_EQ(w.home.inbox.back().message.method(), "ACK");
     EXPECT_FALSE(w.home.inbox.back().message.has("Route"));
     // The other side ends the call.
-    w.home.request("BYE", core_route + ", " + ue_route, p.contact(),
-                   "To: <sip:alice@home.example>;tag=2\r\n");
+    std::string bye = w.home.request("BYE", core_route + ", " + ue_route, p.contact(),
+                                     "To: <sip:alice@home.example>;tag=2\r\n");
+    bye = replace_once(bye, "tag=b", "tag=home");
+    w.queue.back().message.text = with_header(bye, "Call-ID", invite.message.header("Call-ID"));
     w.run();
     ASSERT_EQ(p.last().message.method(), "BYE");
     p.answer(p.last(), 200);

@@ -305,6 +305,15 @@ const std::map<Reason, Case>& cases() {
              w.backend.fail_install(ErrorKind::io);
              return sm1(w, {});
          }}},
+        {Reason::dialog_limit,
+         {[](World& w) {
+              Phone& p = registered(w);
+              p.send_on(p.current(), p.request("INVITE", "sip:bob@home.example"));
+              w.run();
+              EXPECT_EQ(p.last_status(), 503);
+              return p.impi;
+          },
+          [](World::Options& o) { o.policy.limits.dialogs = 0; }}},
         {Reason::transaction_limit,
          {[](World& w) {
               // The core's side is full: the request alice has sent there waits for its answer.

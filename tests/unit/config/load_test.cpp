@@ -81,6 +81,10 @@ TEST(ConfigLoad, AnnotatedExampleShowsTheDefaults) {
     EXPECT_EQ(full->limits.pending_grace, least->limits.pending_grace);
     EXPECT_EQ(full->limits.pending_per_user, least->limits.pending_per_user);
     EXPECT_EQ(full->limits.requests_per_user, least->limits.requests_per_user);
+    EXPECT_EQ(full->limits.dialogs, least->limits.dialogs);
+    EXPECT_EQ(full->limits.dialogs_per_user, least->limits.dialogs_per_user);
+    EXPECT_EQ(full->timers.timer_c, least->timers.timer_c);
+    EXPECT_EQ(full->timers.dialog_idle, least->timers.dialog_idle);
     EXPECT_EQ(full->limits.ipv6_source_prefix, least->limits.ipv6_source_prefix);
     EXPECT_EQ(full->limits.register_rate_per_source, least->limits.register_rate_per_source);
     EXPECT_EQ(full->limits.register_burst_per_source, least->limits.register_burst_per_source);

@@ -1,0 +1,186 @@
+// The proxy's dialogs: made by answers to INVITE, followed through their requests, forgotten at the
+// end (RFC 3261 12, 16).
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "control/registration/proxy.h"
+#include "control/registration/proxy_rules.h"
+
+namespace gmgate::registration {
+
+using sip::HeaderId;
+
+namespace {
+
+// A header's value on one line: it may be written into a message of ours.
+std::string on_one_line(std::string_view value) {
+    std::string out;
+    out.reserve(value.size());
+    for (const char c : value) {
+        if (c != '\r' && c != '\n') out += c;
+    }
+    return out;
+}
+
+std::string party_of(const sip::Message& message, HeaderId id) {
+    return on_one_line(message.value(id).value_or(std::string_view{}));
+}
+
+std::string target_of(const sip::Message& message) {
+    const auto value = message.first_value(HeaderId::contact);
+    const auto contact = value ? sip::parse_contact(*value) : std::nullopt;
+    return contact && !contact->star ? on_one_line(contact->address.uri.text) : std::string{};
+}
+
+std::string joined(const std::vector<std::string_view>& values) {
+    std::string out;
+    for (const std::string_view v : values) {
+        if (!out.empty()) out += ", ";
+        out += on_one_line(v);
+    }
+    return out;
+}
+
+std::string_view tag_of(std::optional<sip::NameAddr> name) {
+    return name ? name->tag() : std::string_view{};
+}
+
+}  // namespace
+
+bool Proxy::has_room_for_dialog(sa::UserId user) const {
+    const auto mine = users_.find(user);
+    const std::size_t reserved = mine == users_.end() ? 0 : mine->second.reserved;
+    return dialogs_.has_room(user, reserved + 1, reserved_ + 1);
+}
+
+DialogName Proxy::name_of(const sip::Message& request, bool from_ue, sa::UserId user) {
+    const std::string_view from = tag_of(sip::from(request));
+    const std::string_view to = tag_of(sip::to(request));
+    return {user, sip::call_id(request), from_ue ? from : to, from_ue ? to : from};
+}
+
+void Proxy::follow(const sip::Message& request, bool from_ue, sa::UserId user, Exchange* e) {
+    if (dialogs_.size() == 0 || e == nullptr) return;  // an ACK brings nothing new
+    Dialog* d = dialogs_.find(name_of(request, from_ue, user));
+    if (d == nullptr) return;
+    dialogs_.touch(*d, ctx_.now());
+    if (const auto number = sip::cseq(request)) {
+        std::uint32_t& latest = from_ue ? d->ue_cseq : d->core_cseq;
+        latest = std::max(latest, number->number);
+    }
+    e->dialog = d->id;
+    if (e->invite || request.is_method("UPDATE")) e->target = target_of(request);
+}
+
+Dialog* Proxy::track(Exchange& e, const sip::Message& response) {
+    if (e.dialog != 0 || tag_of(sip::to(response)).empty()) return nullptr;  // made long ago
+    sip::Message invite;
+    if (invite.parse(e.sent) != sip::ParseStatus::ok || in_dialog(invite)) return nullptr;
+    const bool confirms = response.status_code() >= 200;
+    const std::string caller = party_of(invite, HeaderId::from);
+    const std::string called = party_of(response, HeaderId::to);
+    const std::string calling_target = target_of(invite);
+    const std::string called_target = target_of(response);
+
+    // The caller's route set is the answer's Record-Route from the bottom up, the called one's is
+    // the request's from the top down (12.1); what is ours in it ends at us.
+    std::vector<std::string_view> route;
+    if (e.from_ue) {
+        std::size_t beyond_us = 0;
+        for (const sip::Value& v : response.values(HeaderId::record_route)) {
+            const auto name = sip::parse_name_addr(v.text);
+            if (name && ctx_.is_our_core_host(name->uri) &&
+                ctx_.tokens.open(name->uri.user) == e.user)
+                beyond_us = route.size();  // the lowest: a call may come back through us
+            route.push_back(v.text);
+        }
+        route.resize(beyond_us);
+        std::ranges::reverse(route);
+    } else {
+        for (const sip::Value& v : invite.values(HeaderId::record_route)) route.push_back(v.text);
+        constexpr std::size_t ours = 2;
+        route.erase(route.begin(),
+                    route.begin() + static_cast<std::ptrdiff_t>(std::min(ours, route.size())));
+    }
+    const std::string core_route = joined(route);
+
+    const DialogTexts texts{sip::call_id(response),
+                            e.from_ue ? caller : called,
+                            e.from_ue ? called : caller,
+                            e.from_ue ? calling_target : called_target,
+                            e.from_ue ? called_target : calling_target,
+                            core_route};
+    const DialogName name{e.user, texts.call_id,
+                          e.from_ue ? tag_of(sip::from(invite)) : tag_of(sip::to(response)),
+                          e.from_ue ? tag_of(sip::to(response)) : tag_of(sip::from(invite))};
+    Dialog* d = dialogs_.find(name);
+    if (d != nullptr) {
+        dialogs_.touch(*d, ctx_.now());
+        dialogs_.retarget(*d, texts.ue_target, texts.core_target, texts.core_route);
+    } else {
+        if (e.reserves) {
+            unreserve(e);
+        } else if (!e.released && !has_room_for_dialog(e.user) &&
+                   !(confirms && dialogs_.remove_one_early(e.user, e.id))) {
+            // One more branch of a forked call than there is room for: it goes on, unknown to us.
+            ctx_.refuse(Reason::dialog_limit, 0, e.sent_to.remote, {});
+            return nullptr;
+        }
+        d = dialogs_.add(e.user, e.id, texts, ctx_.now());
+        if (d == nullptr) {
+            ctx_.refuse(Reason::dialog_limit, 0, e.sent_to.remote, {});
+            return nullptr;
+        }
+        d->trace_user = e.trace_user;
+        if (const auto number = sip::cseq(invite))
+            (e.from_ue ? d->ue_cseq : d->core_cseq) = number->number;
+        dialogs_changed();
+    }
+    if (confirms && d->invite == e.id) d->invite = 0;
+    return d;
+}
+
+void Proxy::followed(Exchange& e, const sip::Message& response) {
+    Dialog* d = e.dialog == 0 ? nullptr : dialogs_.find(e.dialog);
+    if (d == nullptr) return;
+    const int status = response.status_code();
+    if (e.method_name() == "BYE") {
+        // Whoever said it is done with the dialog (15.1.1), unless it must show who it is first.
+        if (status != 401 && status != 407) drop_dialog(d->id);
+        return;
+    }
+    if (status >= 300 || e.target.empty()) return;
+    const std::string answered = target_of(response);  // 12.2.1.2, RFC 3311
+    dialogs_.retarget(*d, e.from_ue ? e.target : answered, e.from_ue ? answered : e.target);
+}
+
+void Proxy::drop_dialog(SlotId id) {
+    dialogs_.remove(id);
+    dialogs_changed();
+}
+
+void Proxy::dialogs_changed() {
+    ctx_.metrics.set_dialogs(dialogs_.size());
+    const Dialog* oldest = dialogs_.oldest();
+    if (oldest == nullptr) {
+        idle_timer_.stop();
+    } else if (!idle_timer_.active()) {
+        ctx_.timers.start_at(idle_timer_, Dialogs::last_use(*oldest) + ctx_.policy.dialog_idle);
+    }
+}
+
+void Proxy::on_idle_timer() {
+    // Nobody has spoken in them for so long that both ends may have forgotten them: we do too, and
+    // say nothing. A few at a time.
+    for (int i = 0; i < 64; ++i) {
+        const Dialog* oldest = dialogs_.oldest();
+        if (oldest == nullptr || Dialogs::last_use(*oldest) + ctx_.policy.dialog_idle > ctx_.now())
+            break;
+        dialogs_.remove(oldest->id);
+    }
+    dialogs_changed();
+}
+
+}  // namespace gmgate::registration
