@@ -77,6 +77,8 @@ class Gmctl {
             "  gmctl explain authentication_timeout      what that means and what to do\n"
             "  gmctl trace 001010000000001@ims.example   its registration as a ladder, SM1 to "
             "SM12\n"
+            "  gmctl trace --shared IMPI IMPI            the calls between two phones, as one "
+            "ladder\n"
             "  gmctl -j sa list | jq .ue                 one JSON object a line, for scripts\n"
             "Exit: 0 ok; 1 the gateway says no, or is degraded; 2 wrong usage; 3 no connection.");
         app.add_option("--socket", socket_, "socket of the gateway (its ops.socket)")
@@ -199,11 +201,29 @@ class Gmctl {
                            "each component: ok, or degraded and what to do; exit 1 if degraded")
             ->callback([&] { health_command(); });
         CLI::App* trace =
-            app.add_subcommand("trace", "ladder diagram of a phone's latest registrations");
-        trace->footer("Example:\n  gmctl trace 001010000000001@ims.example");
-        std::string traced;
-        trace->add_option("IMPI", traced, "private identity of the phone")->required();
-        trace->callback([&] { trace_command(traced); });
+            app.add_subcommand("trace",
+                               "ladder diagram of a phone's registrations and calls, or of "
+                               "several phones together");
+        trace->footer(
+            "One phone: each registration with its own time, SM1 to SM12, and what followed.\n"
+            "Several: one picture in the order of time. A message that passes from phone to phone "
+            "is one\nline; behind its name the transport and the SPI of the SA that carried it, "
+            "or 'clear'.\n"
+            "Examples:\n"
+            "  gmctl trace 001010000000001@ims.example\n"
+            "  gmctl trace --shared 001010000000001@ims.example 001010000000002@ims.example\n"
+            "                                            the calls and messages between two\n"
+            "  gmctl -j trace 001010000000001@ims.example | jq '.steps[] | select(.spi != null)'");
+        std::vector<std::string> traced;
+        bool shared = false;
+        trace
+            ->add_option("IMPI", traced,
+                         "private identity of the phone; up to four for one picture")
+            ->required()
+            ->expected(1, 4);
+        trace->add_flag("--shared", shared,
+                        "of several phones: only messages that more than one of them had part in");
+        trace->callback([&] { trace_command(traced, shared); });
         app.add_subcommand("version", "of this tool and of the gateway")->callback([&] {
             version_command();
         });
@@ -430,8 +450,11 @@ class Gmctl {
             t_.out << health_view(*result, t_.style);
         if (!result->value("ok", false)) exit_ = exit_gateway;
     }
-    void trace_command(const std::string& impi) {
-        const std::optional<json> result = call("trace", {{"impi", impi}});
+    void trace_command(const std::vector<std::string>& impis, bool shared) {
+        const bool one = impis.size() == 1;
+        if (one && shared) throw UsageError{"--shared needs more than one IMPI"};
+        const std::optional<json> result =
+            one ? call("trace", {{"impi", impis.front()}}) : call("trace", {{"impis", impis}});
         if (!result) return;
         if (json_) {
             print_json(*result);
@@ -440,7 +463,13 @@ class Gmctl {
         std::vector<LadderStep> steps;
         for (const json& step : result->value("steps", json::array()))
             steps.push_back(ladder_step(step));
-        t_.out << render_ladder(impi, steps, t_.style);
+        if (shared) steps = shared_steps(std::move(steps));
+        if (steps.empty()) {
+            t_.out << "These phones have exchanged nothing that is remembered.\n";
+            return;
+        }
+        t_.out << (one ? render_ladder(impis.front(), steps, t_.style)
+                       : render_ladders(impis, steps, t_.style));
     }
     void version_command() {
         const std::optional<json> result = call("version");

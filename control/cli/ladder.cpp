@@ -3,49 +3,17 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <array>
-#include <ctime>
+
+#include "control/cli/drawing.h"
 
 namespace gmgate::cli {
 
 namespace {
 
-struct Glyphs {
-    const char* lane;
-    const char* line;
-    const char* right;
-    const char* left;
-    const char* event;
-    const char* broken;
-};
-constexpr Glyphs plain{"|", "-", ">", "<", "*", "x"};
-constexpr Glyphs drawn{"│", "─", "▶", "◀", "●", "✗"};
-
-std::string repeat(const char* glyph, std::size_t n) {
-    std::string out;
-    for (std::size_t i = 0; i < n; ++i) out += glyph;
-    return out;
-}
-
-std::string utc(std::int64_t time_us) {
-    const std::time_t seconds = static_cast<std::time_t>(time_us / 1000000);
-    std::tm tm{};
-    if (time_us < 0 || ::gmtime_r(&seconds, &tm) == nullptr) return "?";
-    std::array<char, 40> text{};
-    const std::size_t n = std::strftime(text.data(), text.size(), "%Y-%m-%d %H:%M:%S", &tm);
-    return fmt::format("{}.{:03} UTC", std::string_view(text.data(), n), time_us / 1000 % 1000);
-}
-
-std::string centred(const std::string& text, std::size_t width) {
-    const std::size_t used = std::min(columns_of(text), width);
-    const std::size_t before = (width - used) / 2;
-    return std::string(before, ' ') + text + std::string(width - used - before, ' ');
-}
-
 // time | UE |---gap---| P-CSCF |---gap---| core | SA
 class Canvas {
   public:
-    explicit Canvas(const Style& style) : style_(style), g_(style.unicode ? drawn : plain) {
+    explicit Canvas(const Style& style) : style_(style), g_(Glyphs::of(style)) {
         const std::size_t width =
             style.width == 0 ? 80 : std::clamp<std::size_t>(style.width, 72, 100);
         gap_ = (width - time_width - sa_width - 3) / 2;
@@ -106,12 +74,9 @@ class Canvas {
     static constexpr std::size_t sa_width = 15;  // "  SA 0x04000001", " new 0x04000001"
 
   private:
-    std::string arrow(const std::string& label, std::size_t width, bool to_right) const {
-        // One stroke and the head are kept whatever the text.
-        const std::string text = " " + fit(label, width - 5, style_) + " ";
-        const std::size_t strokes = width - 1 - columns_of(text);
-        if (to_right) return repeat(g_.line, 1) + text + repeat(g_.line, strokes - 1) + g_.right;
-        return g_.left + repeat(g_.line, strokes - 1) + text + repeat(g_.line, 1);
+    [[nodiscard]] std::string arrow(const std::string& label, std::size_t width,
+                                    bool to_right) const {
+        return cli::arrow(label, width, to_right, style_);
     }
     void put(std::string row) {
         while (!row.empty() && row.back() == ' ') row.pop_back();
@@ -119,7 +84,7 @@ class Canvas {
     }
 
     Style style_;
-    Glyphs g_;
+    const Glyphs& g_;
     std::size_t gap_ = 0;
     std::size_t right_edge_ = 0;
     std::string out_;
@@ -146,6 +111,10 @@ LadderStep ladder_step(const nlohmann::json& step) {
     s.text = text("text");
     s.reason = text("reason");
     s.set = text("set");
+    s.transport = text("transport");
+    s.call = text("call");
+    if (const auto phone = step.find("phone"); phone != step.end() && phone->is_number_unsigned())
+        s.phone = phone->get<std::size_t>();
     if (const auto spi = step.find("spi"); spi != step.end() && spi->is_number_unsigned())
         s.spi = spi->get<std::uint32_t>();
     if (const auto failed = step.find("failed"); failed != step.end() && failed->is_boolean())

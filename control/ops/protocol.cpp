@@ -23,6 +23,7 @@ constexpr std::array<std::string_view, operation_count> names{
 
 constexpr std::size_t longest_text = 1024;     // of an argument
 constexpr std::uint64_t most_failures = 1000;  // of one answer
+constexpr std::size_t most_traced = 4;         // phones in one picture
 
 std::string line(const json& object) {
     return object.dump(-1, ' ', false, json::error_handler_t::replace) + '\n';
@@ -74,6 +75,19 @@ std::string take_argument(Request& r, const std::string& key, const json& value)
                           r.operation == Operation::trace)) {
         r.query.impi = text_of(value);
         return r.query.impi ? "" : "impi must be a text of 1 to 1024 octets";
+    }
+    if (key == "impis" && r.operation == Operation::trace) {
+        const std::string mistake =
+            fmt::format("impis must be a list of 1 to {} different texts", most_traced);
+        if (!value.is_array() || value.empty() || value.size() > most_traced) return mistake;
+        for (const json& one : value) {
+            const auto impi = text_of(one);
+            if (!impi ||
+                std::find(r.query.impis.begin(), r.query.impis.end(), *impi) != r.query.impis.end())
+                return mistake;
+            r.query.impis.push_back(*impi);
+        }
+        return "";
     }
     if (key == "reason" && of_deregister) {
         r.why = text_of(value).value_or("");
@@ -186,8 +200,8 @@ std::expected<Request, RequestError> parse_request(std::string_view text) {
             if (!mistake.empty()) return wrong(r.id, "bad_argument", mistake);
         }
     }
-    if (r.operation == Operation::trace && !r.query.impi)
-        return wrong(r.id, "bad_argument", "trace needs impi");
+    if (r.operation == Operation::trace && r.query.impi.has_value() == !r.query.impis.empty())
+        return wrong(r.id, "bad_argument", "trace needs impi, or impis");
     if (r.operation == Operation::reg_deregister && !r.query.impi)
         return wrong(r.id, "bad_argument", "reg.deregister needs impi");
     if (r.operation == Operation::sa_show && !r.set && !r.query.impi && !r.query.ip &&
@@ -278,6 +292,9 @@ json to_json(const TraceStep& s) {
     if (s.spi) o["spi"] = *s.spi;
     if (s.failed) o["failed"] = true;
     if (!s.set.empty()) o["set"] = s.set;
+    if (!s.transport.empty()) o["transport"] = s.transport;
+    if (!s.call.empty()) o["call"] = s.call;
+    if (s.phone) o["phone"] = *s.phone;
     if (!s.reason.empty()) o["reason"] = s.reason;
     if (!s.word.empty()) o["word"] = s.word;
     return o;

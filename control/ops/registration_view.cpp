@@ -70,30 +70,51 @@ std::vector<std::string> GatewayView::states() const {
 
 std::vector<TraceStep> GatewayView::steps(std::string_view impi) const {
     std::vector<TraceStep> out;
-    // One ladder after the other: how an attempt ended is told at its own end, also if the next one
-    // had begun. The first is what happened before the oldest SM1 that is remembered.
-    const auto records = gateway_.trace().of_user(impi);
-    std::vector<std::vector<const registration::TraceRecord*>> ladders(1);
-    std::unordered_map<std::uint64_t, std::size_t> by_attempt;
-    for (const registration::TraceRecord& r : records) {
-        if (r.step == registration::Step::sm1) {
-            if (r.attempt != 0) by_attempt[r.attempt] = ladders.size();
-            ladders.emplace_back();
-        }
-        const auto own = by_attempt.find(r.attempt);
-        ladders[own == by_attempt.end() ? ladders.size() - 1 : own->second].push_back(&r);
-    }
-    for (const auto& ladder : ladders) add_ladder(ladder, &ladder != &ladders.front(), out);
+    for (NumberedStep& s : ladders(impi)) out.push_back(std::move(s.step));
     return out;
 }
 
-void GatewayView::add_ladder(const std::vector<const registration::TraceRecord*>& ladder,
-                             bool begun, std::vector<TraceStep>& out) const {
+std::vector<TraceStep> GatewayView::steps(const std::vector<std::string>& impis) const {
+    std::vector<NumberedStep> all;
+    for (std::size_t phone = 0; phone < impis.size(); ++phone) {
+        for (NumberedStep& s : ladders(impis[phone])) {
+            s.step.phone = phone;
+            all.push_back(std::move(s));
+        }
+    }
+    std::ranges::stable_sort(all, {}, &NumberedStep::number);
+    std::vector<TraceStep> out;
+    out.reserve(all.size());
+    for (NumberedStep& s : all) out.push_back(std::move(s.step));
+    return out;
+}
+
+std::vector<GatewayView::NumberedStep> GatewayView::ladders(std::string_view impi) const {
+    std::vector<NumberedStep> out;
+    // One ladder after the other: how an attempt ended is told at its own end, also if the next one
+    // had begun. The first is what happened before the oldest SM1 that is remembered.
+    const auto records = gateway_.trace().of_user(impi);
+    std::vector<std::vector<const registration::NumberedRecord*>> found(1);
+    std::unordered_map<std::uint64_t, std::size_t> by_attempt;
+    for (const registration::NumberedRecord& r : records) {
+        if (r.step == registration::Step::sm1) {
+            if (r.attempt != 0) by_attempt[r.attempt] = found.size();
+            found.emplace_back();
+        }
+        const auto own = by_attempt.find(r.attempt);
+        found[own == by_attempt.end() ? found.size() - 1 : own->second].push_back(&r);
+    }
+    for (const auto& ladder : found) add_ladder(ladder, &ladder != &found.front(), out);
+    return out;
+}
+
+void GatewayView::add_ladder(const std::vector<const registration::NumberedRecord*>& ladder,
+                             bool begun, std::vector<NumberedStep>& out) const {
     const auto wall = clock_.wall();
     const TimePoint now = clock_.now();
     sa::SetId fresh = 0;  // the new set of this registration
-    for (const registration::TraceRecord* record : ladder) {
-        const registration::TraceRecord& r = *record;
+    for (const registration::NumberedRecord* record : ladder) {
+        const registration::NumberedRecord& r = *record;
         TraceStep s;
         s.time =
             wall - std::chrono::duration_cast<std::chrono::system_clock::duration>(now - r.time);
@@ -110,6 +131,9 @@ void GatewayView::add_ladder(const std::vector<const registration::TraceRecord*>
             s.text = r.status != 0 ? fmt::format("{} {}", r.status, r.method_name())
                                    : std::string(r.method_name());
             if (r.spi != 0) s.spi = r.spi;
+            if (r.over != registration::TraceRecord::Over::unknown)
+                s.transport = r.over == registration::TraceRecord::Over::tcp ? "tcp" : "udp";
+            if (r.call != 0) s.call = fmt::format("{:08x}", static_cast<std::uint32_t>(r.call));
         } else {
             s.text = std::string(registration::name(r.step));
             if (r.spi != 0)
@@ -125,7 +149,7 @@ void GatewayView::add_ladder(const std::vector<const registration::TraceRecord*>
         s.failed = r.step == registration::Step::procedure_ended ||
                    (r.reason != registration::Reason::ok &&
                     registration::info(r.reason).blame != registration::Blame::nobody);
-        out.push_back(std::move(s));
+        out.push_back({r.number, std::move(s)});
     }
 }
 

@@ -24,6 +24,8 @@ class GatewayView final : public RegistrationView, public TraceView, public Fail
     [[nodiscard]] std::size_t registered() const override { return gateway_.registered(); }
     [[nodiscard]] std::size_t pending() const override { return gateway_.pending(); }
     [[nodiscard]] std::vector<TraceStep> steps(std::string_view impi) const override;
+    [[nodiscard]] std::vector<TraceStep> steps(
+        const std::vector<std::string>& impis) const override;
 
     [[nodiscard]] std::vector<FailureTotal> failure_totals() const override;
     [[nodiscard]] std::vector<FailureRow> latest_failures(
@@ -35,9 +37,14 @@ class GatewayView final : public RegistrationView, public TraceView, public Fail
     [[nodiscard]] std::vector<DropCount> drops() const;
 
   private:
+    struct NumberedStep {
+        std::uint64_t number;  // in the order in which they happened
+        TraceStep step;
+    };
+    [[nodiscard]] std::vector<NumberedStep> ladders(std::string_view impi) const;
     // The steps of one registration; begun: its SM1 is known.
-    void add_ladder(const std::vector<const registration::TraceRecord*>& ladder, bool begun,
-                    std::vector<TraceStep>& out) const;
+    void add_ladder(const std::vector<const registration::NumberedRecord*>& ladder, bool begun,
+                    std::vector<NumberedStep>& out) const;
     [[nodiscard]] FailureRow failure_row(const registration::FailureRecord& r) const;
 
     const registration::Gateway& gateway_;

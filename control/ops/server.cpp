@@ -484,17 +484,26 @@ struct OpsServer::Impl {
 
     void trace(const ConnectionPtr& c, const Request& request) {
         json steps = json::array();
+        const std::vector<std::string>& several = request.query.impis;
+        if (!several.empty()) {
+            for (const std::string& impi : several) {
+                if (views.trace->steps(impi).empty()) return nothing_traced(c, request, impi);
+            }
+            for (const TraceStep& s : views.trace->steps(several)) steps.push_back(to_json(s));
+            return answer(
+                c, result_line(request.id, {{"impis", several}, {"steps", std::move(steps)}}));
+        }
         for (const TraceStep& s : views.trace->steps(*request.query.impi))
             steps.push_back(to_json(s));
-        if (steps.empty()) {
-            answer_error(c, request.id, "not_found",
-                         fmt::format("nothing is remembered about {}; is the IMPI right? old "
-                                     "messages are forgotten first",
-                                     *request.query.impi));
-            return;
-        }
+        if (steps.empty()) return nothing_traced(c, request, *request.query.impi);
         answer(c, result_line(request.id,
                               {{"impi", *request.query.impi}, {"steps", std::move(steps)}}));
+    }
+    void nothing_traced(const ConnectionPtr& c, const Request& request, const std::string& impi) {
+        answer_error(c, request.id, "not_found",
+                     fmt::format("nothing is remembered about {}; is the IMPI right? old messages "
+                                 "are forgotten first",
+                                 impi));
     }
 
     void failures(const ConnectionPtr& c, const Request& r) {

@@ -29,6 +29,7 @@ struct Query {
     std::optional<sa::Spi> spi;       // any of the four; for registrations: of any of its sets
     std::optional<std::string> state;
     std::optional<std::string> reason;  // failures
+    std::vector<std::string> impis;     // a trace of several phones
 };
 
 // One SA set.
@@ -104,6 +105,10 @@ struct TraceStep {
     std::string reason;          // word, meaning, what to do
     std::string word = {};       // the word alone
     std::string set = {};        // whose SA: "new" of this registration, "old"; "": not known
+    std::string transport = {};  // "udp", "tcp" between UE and gateway; "": not known
+    // The same for all messages of one Call-ID, which it does not give away; "": not known.
+    std::string call = {};
+    std::optional<std::size_t> phone = {};  // in a trace of several: which of them
 };
 
 class TraceView {
@@ -112,6 +117,9 @@ class TraceView {
     // One registration after the other, the oldest first, each in the order of time; empty: nothing
     // is remembered about this IMPI.
     [[nodiscard]] virtual std::vector<TraceStep> steps(std::string_view impi) const = 0;
+    // Several phones together, everything in the order in which it happened.
+    [[nodiscard]] virtual std::vector<TraceStep> steps(
+        const std::vector<std::string>& impis) const = 0;
 };
 
 // One registration that failed.

@@ -230,7 +230,7 @@ void Context::answer(Side& side, const Arrival& arrival, const sip::Message& req
           on_gm && arrival.carrier.is_protected()
               ? outbound_spi(arrival.reply, arrival.carrier.numbers)
               : 0,
-          reason});
+          reason, 0, arrival.reply.transport});
 }
 
 bool Context::answer_later(Side& side, sip::ServerTransactionId id, std::string_view head,
@@ -253,6 +253,23 @@ void Context::discard(Side& side, const Arrival& arrival, Reason reason, std::st
     if (arrival.transaction != 0) side.transactions->forget(arrival.transaction);
 }
 
+Context::AtHand::AtHand(Context& context, const sip::Message& message,
+                        std::optional<sip::Transport> over)
+    : context_(context), before_call_(context.call_), before_over_(context.over_) {
+    const std::string_view id = sip::call_id(message);
+    context.call_ = id.empty() ? 0 : context.trace.call_of(id);
+    context.over_ = over;
+}
+
+Context::AtHand::AtHand(Context& context, std::string_view head)
+    : context_(context), before_call_(context.call_), before_over_(context.over_) {
+    sip::Message message;
+    const bool readable = message.parse(head) == sip::ParseStatus::ok;
+    const std::string_view id = readable ? sip::call_id(message) : std::string_view{};
+    context.call_ = id.empty() ? 0 : context.trace.call_of(id);
+    context.over_ = std::nullopt;
+}
+
 void Context::note(std::uint64_t user, std::string_view method, int status, const Noted& noted) {
     TraceRecord record;
     record.time = now();
@@ -265,6 +282,13 @@ void Context::note(std::uint64_t user, std::string_view method, int status, cons
     record.to = noted.to;
     record.step = noted.step;
     record.reason = noted.reason;
+    record.call = call_;
+    if (noted.from == Entity::ue || noted.to == Entity::ue) {
+        const auto over = noted.over ? noted.over : over_;
+        record.over = !over                          ? TraceRecord::Over::unknown
+                      : *over == sip::Transport::tcp ? TraceRecord::Over::tcp
+                                                     : TraceRecord::Over::udp;
+    }
     const std::string_view known = known_method(method);
     std::memcpy(record.method.data(), known.data(), std::min(known.size(), record.method.size()));
     trace.add(record);

@@ -142,6 +142,26 @@ class Context {
     void core_answered();
     void core_failed(Reason why);
 
+    // The message at hand, while there is one: what is traced meanwhile belongs to its Call-ID.
+    class AtHand {
+      public:
+        AtHand(Context& context, const sip::Message& message,
+               std::optional<sip::Transport> over = std::nullopt);
+        // One that is gone, by its head_of().
+        AtHand(Context& context, std::string_view head);
+        ~AtHand() {
+            context_.call_ = before_call_;
+            context_.over_ = before_over_;
+        }
+        AtHand(const AtHand&) = delete;
+        AtHand& operator=(const AtHand&) = delete;
+
+      private:
+        Context& context_;
+        std::uint64_t before_call_;
+        std::optional<sip::Transport> before_over_;
+    };
+
     // One message of a user on the trace. `user`: trace.user_of(impi).
     struct Noted {
         Entity from;
@@ -151,6 +171,8 @@ class Context {
         sa::Spi spi = 0;
         Reason reason = Reason::ok;
         std::uint64_t attempt = 0;  // as in TraceRecord
+        // Between UE and P-CSCF; nullopt: as the message at hand came.
+        std::optional<sip::Transport> over = std::nullopt;
     };
     void note(std::uint64_t user, std::string_view method, int status, const Noted& noted);
     // Under whose number a REGISTER is traced: its IMPI's, or its source's if it names none.
@@ -159,9 +181,11 @@ class Context {
                     std::uint64_t attempt = 0);
 
   private:
-    std::unordered_set<IpAddress> hops_;  // the core named them
-    bool untrusted_told_ = false;         // once, see cannot_trust()
-    bool silence_told_ = false;           // of the core; its return not yet
+    std::uint64_t call_ = 0;                // of the message at hand
+    std::optional<sip::Transport> over_{};  // and how it came
+    std::unordered_set<IpAddress> hops_;    // the core named them
+    bool untrusted_told_ = false;           // once, see cannot_trust()
+    bool silence_told_ = false;             // of the core; its return not yet
     TimePoint silence_told_at_{};
     std::array<TimePoint, reason_count> listed_{};  // when shed() listed the reason last
 };

@@ -294,6 +294,7 @@ void Gateway::Impl::on_gm(const sip::Flow& flow, std::span<char> bytes) {
     const auto status = message.parse(std::string_view(bytes.data(), bytes.size()), framing(flow));
     if (status == sip::ParseStatus::empty) return;
     if (refuse_faulty(ctx.gm, flow, carrier, message, status)) return;
+    const Context::AtHand at_hand(ctx, message, flow.transport);
     const auto side = carrier.is_protected() ? GatewayMetrics::Side::gm_protected
                                              : GatewayMetrics::Side::gm_clear;
 
@@ -371,6 +372,7 @@ void Gateway::Impl::on_core(const sip::Flow& flow, std::span<char> bytes) {
         std::ranges::fill(bytes, '0');
         return;
     }
+    const Context::AtHand at_hand(ctx, message);
 
     if (!message.is_request()) {
         ctx.metrics.response(GatewayMetrics::Side::core, message.status_code());

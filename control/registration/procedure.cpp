@@ -193,6 +193,7 @@ void RegistrationProcedure::on_response(const sip::Message& response, std::span<
 
 void RegistrationProcedure::on_core_failure(sip::ClientFailure failure) {
     client_ = 0;
+    const Context::AtHand about(ctx_, texts_[text_head]);
     const Reason reason =
         failure == sip::ClientFailure::timeout ? Reason::core_timeout : Reason::core_unreachable;
     ctx_.core_failed(reason);
@@ -492,7 +493,7 @@ bool RegistrationProcedure::send_answer(int status, Step step, Reason reason,
     const bool on_new = state_ == State::awaiting_answer && path == nullptr;
     note(status, {Entity::pcscf, Entity::ue, this->step(step), on_new ? traced_set_ : sm1_.set,
                   outbound_spi(way, on_new ? numbers_ : sm1_.numbers),
-                  sent ? reason : Reason::ue_unreachable});
+                  sent ? reason : Reason::ue_unreachable, 0, way.transport});
     return sent;
 }
 
@@ -550,7 +551,8 @@ bool RegistrationProcedure::fail_request(sip::ServerTransactionId server, std::s
     const bool on_new = second && !on_old;
     note(status, {Entity::pcscf, Entity::ue, step(second ? Step::sm12 : Step::sm6),
                   on_new ? traced_set_ : sm1_.set,
-                  outbound_spi(on_old ? *old : reply_, on_new ? numbers_ : sm1_.numbers), reason});
+                  outbound_spi(on_old ? *old : reply_, on_new ? numbers_ : sm1_.numbers), reason, 0,
+                  (on_old ? *old : reply_).transport});
     return on_old;
 }
 

@@ -139,7 +139,8 @@ void Proxy::note(const Exchange& e, int status, bool to_ue, const sip::Flow* gm_
     const Entity from = gm_flow != nullptr && !to_ue ? Entity::ue : Entity::pcscf;
     const Entity to = gm_flow != nullptr && !to_ue ? Entity::pcscf : far;
     ctx_.note(e.trace_user, e.method_name(), status,
-              {from, to, Step::none, gm_flow ? e.carrier.set : 0, spi, reason});
+              {from, to, Step::none, gm_flow ? e.carrier.set : 0, spi, reason, 0,
+               gm_flow ? std::optional(gm_flow->transport) : std::nullopt});
 }
 
 std::string Proxy::ue_side_uri(const IpAddress& ours, sa::Port port_ps) const {

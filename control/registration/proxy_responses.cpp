@@ -95,6 +95,7 @@ void Proxy::on_failure(sip::ClientTransactionId /*id*/, std::uint64_t context,
                        sip::ClientFailure failure) {
     Exchange* e = exchanges_.find(context);
     if (e == nullptr) return;
+    const Context::AtHand about(ctx_, e->head);
     e->client = 0;
     if (e->answered || e->released) return close(e->id);
     if (e->dialog != 0 && e->method_name() == "BYE") drop_dialog(e->dialog);

@@ -124,7 +124,7 @@ void Proxy::on_core_request(const Arrival& arrival, const sip::Message& request)
         ctx_.gm.transport->send(flow, ctx_.scratch);
         ctx_.note(trace_user, request.method(), 0,
                   {Entity::pcscf, Entity::ue, Step::none, carrier.set,
-                   outbound_spi(flow, carrier.numbers), Reason::ok});
+                   outbound_spi(flow, carrier.numbers), Reason::ok, 0, flow.transport});
         return;
     }
     launch(arrival, request, *e, branch, flow);

@@ -80,6 +80,12 @@ std::uint64_t TraceStore::user_of(std::string_view impi) const {
     return SeededHash(seed_, ~seed_)(impi);
 }
 
+std::uint64_t TraceStore::call_of(std::string_view call_id) const {
+    // Another key than that of users: a Call-ID may be somebody's IMPI.
+    const std::uint64_t h = SeededHash(~seed_, seed_)(call_id);
+    return h == 0 ? 1 : h;
+}
+
 void TraceStore::add(const TraceRecord& record) {
     ring_[next_ % ring_.size()] = record;
     ++next_;
@@ -89,12 +95,12 @@ std::size_t TraceStore::size() const {
     return static_cast<std::size_t>(std::min<std::uint64_t>(next_, ring_.size()));
 }
 
-std::vector<TraceRecord> TraceStore::of_user(std::string_view impi, std::size_t limit) const {
+std::vector<NumberedRecord> TraceStore::of_user(std::string_view impi, std::size_t limit) const {
     const std::uint64_t user = user_of(impi);
-    std::vector<TraceRecord> found;
+    std::vector<NumberedRecord> found;
     for (std::uint64_t i = next_; i > next_ - size() && found.size() < limit; --i) {
         const TraceRecord& r = ring_[(i - 1) % ring_.size()];
-        if (r.user == user) found.push_back(r);
+        if (r.user == user) found.push_back({r, i - 1});
     }
     std::ranges::reverse(found);
     return found;

@@ -47,6 +47,7 @@ struct TraceRecord {
     TimePoint time{};
     std::uint64_t user = 0;     // keyed hash of the IMPI
     std::uint64_t attempt = 0;  // the registration it belongs to; 0: to the latest that began
+    std::uint64_t call = 0;     // keyed hash of the Call-ID; 0: no message, or not known
     sa::SetId set = 0;          // 0: no set is involved
     sa::Spi spi = 0;            // the SA that carried the message; 0: in clear, or not on Gm
     std::uint16_t status = 0;   // of a response; 0: a request or an event
@@ -54,13 +55,21 @@ struct TraceRecord {
     Entity to = Entity::pcscf;
     Step step = Step::none;
     Reason reason = Reason::ok;
-    std::array<char, 14> method{};  // "REGISTER", zero-filled; a response carries its CSeq's
+    // "REGISTER", zero-filled; a response carries its CSeq's.
+    std::array<char, 13> method{};
+    enum class Over : std::uint8_t { unknown, udp, tcp };
+    Over over = Over::unknown;  // between UE and P-CSCF
 
     [[nodiscard]] std::string_view method_name() const;
     // "REGISTER SM1", "401 SM6", "200 MESSAGE", "SA set installed".
     [[nodiscard]] std::string summary() const;
 };
 static_assert(sizeof(TraceRecord) <= 64);
+
+// A record and its place in the order in which all were written; times may be equal.
+struct NumberedRecord : TraceRecord {
+    std::uint64_t number = 0;
+};
 
 class TraceStore {
   public:
@@ -69,12 +78,14 @@ class TraceStore {
 
     // The number that stands for an IMPI in the records.
     [[nodiscard]] std::uint64_t user_of(std::string_view impi) const;
+    // The number that stands for a Call-ID; never 0.
+    [[nodiscard]] std::uint64_t call_of(std::string_view call_id) const;
     // Overwrites the oldest when full.
     void add(const TraceRecord& record);
 
     // Records of one IMPI, oldest first, at most the latest `limit`. A scan of the ring.
-    [[nodiscard]] std::vector<TraceRecord> of_user(std::string_view impi,
-                                                   std::size_t limit = 1000) const;
+    [[nodiscard]] std::vector<NumberedRecord> of_user(std::string_view impi,
+                                                      std::size_t limit = 1000) const;
     // The latest `limit` of all, oldest first.
     [[nodiscard]] std::vector<TraceRecord> latest(std::size_t limit) const;
     [[nodiscard]] std::size_t size() const;

@@ -94,7 +94,14 @@ class FakeTrace final : public TraceView {
   public:
     std::vector<TraceStep> recorded;
     [[nodiscard]] std::vector<TraceStep> steps(std::string_view impi) const override {
-        return impi == fake_sa(1).impi ? recorded : std::vector<TraceStep>{};
+        if (impi == fake_sa(1).impi) return recorded;
+        return impi == fake_sa(2).impi ? together : std::vector<TraceStep>{};
+    }
+    std::vector<TraceStep> together;
+    [[nodiscard]] std::vector<TraceStep> steps(
+        const std::vector<std::string>& impis) const override {
+        return impis == std::vector{fake_sa(1).impi, fake_sa(2).impi} ? together
+                                                                      : std::vector<TraceStep>{};
     }
 };
 
