@@ -307,6 +307,36 @@ TEST_F(CliTest, Trace) {
     EXPECT_THAT(err.str(), StartsWith("gmctl: the gateway says: nothing is remembered about who"));
 }
 
+TEST_F(CliTest, TraceOfSeveral) {
+    for (const std::size_t phone : {0U, 1U}) {
+        for (const bool towards_core : {phone == 0, phone != 0}) {
+            TraceStep s;
+            s.from = towards_core ? Party::ue : Party::core;
+            s.to = Party::gateway;
+            s.text = "MESSAGE";
+            s.phone = phone;
+            s.call = towards_core == (phone == 0) ? "0000abcd" : "0000ef01";
+            trace.together.push_back(s);
+        }
+    }
+    start();
+    const std::string a = fake_sa(1).impi;
+    const std::string b = fake_sa(2).impi;
+    EXPECT_EQ(run({"trace", a, b}), 0);
+    EXPECT_THAT(out.str(), HasSubstr("core"));
+    EXPECT_EQ(run({"-j", "trace", a, b}), 0);
+    const json all = json::parse(out.str());
+    EXPECT_EQ(all["impis"], (json{a, b}));
+    EXPECT_EQ(all["steps"].size(), 4U);
+    EXPECT_EQ(all["steps"][3]["phone"], 1);
+    EXPECT_EQ(run({"trace", "--shared", a, b}), 0);
+    EXPECT_EQ(run({"trace", "--shared", a}), 2);
+    EXPECT_THAT(err.str(), HasSubstr("--shared needs more than one IMPI"));
+    EXPECT_EQ(run({"trace", a, "who"}), 1);
+    EXPECT_THAT(err.str(), HasSubstr("nothing is remembered about who"));
+    EXPECT_EQ(run({"trace", "a", "b", "c", "d", "e"}), 2);
+}
+
 TEST_F(CliTest, Version) {
     start();
     EXPECT_EQ(run({"version"}), 0);

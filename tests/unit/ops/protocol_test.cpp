@@ -89,7 +89,15 @@ INSTANTIATE_TEST_SUITE_P(
               "'keys' is not an argument"},
         Wrong{R"({"v":1,"op":"sa.show"})", "bad_argument", "sa.show needs"},
         Wrong{R"({"v":1,"op":"reg.show"})", "bad_argument", "reg.show needs"},
-        Wrong{R"({"v":1,"op":"trace"})", "bad_argument", "trace needs impi"},
+        Wrong{R"({"v":1,"op":"trace","args":{"impis":["a","a"]}})", "bad_argument",
+              "impis must be a list of 1 to 4 different texts"},
+        Wrong{R"({"v":1,"op":"trace","args":{"impis":["a","b","c","d","e"]}})", "bad_argument",
+              "impis must be a list of 1 to 4 different texts"},
+        Wrong{R"({"v":1,"op":"trace","args":{"impis":"a"}})", "bad_argument",
+              "impis must be a list of 1 to 4 different texts"},
+        Wrong{R"({"v":1,"op":"trace","args":{"impi":"a","impis":["b"]}})", "bad_argument",
+              "trace needs impi, or impis"},
+        Wrong{R"({"v":1,"op":"trace"})", "bad_argument", "trace needs impi, or impis"},
         Wrong{R"({"v":1,"op":"trace","args":{"impi":""}})", "bad_argument",
               "impi must be a text"}));
 
