@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "base/bytes.h"
+#include "ue/console_words.h"
 
 namespace gmgate::ue {
 
@@ -15,29 +16,6 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr std::size_t longest_line = 4096;
-
-std::string_view take_word(std::string_view& rest) {
-    rest = trim(rest);
-    const auto end = std::min(rest.find_first_of(" \t"), rest.size());
-    const auto word = rest.substr(0, end);
-    rest.remove_prefix(end);
-    rest = trim(rest);
-    return word;
-}
-
-std::optional<std::uint32_t> number(std::string_view text) {
-    std::uint32_t v = 0;
-    const auto [end, e] = std::from_chars(text.data(), text.data() + text.size(), v);
-    if (e != std::errc{} || end != text.data() + text.size()) return std::nullopt;
-    return v;
-}
-
-// "key=value": the value.
-std::optional<std::string_view> value_of(std::string_view word, std::string_view key) {
-    if (word.size() <= key.size() || !word.starts_with(key) || word[key.size()] != '=')
-        return std::nullopt;
-    return word.substr(key.size() + 1);
-}
 
 }  // namespace
 
@@ -48,6 +26,13 @@ std::string_view console_help() {
   answer [lost]                                after a hold: SM7. lost: its answer gets lost on the way
   deregister
   request [METHOD] [set=N] [to=URI] [park]     OPTIONS or MESSAGE. park: goes on at once, the answer is an event
+  call IMPU [SECONDS] [park]                   until it is answered, or until it is over SECONDS after the answer.
+                                               IMPU: a URI, or the number alone. park: goes on at once
+  hold, resume, bye                            of the call there is; bye gives up one that rings, refuses one that comes
+  message IMPU TEXT                            MESSAGE
+  answering [after=S] [refuse=STATUS] [precondition|plain]
+                                               calls that come: how long they ring, or what they get; calls of
+                                               its own: resources first, or no PRACK
   probe set=N [count=N] [forged]               ESP packets on any SAs it ever had; no answer is waited for
   hold-answers on|off, answer-held             requests of the network wait for their answer
   move ADDRESS                                 another address of its own
@@ -62,7 +47,11 @@ Console::Console(PhoneContext& context, const LoadOptions& o, std::FILE* out,
     timer_.bind<&Console::on_wait_over>(this);
 }
 
-Console::~Console() = default;
+Console::~Console() {
+    phone_->stop();
+    context_.on_call = nullptr;
+    context_.on_text = nullptr;
+}
 
 Result<std::unique_ptr<Console>> Console::make(PhoneContext& context, const LoadOptions& o,
                                                std::FILE* out, std::function<void()> on_over) {
@@ -86,6 +75,12 @@ Result<std::unique_ptr<Console>> Console::make(PhoneContext& context, const Load
     p.suites = &c->suites_;
     c->phone_ = std::make_unique<Phone>(context, p);
     c->phone_->follow_script(*c);
+    context.on_call = [self = c.get()](Phone&, Call& call, CallEvent e) {
+        self->call_event(call, e);
+    };
+    context.on_text = [self = c.get()](Phone&, std::string_view from, std::string_view text) {
+        self->text_came(from, text);
+    };
     return c;
 }
 
@@ -182,6 +177,9 @@ void Console::execute(std::string_view line) {
         } else {
             error("no request is held");
         }
+    } else if (bool taken = false; execute_call(word, rest, taken)) {
+        return;
+    } else if (taken) {
     } else if (word == "status") {
         do_status();
     } else if (word == "help") {

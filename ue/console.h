@@ -38,8 +38,10 @@ class Console final : public NetworkReceiver, private ScriptObserver {
     void end_of_input();
     // Frees what the phone put aside; after each round of events.
     void collect() { context_.collect(); }
-    // Every line was understood and could be carried out.
-    [[nodiscard]] bool good() const { return errors_ == 0; }
+    // 0; exit_call or exit_message, whichever failed first; 1: a line was not understood or could
+    // not be carried out.
+    [[nodiscard]] int exit_code() const { return failed_ != 0 ? failed_ : errors_ == 0 ? 0 : 1; }
+    static constexpr int exit_call = 3, exit_message = 4;
 
     void on_udp(const Endpoint& from, const IpAddress& to, std::string_view payload) override;
     void on_esp(const IpAddress& from, const IpAddress& to,
@@ -62,6 +64,19 @@ class Console final : public NetworkReceiver, private ScriptObserver {
     bool do_wait(std::string_view words);
     void do_status();
 
+    // What a line about a call waits for.
+    enum class Await : std::uint8_t { nothing, answer, change, end };
+    bool execute_call(std::string_view word, std::string_view words, bool& taken);
+    bool do_call(std::string_view words);
+    bool do_change(bool hold);
+    bool do_bye();
+    bool do_message(std::string_view words);
+    void do_answering(std::string_view words);
+    void call_event(Call& call, CallEvent event);
+    void text_came(std::string_view from, std::string_view text);
+    void failed(int code) { failed_ = failed_ != 0 ? failed_ : code; }
+    [[nodiscard]] std::string impu_of(std::string_view word) const;
+
     // ScriptObserver
     void step_done(const StepResult& result) override;
     void parked_answer(int status, std::uint32_t set) override;
@@ -80,6 +95,9 @@ class Console final : public NetworkReceiver, private ScriptObserver {
     bool ended_ = false;
     bool over_ = false;
     std::uint64_t errors_ = 0;
+    int failed_ = 0;
+    Await await_ = Await::nothing;
+    bool ended_by_bye_ = false;
     Timer timer_;
 };
 

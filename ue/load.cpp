@@ -63,6 +63,8 @@ std::string_view name(Load::Stage stage) {
             return "registering";
         case Load::Stage::talking:
             return "messages";
+        case Load::Stage::traffic:
+            return "calls and messages";
         case Load::Stage::reregistering:
             return "re-registering";
         case Load::Stage::holding:
@@ -79,6 +81,8 @@ Load::Load(PhoneContext& context, const LoadOptions& options)
     : context_(context), options_(options) {
     timer_.bind<&Load::on_tick>(this);
     context_.on_event = [this](Phone& p, PhoneEvent e) { on_phone(p, e); };
+    traffic_ = std::make_unique<Traffic>(context_, options_.traffic);
+    context_.on_call = [this](Phone& p, Call& c, CallEvent e) { traffic_->on_call(p, c, e); };
 }
 
 Load::~Load() {
@@ -166,6 +170,14 @@ void Load::enter(Stage stage) {
     stage_began_ = context_.timers.now();
     next_ = 0;
     in_flight_ = 0;
+    if (stage == Stage::traffic) {
+        traffic_over_ = !options_.traffic.any();
+        std::vector<Phone*> all;
+        if (!traffic_over_) {
+            for (const auto& p : phones_) all.push_back(p.get());
+            traffic_->start(std::move(all), [this] { traffic_over_ = true; });
+        }
+    }
     if (stage == Stage::reregistering) {
         renewed_ = 0;
         to_renew_ = 0;
@@ -183,6 +195,7 @@ void Load::interrupt() {
         if (stage_ != Stage::over) enter(Stage::over);
         return;
     }
+    if (stage_ == Stage::traffic) return traffic_->finish_early();
     enter(options_.stay ? Stage::over : Stage::deregistering);
 }
 
@@ -256,7 +269,12 @@ void Load::advance_stage() {
             if (next_ == phones_.size() && settled_ >= phones_.size()) enter(Stage::talking);
             break;
         case Stage::talking:
-            if (talked_ >= talkers_)
+            if (talked_ >= talkers_) enter(Stage::traffic);
+            break;
+        case Stage::traffic:
+            if (traffic_over_ && interrupts_ > 0)
+                enter(options_.stay ? Stage::over : Stage::deregistering);
+            else if (traffic_over_)
                 enter(options_.reregister_once ? Stage::reregistering : Stage::holding);
             break;
         case Stage::reregistering:

@@ -13,6 +13,7 @@
 #include "ue/address_plan.h"
 #include "ue/phone.h"
 #include "ue/socket_network.h"
+#include "ue/traffic.h"
 
 namespace gmgate::ue {
 
@@ -43,6 +44,7 @@ struct LoadOptions {
     bool reregister_once = false;  // every phone, when all are registered
     Duration hold{0};              // stay registered that long; negative: until asked to end
     bool stay = false;             // end without de-registration
+    TrafficOptions traffic;        // calls and messages between pairs
 };
 
 // Drives the phones; told of packets by the network. One thread.
@@ -51,6 +53,7 @@ class Load final : public NetworkReceiver {
     enum class Stage : std::uint8_t {
         registering,
         talking,
+        traffic,
         reregistering,
         holding,
         deregistering,
@@ -63,8 +66,8 @@ class Load final : public NetworkReceiver {
     ~Load() override;
 
     void start(std::function<void()> on_over);
-    // First call: ends the hold (or the registering) and goes on to the end in order. Second call:
-    // over, now.
+    // First call: ends the traffic, then the hold (or the registering) and goes on to the end in
+    // order. Second call: over, now.
     void interrupt();
     // After each round of events: frees what phones put aside.
     void collect() { context_.collect(); }
@@ -79,6 +82,7 @@ class Load final : public NetworkReceiver {
     [[nodiscard]] Phone& phone(std::size_t i) { return *phones_[i]; }
     [[nodiscard]] std::size_t size() const { return phones_.size(); }
     [[nodiscard]] std::uint32_t settled() const { return settled_; }
+    [[nodiscard]] const Traffic& traffic() const { return *traffic_; }
     [[nodiscard]] bool interrupted() const { return interrupts_ > 0; }
     // Every phone that should be registered was, every misbehaving one saw what it should, and all
     // had their turn.
@@ -103,6 +107,8 @@ class Load final : public NetworkReceiver {
     std::vector<std::unique_ptr<Phone>> phones_;
     std::vector<Phone*> v4_;  // by host number, from first_phone
     std::vector<Phone*> v6_;
+    std::unique_ptr<Traffic> traffic_;
+    bool traffic_over_ = false;
     std::function<void()> on_over_;
     Timer timer_;
     Stage stage_ = Stage::registering;

@@ -22,6 +22,8 @@
 #include "base/bytes.h"
 #include "base/core_dumps.h"
 #include "base/event_loop.h"
+#include "ue/bridge.h"
+#include "ue/bridge_socket.h"
 #include "ue/console.h"
 #include "ue/kernel_esp.h"
 #include "ue/key_log.h"
@@ -36,12 +38,18 @@ namespace {
 using namespace gmgate;
 using namespace gmgate::ue;
 
-constexpr int exit_failed = 1;  // some phone did not see what it should
-constexpr int exit_usage = 2;   // options, permissions, addresses
+constexpr int exit_failed = 1;   // some phone did not see what it should
+constexpr int exit_usage = 2;    // options, permissions, addresses
+constexpr int exit_call = 3;     // all registered, but a call failed
+constexpr int exit_message = 4;  // ... but a message between phones failed
 
 struct Options {
     std::string pcscf, pcscf6, realm, seed, subscribers, imsi, net4, net6;
     std::string suites = "all", offer = "auto", style = "auto", esp = "own", json, keylog;
+    std::string bridge, bridge_app;
+    double call = -1, call_time = 10, traffic_time = 10, answer_after = 0;
+    int refuse_calls = 0;
+    bool precondition = false, no_100rel = false;
     std::vector<std::string> misbehave;
     LoadOptions load;
     double reregister = 0, hold = 0, silence = 4, timeout = 32, message_interval = 0.1;
@@ -71,7 +79,15 @@ Examples
 Ctrl-C: phones that hold de-register (unless --stay). While they register, or a second time: ends at once, and the
   gateway keeps their SAs until they expire.
 
-Exit code: 0 all phones saw what they should; 1 some did not; 2 wrong options, permissions or addresses.)";
+  two phones, one call with hold and resumption:
+    gmue … --phones 2 --only-register --call 3 --call-hold
+  fifty calls a second of two seconds each and 200 messages a second between 500 pairs, for half a minute:
+    gmue … --phones 1000 --only-register --calls-per-second 50 --call-time 2 --messages-per-second 200 --traffic-time 30
+  sipp as the application in a phone:
+    gmue … --bridge 127.0.0.1:5080 &  sipp 127.0.0.1:5080 -i 127.0.0.1 -p 5070 -s 001010000000002 -sn uac -m 1
+
+Exit code: 0 all phones saw what they should; 1 some did not; 2 wrong options, permissions or addresses; 3 a call failed;
+  4 a message between phones failed. With --console: 1 a line was not understood or could not be carried out, 3 and 4 as above.)";
 
 void describe(CLI::App& app, Options& o) {
     app.description(
@@ -226,6 +242,57 @@ void describe(CLI::App& app, Options& o) {
     app.add_flag("--console", o.console,
                  "one phone, driven by lines on standard input; answers are JSON, a line each")
         ->group("Misbehaviour");
+    app.add_option("--call", o.call,
+                   "one call: phone 1 calls phone 2 when both are registered, talks so many "
+                   "seconds and hangs up; the summary says how long it rang and took to set up. "
+                   "Makes it --phones 2. Signalling only: gmue sends no RTP")
+        ->group("Calls and messages")
+        ->check(CLI::Range(0.0, 86400.0));
+    app.add_option("--calls-per-second", o.load.traffic.calls_per_second,
+                   "phone 1 calls phone 2, phone 3 phone 4, … while all hold their registration; "
+                   "a pair has one call at a time")
+        ->group("Calls and messages")
+        ->check(CLI::Range(0.0, 100000.0));
+    app.add_option("--call-time", o.call_time, "seconds from answer to BYE")
+        ->group("Calls and messages")
+        ->capture_default_str()
+        ->check(CLI::Range(0.001, 86400.0));
+    app.add_flag("--call-hold", o.load.traffic.hold, "each call is held and resumed once")
+        ->group("Calls and messages");
+    app.add_option("--messages-per-second", o.load.traffic.messages_per_second,
+                   "MESSAGEs between the same pairs, both ways")
+        ->group("Calls and messages")
+        ->check(CLI::Range(0.0, 100000.0));
+    app.add_option("--traffic-time", o.traffic_time,
+                   "seconds during which calls and messages are begun; --reregister goes on "
+                   "meanwhile")
+        ->group("Calls and messages")
+        ->capture_default_str()
+        ->check(CLI::PositiveNumber);
+    app.add_option("--answer-after", o.answer_after, "seconds a called phone rings (180, then 200)")
+        ->group("Calls and messages")
+        ->capture_default_str()
+        ->check(CLI::Range(0.0, 3600.0));
+    app.add_option("--refuse-calls", o.refuse_calls,
+                   "status for calls that come (486, 480, 603, …) instead of an answer")
+        ->group("Calls and messages")
+        ->check(CLI::Range(400, 699));
+    app.add_flag("--precondition", o.precondition,
+                 "calls reserve resources first (RFC 3312): 183, PRACK, UPDATE, then 180")
+        ->group("Calls and messages");
+    app.add_flag("--no-100rel", o.no_100rel, "no reliable provisional answers: no PRACK")
+        ->group("Calls and messages");
+    app.add_option("--bridge", o.bridge,
+                   "ADDR:PORT of this host: a program (sipp, a softphone) that sends plain SIP "
+                   "over UDP there is the application in phone 1, and what it says goes through "
+                   "the phone's SAs; phone 2 has the next port, and so on. Holds until Ctrl-C "
+                   "unless --hold says otherwise; 'bridge ready' is printed when a phone is "
+                   "registered")
+        ->group("Bridge");
+    app.add_option("--bridge-app", o.bridge_app,
+                   "ADDR:PORT where the program takes requests (that of phone 2 is at the next "
+                   "port); default: where it last sent from")
+        ->group("Bridge");
     app.add_flag("--verbose", o.verbose, "show each step also of several phones")->group("Output");
     app.add_flag("--quiet", o.quiet, "no steps, no progress, no summary")->group("Output");
     app.add_flag("--show-messages", o.show_messages, "show the SIP as well")->group("Output");
@@ -385,12 +452,62 @@ int run_console(EventLoop& loop, SocketNetwork& network, Console& console) {
     }
     loop.run();
     network.flush();
-    return console.good() ? 0 : exit_failed;
+    return console.exit_code();
+}
+
+// A bridge for each phone, on ports that follow one another.
+Result<void> make_bridges(EventLoop& loop, Load& load, const Endpoint& first,
+                          const std::optional<Endpoint>& first_app, const std::string& realm,
+                          std::FILE* people, Statistics& statistics,
+                          std::vector<std::unique_ptr<BridgeSocket>>& sockets,
+                          std::vector<std::unique_ptr<Bridge>>& bridges) {
+    const std::size_t count = load.size();
+    for (std::size_t i = 0; i < count; ++i) {
+        Phone& phone = load.phone(i);
+        Bridge::Options options;
+        options.self = first;
+        options.self.port = static_cast<std::uint16_t>(first.port + i);
+        options.app = first_app;
+        if (options.app) options.app->port = static_cast<std::uint16_t>(first_app->port + i);
+        options.realm = realm;
+        auto socket = BridgeSocket::open(
+            loop, options.self, [&bridges, i](const Endpoint& from, std::string_view datagram) {
+                bridges[i]->from_application(from, datagram);
+            });
+        if (!socket) return std::unexpected(socket.error());
+        sockets.push_back(std::move(*socket));
+        const std::string ready = fmt::format("bridge ready: {} is {}", options.self.to_string(),
+                                              phone.identity().impu());
+        bridges.push_back(std::make_unique<Bridge>(
+            loop.timers(), phone.host(), statistics.bridge, std::move(options),
+            [to = sockets.back().get()](const Endpoint& where, std::string_view datagram) {
+                to->send(where, datagram);
+            },
+            [people, ready] {
+                fmt::print(people, "{}\n", ready);
+                std::fflush(people);
+            }));
+        phone.set_application(bridges.back().get());
+    }
+    return {};
 }
 
 int run(Options& o) {
     // Options to plan.
     LoadOptions& l = o.load;
+    l.traffic.call_time = seconds(o.call_time);
+    l.traffic.duration = seconds(o.traffic_time);
+    if (o.call >= 0) {
+        if (l.traffic.any())
+            return usage_error("--call is one call: not with --calls-per-second and its like");
+        l.phones = std::max(l.phones, 2U);
+        l.traffic.calls = 1;
+        l.traffic.calls_per_second = 1;
+        l.traffic.call_time = seconds(std::max(o.call, 0.001));
+        l.traffic.duration = seconds(3600);
+    }
+    if (l.traffic.any() && l.phones < 2)
+        return usage_error("calls and messages between phones need --phones 2 or more");
     const bool several = l.phones > 1;
     std::optional<Endpoint> pcscf4, pcscf6;
     if (!o.pcscf.empty()) {
@@ -441,6 +558,20 @@ int run(Options& o) {
                     "--misbehave {}: the kernel sends no such packets; only with --esp own",
                     info(m.kind).name));
         }
+    }
+    std::optional<Endpoint> bridge, bridge_app;
+    for (auto [text, option, to] : {std::tuple{&o.bridge, "--bridge", &bridge},
+                                    std::tuple{&o.bridge_app, "--bridge-app", &bridge_app}}) {
+        if (text->empty()) continue;
+        *to = Endpoint::parse(*text, 0);
+        if (!*to || (*to)->port == 0 || (*to)->port + l.phones > 65536)
+            return usage_error(fmt::format("{}: '{}' is not ADDRESS:PORT", option, *text));
+    }
+    if (bridge_app && !bridge) return usage_error("--bridge-app is of use with --bridge only");
+    if (bridge) {
+        if (o.console) return usage_error("--console and --bridge do not go together");
+        o.only_register = true;
+        if (o.hold == 0) o.hold = -1;
     }
     l.hold = o.hold < 0 ? Duration(-1) : seconds(o.hold);
     l.reregister_once = !o.only_register;
@@ -585,6 +716,10 @@ int run(Options& o) {
     context.reregister = seconds(o.reregister);
     context.messages = o.messages;
     context.message_interval = seconds(o.message_interval);
+    context.calls.answer_after = seconds(o.answer_after);
+    context.calls.refuse = o.refuse_calls;
+    context.calls.precondition = o.precondition;
+    context.calls.reliable = !o.no_100rel;
     context.times.silence = seconds(o.silence);
     context.times.transaction = seconds(o.timeout);
 
@@ -594,8 +729,16 @@ int run(Options& o) {
         relay.to = console->get();
         return run_console(loop, **network, **console);
     }
+    // Outlive the phones.
+    std::vector<std::unique_ptr<BridgeSocket>> bridge_sockets;
+    std::vector<std::unique_ptr<Bridge>> bridges;
     auto load = Load::make(context, l);
     if (!load) return usage_error(load.error().text);
+    if (bridge) {
+        auto made = make_bridges(loop, **load, *bridge, bridge_app, o.realm, people, statistics,
+                                 bridge_sockets, bridges);
+        if (!made) return usage_error(made.error().text);
+    }
     relay.to = load->get();
     loop.on_idle([&] {
         (*load)->collect();
@@ -634,7 +777,11 @@ int run(Options& o) {
         }
     }
     const bool good = (*load)->good() && (!o.strict || statistics.violations.total() == 0);
-    return good ? 0 : exit_failed;
+    if (!good) return exit_failed;
+    if (l.traffic.any() && statistics.calls.failures.total() > 0) return exit_call;
+    if (o.call >= 0 && !(*load)->traffic().last_call().completed) return exit_call;
+    if (l.traffic.any() && statistics.calls.message_failures.total() > 0) return exit_message;
+    return 0;
 }
 
 }  // namespace

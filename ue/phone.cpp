@@ -10,6 +10,7 @@
 
 #include "control/sip/build.h"
 #include "control/sip/reginfo.h"
+#include "ue/agent.h"
 
 namespace gmgate::ue {
 
@@ -47,6 +48,7 @@ void Phone::deregister() {
         return;
     }
     restarts_ = 0;
+    if (agent_) agent_->hang_up();
     begin(Purpose::deregister);
 }
 
@@ -55,6 +57,7 @@ void Phone::stop() {
     deadline_.stop();
     periodic_.stop();
     transaction_.reset();
+    if (agent_) agent_->registration_over("the registration ended");
     close_clear_stream();
     discard(pending_);
     discard(old_);
@@ -372,6 +375,7 @@ void Phone::on_response(const sip::Message& m, const Arrival& arrival) {
     }
     if (!transaction_ || !via || !cseq || via->branch != transaction_->branch ||
         cseq->number != transaction_->cseq || cseq->method != transaction_->method) {
+        if (arrival.set != nullptr && agent_response(m, arrival)) return;
         ++context_.statistics.stray;
         if (phase_ == Phase::watching) ++answers_seen_;
         return;
@@ -414,10 +418,8 @@ void Phone::on_response(const sip::Message& m, const Arrival& arrival) {
     }
 }
 
-namespace {
-
 // F1, F3: a NOTIFY of registration state that wants a re-authentication, or a REFER to REGISTER.
-bool asks_for_register(const sip::Message& m) {
+bool Phone::asks_for_register(const sip::Message& m) {
     if (m.is_method("REFER")) {
         const auto value = m.value(sip::HeaderId::refer_to);
         const auto target = value ? sip::parse_name_addr(*value) : std::nullopt;
@@ -433,8 +435,6 @@ bool asks_for_register(const sip::Message& m) {
                                        [](const sip::RegEntry& e) { return e.reauthenticate; });
 }
 
-}  // namespace
-
 void Phone::on_request(const sip::Message& m, const Arrival& arrival) {
     if (arrival.set == nullptr) {
         violation(fmt::format("a request in clear: {}", m.method()));
@@ -444,6 +444,10 @@ void Phone::on_request(const sip::Message& m, const Arrival& arrival) {
     if (context_.observer != nullptr) {
         say(fmt::format("     ← {:<24} {}", m.method(), where));
         context_.observer->message(*this, false, where, m.bytes());
+    }
+    if (!hold_answers_ && agent_request(m, arrival)) {
+        if (script_ != nullptr) script_->request_came(m.method(), arrival.set->serial, false);
+        return;
     }
     if (m.is_method("ACK")) return;
     int code = 405;

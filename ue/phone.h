@@ -19,6 +19,8 @@
 #include "control/sip/framer.h"
 #include "control/sip/message.h"
 #include "control/sip/values.h"
+#include "ue/agent_host.h"
+#include "ue/call.h"
 #include "ue/esp.h"
 #include "ue/misbehaviour.h"
 #include "ue/network.h"
@@ -28,11 +30,14 @@
 #include "ue/security_agreement.h"
 #include "ue/statistics.h"
 #include "ue/text_pool.h"
+#include "ue/times.h"
 #include "ue/usim.h"
 
 namespace gmgate::ue {
 
 class Phone;
+class Agent;
+class Application;
 
 // Sees each step of each phone; for people. Absent under load.
 class Observer {
@@ -58,13 +63,6 @@ enum class PhoneEvent : std::uint8_t {
     failed,        // gave up
 };
 
-struct PhoneTimes {
-    Duration t1 = std::chrono::milliseconds(500);
-    Duration t2 = std::chrono::seconds(4);
-    Duration transaction = std::chrono::seconds(32);  // 64·T1
-    Duration silence = std::chrono::seconds(4);       // how long "no answer" is waited for
-};
-
 // What all phones have in common. References must outlive the phones.
 struct PhoneContext {
     TimerWheel& timers;
@@ -77,6 +75,9 @@ struct PhoneContext {
     HostEsp* host_esp = nullptr;  // the kernel's ESP instead of our own
     std::function<CardKeys(std::string_view imsi)> card{};
     std::function<void(Phone&, PhoneEvent)> on_event{};
+    // From inside: see AgentHost. `from` and `text` are somebody else's words.
+    std::function<void(Phone&, Call&, CallEvent)> on_call{};
+    std::function<void(Phone&, std::string_view from, std::string_view text)> on_text{};
 
     std::string realm{};
     Endpoint pcscf4{};
@@ -90,6 +91,7 @@ struct PhoneContext {
     // How often a phone begins anew when nobody answers its SM7 (TS 33.203 7.3.1.4).
     unsigned restarts = 2;
     PhoneTimes times{};
+    CallOptions calls{};
 
     TextPool texts{};
     // Sets taken out of use while their code may still be running; cleared by the driver between
@@ -116,7 +118,7 @@ struct PhonePlan {
     Misbehaviour misbehaviour = Misbehaviour::none;
 };
 
-class Phone final : private ClearStreamHandler {
+class Phone final : private ClearStreamHandler, private AgentHost {
   public:
     Phone(PhoneContext& context, const PhonePlan& plan);
     ~Phone() override;
@@ -128,6 +130,12 @@ class Phone final : private ClearStreamHandler {
     void deregister();
     // For one registered phone: sends OPTIONS or MESSAGE now, if nothing else is under way.
     void send_request(std::string_view method);
+    // Its calls and messages; made when first asked for.
+    [[nodiscard]] Agent& agent();
+    // Gets what would be the agent's; must outlive the phone. What asks for a registration stays
+    // the phone's. nullptr: nobody.
+    void set_application(Application* application) { application_ = application; }
+    [[nodiscard]] AgentHost& host() { return *this; }
     // Stops timers, closes streams without a word.
     void stop();
 
@@ -254,6 +262,18 @@ class Phone final : private ClearStreamHandler {
     void link_data(TcpLink& link, SaSet& set, std::string_view data);
     void link_closed(TcpLink& link, SaSet& set, bool reset);
 
+    // for its agent
+    [[nodiscard]] std::optional<Flow> flow() const override;
+    bool send_request(std::uint32_t set, bool tcp, std::string_view bytes) override;
+    bool send_response(const ReplyPath& path, std::string_view bytes) override;
+    void narrate(std::string_view line) const override { say(line); }
+    void call_event(Call& call, CallEvent event) override;
+    void message_came(std::string_view from, std::string_view text) override;
+    bool agent_response(const sip::Message& message, const Arrival& arrival);
+    bool agent_request(const sip::Message& message, const Arrival& arrival);
+    void narrate_sent(const SaSet& set, bool tcp, std::string_view bytes) const;
+    [[nodiscard]] SaSet* usable_set(std::uint32_t serial);
+
     // misbehaviour after registration
     void attack();
     void send_attack_packets();
@@ -285,6 +305,7 @@ class Phone final : private ClearStreamHandler {
     [[nodiscard]] std::string verify_lines(bool altered) const;
     [[nodiscard]] std::uint16_t mss() const;
     [[nodiscard]] static std::string status_text(const sip::Message& message);
+    [[nodiscard]] static bool asks_for_register(const sip::Message& message);
     [[nodiscard]] std::string route_text(const Arrival& arrival, bool sent) const;
     void say(std::string_view line) const;
     void violation(std::string_view what);
@@ -332,6 +353,8 @@ class Phone final : private ClearStreamHandler {
     std::unique_ptr<Taken> earlier_;   // stale-answer: the challenge that was voided
     ScriptObserver* script_ = nullptr;
     std::unique_ptr<Scripted> scripted_;
+    std::unique_ptr<Agent> agent_;
+    Application* application_ = nullptr;
     std::string outcome_;
 };
 

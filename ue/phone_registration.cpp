@@ -5,6 +5,8 @@
 #include <utility>
 
 #include "control/sip/values.h"
+#include "ue/agent.h"
+#include "ue/application.h"
 #include "ue/digest.h"
 #include "ue/phone.h"
 
@@ -381,6 +383,7 @@ void Phone::on_success(const sip::Message& m) {
         registered_ = false;
         reauthenticate_ = false;
         say("      deregistered");
+        if (agent_) agent_->registration_over("deregistered");
         if (script_ != nullptr) {
             phase_ = Phase::idle;
             const std::string text = status_text(m);
@@ -443,6 +446,7 @@ void Phone::become_registered() {
     } else if (purpose_ == Purpose::reregister) {
         ++stats.reregistrations;
     }
+    if (application_ != nullptr) application_->phone_registered();
     if (end_step("registered", fmt::format("for {} s", granted_))) return;
     switch (first ? plan_.misbehaviour : Misbehaviour::none) {
         case Misbehaviour::none:

@@ -30,6 +30,29 @@ nlohmann::ordered_json tally(const Tally& t) {
     return j;
 }
 
+nlohmann::ordered_json call_summary(const CallStatistics& c) {
+    return {{"placed", c.placed},
+            {"rang", c.rang},
+            {"answered", c.answered},
+            {"completed", c.completed},
+            {"cancelled", c.cancelled},
+            {"taken", c.taken},
+            {"declined", c.declined},
+            {"holds", c.holds},
+            {"dropped", c.dropped},
+            {"forked", c.forked},
+            {"failures", tally(c.failures)},
+            {"ring_ms", latency(c.ring)},
+            {"setup_ms", latency(c.setup)},
+            {"bye_ms", latency(c.bye)},
+            {"messages_sent", c.messages_sent},
+            {"messages_answered", c.messages_answered},
+            {"messages_received", c.messages_received},
+            {"message_failures", tally(c.message_failures)},
+            {"message_ms", latency(c.message)},
+            {"bad_input", tally(c.bad_input)}};
+}
+
 std::string latency_line(std::string_view label, const Latencies& l) {
     return fmt::format("  {:<14} p50 {:>8.2f}   p95 {:>8.2f}   p99 {:>8.2f}   max {:>8.2f} ms\n",
                        label, ms(l.percentile(0.5)), ms(l.percentile(0.95)), ms(l.percentile(0.99)),
@@ -41,6 +64,52 @@ std::string printable(std::string_view text) {
     std::string out(text);
     std::ranges::replace_if(
         out, [](char c) { return static_cast<unsigned char>(c) < ' ' || c == 0x7F; }, '?');
+    return out;
+}
+
+// What became of calls and messages between phones, and of what bridges carried.
+std::string call_lines(const Load& load) {
+    const CallStatistics& c = load.statistics().calls;
+    std::string out;
+    const auto to = std::back_inserter(out);
+    if (load.options().traffic.calls == 1 && c.placed == 1) {
+        const Call::Facts& f = load.traffic().last_call();
+        if (f.completed) {
+            fmt::format_to(to,
+                           "  call to {}: rang after {:.1f} ms, set up in {:.1f} ms, talked {:.1f} "
+                           "s, {}\n",
+                           printable(f.peer), ms(f.ring), ms(f.setup), ms(f.talked) / 1000,
+                           f.reason);
+        } else {
+            fmt::format_to(to, "  call to {} failed: {}\n", printable(f.peer), printable(f.reason));
+        }
+    } else if (c.placed > 0) {
+        fmt::format_to(to, "  calls placed {}, answered {}, ended in order {}, cancelled {}\n",
+                       c.placed, c.answered, c.completed, c.cancelled);
+        if (c.setup.count() > 0) out += latency_line("call set-up", c.setup);
+    } else if (c.taken + c.declined > 0) {
+        fmt::format_to(to, "  calls taken {}, declined {}\n", c.taken, c.declined);
+    }
+    if (c.messages_sent + c.messages_received > 0) {
+        fmt::format_to(to, "  messages sent {}, answered {}, received {}\n", c.messages_sent,
+                       c.messages_answered, c.messages_received);
+        if (c.message.count() > 0) out += latency_line("message", c.message);
+    }
+    if (load.traffic().skipped() > 0)
+        fmt::format_to(to, "  calls and messages not begun, no pair was free: {}\n",
+                       load.traffic().skipped());
+    for (const auto& [text, n] : c.failures.counts())
+        fmt::format_to(to, "  call failed: {} ({})\n", printable(text), n);
+    for (const auto& [text, n] : c.message_failures.counts())
+        fmt::format_to(to, "  message failed: {} ({})\n", printable(text), n);
+    for (const auto& [text, n] : c.bad_input.counts())
+        fmt::format_to(to, "  bad input: {} ({})\n", printable(text), n);
+    const BridgeStatistics& b = load.statistics().bridge;
+    if (b.requests_out + b.requests_in > 0)
+        fmt::format_to(to, "  bridge: requests out {}, in {}; responses out {}, in {}\n",
+                       b.requests_out, b.requests_in, b.responses_out, b.responses_in);
+    for (const auto& [text, n] : b.dropped.counts())
+        fmt::format_to(to, "  bridge dropped: {} ({})\n", printable(text), n);
     return out;
 }
 
@@ -89,6 +158,23 @@ std::string json_summary(const Load& load, double seconds, std::uint64_t send_er
                 {"replayed", s.esp_replayed},
                 {"selector", s.esp_selector},
                 {"send_errors", send_errors}};
+    j["calls"] = call_summary(s.calls);
+    if (load.options().traffic.any()) {
+        const double traffic = std::chrono::duration<double>(load.traffic().took()).count();
+        j["traffic"] = {
+            {"pairs", load.traffic().pairs()},
+            {"seconds", traffic},
+            {"skipped", load.traffic().skipped()},
+            {"calls_per_second", traffic > 0 ? static_cast<double>(s.calls.placed) / traffic : 0.0},
+            {"messages_per_second",
+             traffic > 0 ? static_cast<double>(s.calls.messages_sent) / traffic : 0.0}};
+    }
+    const BridgeStatistics& b = s.bridge;
+    j["bridge"] = {{"requests_out", b.requests_out},
+                   {"responses_in", b.responses_in},
+                   {"requests_in", b.requests_in},
+                   {"responses_out", b.responses_out},
+                   {"dropped", tally(b.dropped)}};
     auto misbehaved = nlohmann::ordered_json::object();
     for (const auto& m : misbehaviours()) {
         const auto& r = s.misbehaved[static_cast<std::size_t>(m.kind)];
@@ -122,6 +208,7 @@ std::string text_summary(const Load& load, double seconds, std::uint64_t send_er
     if (s.sm7_sm12.count() > 0) out += latency_line("SM7 → SM12", s.sm7_sm12);
     if (s.whole.count() > 0) out += latency_line("registration", s.whole);
     if (s.message.count() > 0) out += latency_line("request", s.message);
+    out += call_lines(load);
     if (s.registered > 1) {
         fmt::format_to(to, "  over UDP {}, TCP {}; IPv4 {}, IPv6 {}\n", s.udp, s.tcp, s.ipv4,
                        s.ipv6);

@@ -33,8 +33,8 @@ void write_frame(std::string& out, const RequestFrame& f) {
     };
     const bool via_first = f.style != Style::qualcomm && f.style != Style::samsung;
     if (via_first) via();
-    fmt::format_to(Out(out), "{}: <{}>;tag={}\r\n{}: <{}>\r\n", n.from, f.from_uri, f.from_tag,
-                   n.to, f.to_uri);
+    fmt::format_to(Out(out), "{}: <{}>;tag={}\r\n{}: <{}>{}{}\r\n", n.from, f.from_uri, f.from_tag,
+                   n.to, f.to_uri, f.to_tag.empty() ? "" : ";tag=", f.to_tag);
     if (f.style == Style::qualcomm) {
         fmt::format_to(Out(out), "CSeq: {} {}\r\n{}: {}\r\n", f.cseq, f.method, n.call_id,
                        f.call_id);
@@ -142,11 +142,12 @@ std::string build_request(const Identity& id, const RequestFrame& f, const Reque
     out.reserve(1024);
     write_frame(out, f);
     if (!c.route.empty()) fmt::format_to(Out(out), "Route: {}\r\n", c.route);
-    fmt::format_to(Out(out), "P-Preferred-Identity: <{}>\r\n", id.impu());
+    if (c.prefers_identity) fmt::format_to(Out(out), "P-Preferred-Identity: <{}>\r\n", id.impu());
     if (!c.security_verify.empty()) {
         out += require;
         out += c.security_verify;
     }
+    out += c.extra;
     out += access_network;
     out += user_agent(f.style);
     write_tail(out, f.style, c.content_type, c.body);

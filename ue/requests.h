@@ -30,6 +30,7 @@ struct RequestFrame {
     std::string_view from_tag;
     std::string_view from_uri;
     std::string_view to_uri;
+    std::string_view to_tag{};  // in a dialog
     std::uint32_t cseq = 1;
 };
 
@@ -60,8 +61,10 @@ struct RequestContent {
     std::string_view security_verify;  // header lines
     std::string_view content_type;
     std::string_view body;
+    bool prefers_identity = true;  // P-Preferred-Identity: outside dialogs
+    std::string_view extra{};      // more header lines
 };
-// OPTIONS, MESSAGE and the like of a registered phone.
+// A request of a registered phone.
 [[nodiscard]] std::string build_request(const Identity& identity, const RequestFrame& frame,
                                         const RequestContent& content);
 

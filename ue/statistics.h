@@ -64,6 +64,37 @@ struct MisbehaviourResult {
     Tally seen;
 };
 
+// Calls and what else agents (ue/agent.h) do. A call between two phones of the fleet counts at
+// both.
+struct CallStatistics {
+    std::uint64_t placed = 0;     // INVITEs of ours outside dialogs
+    std::uint64_t rang = 0;       // ... that got a 180
+    std::uint64_t answered = 0;   // ... that got a 2xx
+    std::uint64_t completed = 0;  // ... and ended by a BYE that was answered
+    std::uint64_t cancelled = 0;  // ... that we gave up before the answer
+    std::uint64_t taken = 0;      // calls that came and were answered
+    std::uint64_t declined = 0;   // calls that came and were not: busy, refused, cancelled
+    std::uint64_t holds = 0;      // holds and resumptions that were accepted
+    std::uint64_t dropped = 0;    // ended here alone: the registration went, nobody answered BYE
+    std::uint64_t messages_sent = 0, messages_answered = 0, messages_received = 0;
+    std::uint64_t subscriptions = 0, notifies = 0;
+    std::uint64_t forked = 0;  // second answers to one INVITE, ended at once
+    Tally failures;            // of calls, by status
+    Tally message_failures;
+    Tally bad_input;  // what peers sent that cannot be
+    Latencies ring;   // INVITE → 180
+    Latencies setup;  // INVITE → 2xx
+    Latencies bye;    // BYE → its answer
+    Latencies message;
+};
+
+// What bridges carried (ue/bridge.h).
+struct BridgeStatistics {
+    std::uint64_t requests_out = 0, responses_in = 0;  // of the application
+    std::uint64_t requests_in = 0, responses_out = 0;  // of the network
+    Tally dropped;
+};
+
 struct Statistics {
     std::uint64_t started = 0;
     std::uint64_t registered = 0;  // phones that completed SM12 at least once
@@ -89,6 +120,8 @@ struct Statistics {
     Tally violations;  // what the rules forbid, whether or not the phone got through
     Latencies sm1_sm6, sm7_sm12, whole, message;
     std::array<MisbehaviourResult, misbehaviour_count> misbehaved;
+    CallStatistics calls;
+    BridgeStatistics bridge;
 };
 
 }  // namespace gmgate::ue
