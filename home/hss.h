@@ -73,6 +73,20 @@ struct UserStatus {
     bool registered = false;
 };
 
+// What the HSS tells the S-CSCF unasked. Views valid during the call. From the loop's thread, never
+// from inside an operation.
+class HssListener {
+  public:
+    virtual ~HssListener() = default;
+    // RTR (TS 29.228 6.1.3): the subscription is withdrawn, the user may not be served any more.
+    // `why`: one or a few words for people.
+    virtual void terminate(std::string_view impi, std::string_view why) = 0;
+    // PPR (TS 29.228 6.6.1): another profile for a user that may be registered.
+    virtual void profile_changed(std::string_view impi, const Profile& profile) = 0;
+    // What the HSS authenticates the user with has changed: to be re-authenticated (F1).
+    virtual void reauthenticate(std::string_view impi) = 0;
+};
+
 class Hss {
   public:
     template <class... Args>

@@ -61,25 +61,94 @@ std::string_view name(ServerAssignment assignment) {
 LocalHss::LocalHss(Random& random) : random_(random) {}
 LocalHss::~LocalHss() = default;
 
-Result<void> LocalHss::add(Subscriber subscriber) {
+Result<void> LocalHss::check_free(const Subscriber& subscriber) const {
     if (by_impi(subscriber.impi).found()) {
         return fail(ErrorKind::conflict,
                     fmt::format("IMPI {} is given twice: remove one of the two", subscriber.impi));
     }
+    const auto shares = [](const Subscriber& s, const std::string& impu) {
+        return std::ranges::find(s.shared, impu) != s.shared.end();
+    };
     for (auto it = subscriber.impus.begin(); it != subscriber.impus.end(); ++it) {
-        if (by_impu(*it).found() || std::find(subscriber.impus.begin(), it, *it) != it) {
-            return fail(
-                ErrorKind::conflict,
-                fmt::format("IMPU {} of {} is given twice: an IMPU belongs to one subscriber here",
-                            *it, subscriber.impi));
+        const auto other = by_impu(*it);
+        const bool taken =
+            other.found() &&
+            !(other.listed != nullptr && shares(*other.listed, *it) && shares(subscriber, *it));
+        if (taken || std::find(subscriber.impus.begin(), it, *it) != it) {
+            return fail(ErrorKind::conflict,
+                        fmt::format("IMPU {} of {} is given twice: an IMPU belongs to one "
+                                    "subscriber, unless all name it under 'shared'",
+                                    *it, subscriber.impi));
         }
     }
+    return {};
+}
+
+Result<void> LocalHss::add(Subscriber subscriber) {
+    if (auto free = check_free(subscriber); !free) return free;
     const std::size_t index = listed_.size();
     by_impi_.emplace(subscriber.impi, index);
     for (const auto& impu : subscriber.impus) by_impu_.emplace(impu, index);
     listed_state_.push_back(State{.sqn = subscriber.sqn.value()});
     listed_.push_back(std::move(subscriber));
     return {};
+}
+
+Result<LocalHss::Reloaded> LocalHss::reload(std::vector<Subscriber> list, HssListener& listener) {
+    // The old tables are kept until the new list has proved good.
+    auto old = std::exchange(listed_, {});
+    auto old_state = std::exchange(listed_state_, {});
+    auto old_by_impi = std::exchange(by_impi_, {});
+    auto old_by_impu = std::exchange(by_impu_, {});
+    for (auto& subscriber : list) {
+        if (auto done = add(std::move(subscriber)); !done) {
+            listed_ = std::move(old);
+            listed_state_ = std::move(old_state);
+            by_impi_ = std::move(old_by_impi);
+            by_impu_ = std::move(old_by_impu);
+            return std::unexpected(done.error());
+        }
+    }
+    Reloaded told;
+    // Told when all is in place: who hears it may ask us at once.
+    std::vector<std::move_only_function<void()>> news;
+    for (std::size_t i = 0; i < old.size(); ++i) {
+        const Subscriber& was = old[i];
+        const bool known = old_state[i].flag != Flag::not_registered;
+        const auto found = by_impi_.find(was.impi);
+        if (found == by_impi_.end()) {
+            ++told.removed;
+            if (known)
+                news.emplace_back([&] { listener.terminate(was.impi, "subscription removed"); });
+            continue;
+        }
+        const Subscriber& is = listed_[found->second];
+        State& state = listed_state_[found->second];
+        const bool same_key = was.k == is.k && was.opc == is.opc;
+        const std::uint64_t given = state.sqn;
+        state = old_state[i];
+        // Another card has a sequence of its own.
+        if (!same_key) state.sqn = given;
+        if (is.barred && !was.barred) {
+            ++told.barred;
+            if (known) news.emplace_back([&] { listener.terminate(is.impi, "barred"); });
+            continue;
+        }
+        if (is.impus != was.impus || is.service_route != was.service_route) {
+            ++told.reprofiled;
+            if (known) {
+                news.emplace_back(
+                    [&] { listener.profile_changed(is.impi, {is.impus, is.service_route}); });
+            }
+        }
+        if (!same_key) {
+            ++told.rekeyed;
+            if (known) news.emplace_back([&] { listener.reauthenticate(is.impi); });
+        }
+    }
+    told.added = listed_.size() + told.removed - old.size();
+    for (auto& tell : news) tell();
+    return told;
 }
 
 Result<void> LocalHss::add(SubscriberRule rule) {
@@ -123,6 +192,12 @@ LocalHss::Ref LocalHss::by_impu(std::string_view impu) const {
     return rule_ ? Ref{.generated = rule_->find_impu(impu)} : Ref{};
 }
 
+bool LocalHss::owns(const Ref& ref, std::string_view canonical_impu) const {
+    if (ref.listed != nullptr)
+        return std::ranges::find(ref.listed->impus, canonical_impu) != ref.listed->impus.end();
+    return rule_ && rule_->find_impu(canonical_impu) == ref.generated;
+}
+
 CxResult LocalHss::resolve(std::string_view impi, std::string_view impu, Ref& ref) const {
     ref = impi.empty() ? Ref{} : by_impi(impi);
     if (!impi.empty() && !ref.found()) return CxResult::user_unknown;
@@ -130,8 +205,8 @@ CxResult LocalHss::resolve(std::string_view impi, std::string_view impu, Ref& re
         const auto canonical = canonical_impu(impu);
         const auto other = canonical ? by_impu(*canonical) : Ref{};
         if (!other.found()) return CxResult::user_unknown;
-        if (!impi.empty() && !(other == ref)) return CxResult::identities_dont_match;
-        ref = other;
+        if (!impi.empty() && !owns(ref, *canonical)) return CxResult::identities_dont_match;
+        if (impi.empty()) ref = other;
     }
     return ref.found() ? CxResult::success : CxResult::user_unknown;
 }
@@ -227,6 +302,8 @@ void LocalHss::put(const PutRequest& request, PutAnswer answer) {
             if (s.flag != Flag::registered) return answer(CxResult::identity_not_registered);
             [[fallthrough]];
         case ServerAssignment::registration:
+            if (ref.listed != nullptr && ref.listed->barred)
+                return answer(CxResult::authorization_rejected);
             s.flag = Flag::registered;
             s.server = intern(request.server_name);
             break;

@@ -26,12 +26,20 @@ class LocalHss final : public Hss {
     explicit LocalHss(Random& random);
     ~LocalHss() override;
 
-    // Fails, naming both, when an identity has been given to two subscribers. A shared IMPU is not
-    // supported.
+    // Fails, naming both, when an identity has been given to two subscribers, unless both share it.
     Result<void> add(Subscriber subscriber);
     // At most one rule; 16 octets are kept per subscriber.
     Result<void> add(SubscriberRule rule);
     [[nodiscard]] std::uint64_t subscribers() const;
+
+    struct Reloaded {
+        std::size_t added = 0, removed = 0, barred = 0, rekeyed = 0, reprofiled = 0;
+    };
+    // The listed subscribers are these from now on; the generated ones stay. Who is in both lists
+    // with the same key keeps its sequence number and registration. Then `listener` hears what has
+    // changed for users the HSS holds as registered or being authenticated. Fails as add() does,
+    // and then nothing has changed.
+    Result<Reloaded> reload(std::vector<Subscriber> list, HssListener& listener);
 
     void query(std::string_view impi, std::string_view impu, QueryAnswer answer) override;
     void av_request(const AvRequest& request, AvAnswer answer) override;
@@ -70,9 +78,14 @@ class LocalHss final : public Hss {
         }
     };
     using Index = std::unordered_map<std::string, std::size_t, StringHash, std::equal_to<>>;
+    using SharedIndex =
+        std::unordered_multimap<std::string, std::size_t, StringHash, std::equal_to<>>;
 
     [[nodiscard]] Ref by_impi(std::string_view impi) const;
+    // One of those that share it.
     [[nodiscard]] Ref by_impu(std::string_view impu) const;
+    [[nodiscard]] bool owns(const Ref& ref, std::string_view canonical_impu) const;
+    [[nodiscard]] Result<void> check_free(const Subscriber& subscriber) const;
     // By IMPI and IMPU together; either may be empty in pull(). The CxResult says what is wrong.
     [[nodiscard]] CxResult resolve(std::string_view impi, std::string_view impu, Ref& ref) const;
     [[nodiscard]] State& state(const Ref& ref);
@@ -84,7 +97,7 @@ class LocalHss final : public Hss {
     std::vector<Subscriber, SecretAllocator<Subscriber>> listed_;
     std::vector<State> listed_state_;
     Index by_impi_;
-    Index by_impu_;
+    SharedIndex by_impu_;
     std::optional<SubscriberRule> rule_;
     std::vector<State> rule_state_;
     std::vector<std::string> servers_{std::string{}};

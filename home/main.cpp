@@ -59,11 +59,12 @@ constexpr auto examples =
     "             k: 465b5ce8b199b49faa5f0a2ee238a6bc\n"
     "             opc: cd63cb71954a9f4e48a5994e37a02baf   # or op:\n"
     "             impus: [sip:alice@ims.example, tel:+4930123]   # optional, as are amf, sqn, "
-    "service_route, barred\n"
+    "service_route, barred, shared\n"
     "  CSV (name ends in .csv): the same names as columns in the first line, lists separated by "
     "blanks.\n"
     "\n"
-    "SIGUSR1 prints the counters (and writes --stats-file); SIGINT and SIGTERM end the program.\n";
+    "SIGHUP reads --subscribers again; SIGUSR1 prints the counters (and writes --stats-file); "
+    "SIGINT and SIGTERM end the program.\n";
 
 struct Options {
     std::vector<std::string> listen;
@@ -80,6 +81,7 @@ struct Options {
     unsigned min_expires = 60;
     unsigned reg_await_auth = 240;
     unsigned reauth_wait = 60;
+    unsigned reauth_every = 0;
     double rechallenge_percent = 0;
     bool allow_unprotected = false;
     bool trace_cx = false;
@@ -88,6 +90,7 @@ struct Options {
     std::string control;
     std::string ctl_socket;
     std::vector<std::string> ctl_words;
+    std::string ctl_reason;
 };
 
 int complain(const std::string& text) {
@@ -140,6 +143,18 @@ Result<void> fill_hss(LocalHss& hss, const Options& o) {
     wipe(*seed);
     if (!rule) return fail(rule.error().kind, "--generate: " + rule.error().text);
     return hss.add(std::move(*rule));
+}
+
+// The file again: who is gone from it is deregistered, whose key is another one re-authenticated.
+Result<std::string> reload_hss(LocalHss& hss, const Options& o, HssListener& listener) {
+    auto list = load_subscribers(o.subscribers, o.realm);
+    if (!list) return std::unexpected(list.error());
+    const auto done = hss.reload(std::move(*list), listener);
+    if (!done) return std::unexpected(done.error());
+    return fmt::format(
+        "{} subscribers added, {} removed, {} barred, {} with another profile, {} "
+        "with another key",
+        done->added, done->removed, done->barred, done->reprofiled, done->rekeyed);
 }
 
 Result<RegistrarConfig> registrar_config(const Options& o, const std::vector<Endpoint>& listen) {
@@ -232,6 +247,7 @@ int serve(const Options& o) {
     server_config.listen = *listen;
     server_config.services = o.services;
     server_config.reauthentication.wait = std::chrono::seconds(o.reauth_wait);
+    server_config.schedule.every = std::chrono::seconds(o.reauth_every);
     Server server(std::move(server_config), registrar, loop.timers(), random);
 
     metrics::Registry registry;
@@ -245,7 +261,9 @@ int serve(const Options& o) {
             return complain(done.error().text);
     }
 
-    Commands commands(server, registrar, cx);
+    Commands::Reload reload;
+    if (!o.subscribers.empty()) reload = [&] { return reload_hss(hss, o, server.from_hss()); };
+    Commands commands(server, registrar, cx, reload);
     std::unique_ptr<ControlSocket> control;
     if (!o.control.empty()) {
         auto opened =
@@ -265,6 +283,14 @@ int serve(const Options& o) {
     ::signal(SIGPIPE, SIG_IGN);
     for (const int signal : {SIGINT, SIGTERM}) loop.on_signal(signal, [&] { loop.stop(); });
     loop.on_signal(SIGUSR1, report);
+    loop.on_signal(SIGHUP, [&] {
+        if (!reload) return log::warn("home", "SIGHUP: there is no subscriber file to read");
+        if (const auto done = reload(); done) {
+            log::info("home", "{}: {}", o.subscribers, *done);
+        } else {
+            log::error("home", "the subscribers stay as they are: {}", done.error().text);
+        }
+    });
     for (const auto& endpoint : *listen) {
         log::info("home", "listening on {} UDP and TCP, realm {}, {} subscribers",
                   endpoint.to_string(), o.realm, hss.subscribers());
@@ -277,6 +303,7 @@ int serve(const Options& o) {
 int control_client(const Options& o) {
     std::string line;
     for (const auto& word : o.ctl_words) line += (line.empty() ? "" : " ") + word;
+    if (!o.ctl_reason.empty()) line += " --reason " + o.ctl_reason;
     const auto answer = control_command(o.ctl_socket, line);
     if (!answer) return complain(answer.error().text);
     fmt::print("{}", *answer);
@@ -338,6 +365,12 @@ int main(int argc, char** argv) {
         ->check(CLI::Range(1U, 86'400U))
         ->capture_default_str()
         ->group(how);
+    app.add_option("--reauth-every", o.reauth_every,
+                   "re-authenticate each user that long after its last authentication, seconds; "
+                   "0: never")
+        ->check(CLI::Range(0U, 31'536'000U))
+        ->capture_default_str()
+        ->group(how);
     app.add_option("--rechallenge", o.rechallenge_percent,
                    "share of protected re-REGISTERs that are challenged, percent")
         ->check(CLI::Range(0.0, 100.0))
@@ -376,8 +409,12 @@ int main(int argc, char** argv) {
         app.add_subcommand("ctl",
                            "talk to a running gmhome: message TO TEXT, options TO, "
                            "deregister TO, reauth TO..., rechallenge TO always|never, show TO, "
-                           "cx [IMPI], stats");
+                           "reload, cx [IMPI], stats");
     ctl->add_option("--control", o.ctl_socket, "its control socket")->type_name("PATH")->required();
+    ctl->add_option("--reason", o.ctl_reason,
+                    "of deregister, what the phone hears: rejected (stay away), deactivated "
+                    "(register anew), probation (register anew later)")
+        ->type_name("WORD");
     ctl->add_option("command", o.ctl_words, "the command and its words")->required();
 
     try {

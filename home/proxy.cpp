@@ -337,6 +337,7 @@ void Proxy::end_late(const Exchange& e, const Branch& b) {
 void Proxy::failed(Exchange& e, Branch& b, int status, const sip::Message* response) {
     b.done = true;
     b.timer.stop();
+    parts_.sessions.drop(std::exchange(b.session, 0));
     if (response == nullptr) ++parts_.counters.routed_failures;
     if (e.answered) return;
     if (e.best == 0 || rank(status) < rank(e.best)) {
@@ -454,6 +455,7 @@ void Proxy::send_cancel(Branch& b) {
     transport_->send(b.flow, cancel);
     // Its own retransmission, until the INVITE is answered: no transaction has this branch twice.
     b.interval = b.interval == Duration{} ? t1 : std::min<Duration>(b.interval * 2, t2);
+    b.interval = std::min<Duration>(b.interval, t1 * 64 - b.waited);
     b.waited += b.interval;
     parts_.timers.start(b.timer, b.interval);
 }

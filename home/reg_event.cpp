@@ -73,13 +73,12 @@ RegEvent::Subscription* RegEvent::find_dialog(const sip::Message& request, std::
     return found->second.call_id == sip::call_id(request) ? &found->second : nullptr;
 }
 
-std::optional<bool> RegEvent::is_ue(const sip::Message& request) {
+std::optional<bool> RegEvent::is_ue(const sip::Message& request, std::string_view impi) {
     const auto value = request.first_value(HeaderId::p_asserted_identity);
     const auto who = value ? sip::parse_name_addr(*value) : std::nullopt;
     if (!who) return std::nullopt;
-    const auto* wanted = registrar_.find(request.request_uri());
+    const auto* wanted = registrar_.find_user(impi);
     if (wanted == nullptr) return std::nullopt;
-    const std::string impi(wanted->impi);
     // TS 24.229 5.4.2.1.1: the URI the P-CSCF put into Path is its name.
     if (!wanted->path.empty()) {
         sip::ValueSplitter paths(wanted->path);
@@ -136,12 +135,15 @@ void RegEvent::on_subscribe(sip::ServerTransactionId id, const Endpoint& source,
     if (!to->tag().empty()) {
         s = find_dialog(request, to->tag());
         if (s == nullptr) return refuse(id, source, request, 481);
+        // Who knows the names of the dialog may be somebody it was told to.
+        if (is_ue(request, s->impi) != std::optional(s->is_ue))
+            return refuse(id, source, request, 403);
         if (sequence->number <= s->remote_cseq) return refuse(id, source, request, 500);
     } else {
         const auto* binding = registrar_.find(request.request_uri());
         if (binding == nullptr) return refuse(id, source, request, 404);
         const std::string impi(binding->impi);
-        const auto ue = is_ue(request);
+        const auto ue = is_ue(request, impi);
         if (!ue) return refuse(id, source, request, 403);
         Subscription fresh(*this, 0);
         fresh.target = target;
@@ -219,6 +221,19 @@ sip::RegInfo RegEvent::document(const RegistrationChange& change) const {
         }
         info.entries.push_back(std::move(e));
     }
+    for (std::size_t i = 0; change.removed != nullptr && i < change.removed->size(); ++i) {
+        sip::RegEntry e;
+        e.aor = (*change.removed)[i];
+        e.id = fmt::format("x{}", i);
+        e.state = sip::RegState::terminated;
+        sip::RegContact c;
+        c.id = fmt::format("y{}", i);
+        c.uri = change.contact;
+        c.active = false;
+        c.event = sip::ContactEvent::deactivated;
+        e.contacts.push_back(std::move(c));
+        info.entries.push_back(std::move(e));
+    }
     return info;
 }
 
@@ -226,11 +241,13 @@ std::optional<sip::RegInfo> RegEvent::current(std::string_view impu) {
     const auto* binding = registrar_.find(impu);
     if (binding == nullptr) return std::nullopt;
     const auto left = std::chrono::ceil<std::chrono::seconds>(binding->expires - timers_.now());
-    return document({binding->impi,
-                     announced_.contains(binding->impi) ? sip::ContactEvent::shortened
-                                                        : sip::ContactEvent::registered,
-                     *binding->impus, binding->contact,
-                     static_cast<std::uint32_t>(std::max<std::int64_t>(left.count(), 0))});
+    return document(
+        {.impi = binding->impi,
+         .event = announced_.contains(binding->impi) ? sip::ContactEvent::shortened
+                                                     : sip::ContactEvent::registered,
+         .impus = *binding->impus,
+         .contact = binding->contact,
+         .expires = static_cast<std::uint32_t>(std::max<std::int64_t>(left.count(), 0))});
 }
 
 void RegEvent::announce(std::string_view impi, std::uint64_t round,
@@ -247,7 +264,7 @@ bool RegEvent::ue_subscribed(std::string_view impi) const {
 }
 
 void RegEvent::on_registration(const RegistrationChange& change) {
-    if (change.event != sip::ContactEvent::shortened) {
+    if (change.authenticated || change.over()) {
         if (const auto named = announced_.find(change.impi); named != announced_.end())
             announced_.erase(named);
     }

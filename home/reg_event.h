@@ -114,8 +114,8 @@ class RegEvent final : private sip::TransactionUser {
     void refuse(sip::ServerTransactionId id, const Endpoint& source, const sip::Message& request,
                 int status, std::initializer_list<sip::HeaderField> headers = {});
     Subscription* find_dialog(const sip::Message& request, std::string_view tag);
-    // Who asks: the UE itself, its P-CSCF, or (nullopt) somebody who may not.
-    [[nodiscard]] std::optional<bool> is_ue(const sip::Message& request);
+    // Who asks about that user: the UE itself, its P-CSCF, or (nullopt) somebody who may not.
+    [[nodiscard]] std::optional<bool> is_ue(const sip::Message& request, std::string_view impi);
     // The same subscriber's earlier dialog, if it lost it.
     void drop_forgotten(std::string_view impi, const Subscription& fresh);
     [[nodiscard]] sip::RegInfo document(const RegistrationChange& change) const;

@@ -90,6 +90,7 @@ struct Registrar::Impl {
         std::optional<bool> rechallenge;  // by the operator; nothing: by the configured share
         bool shortened = false;           // re-authentication is awaited (F1)
         std::uint64_t shortened_at = 0;   // the latest REGISTER before that, as Procedure::order
+        std::uint64_t bound_at = 0;       // the REGISTER that made the binding, likewise
 
         void on_expiry() { owner->expired(*this); }
         void on_await_auth() { owner->authentication_timeout(*this); }
@@ -139,7 +140,8 @@ struct Registrar::Impl {
     RegistrarCounters counters;
     SeededStringHash hash;
     std::unordered_map<std::string, User, SeededStringHash, std::equal_to<>> users;
-    std::unordered_map<std::string_view, User*> by_impu;  // keys lie in User::impus
+    // Keys lie in User::impus.
+    std::unordered_multimap<std::string_view, User*> by_impu;
     std::size_t registered = 0;
     std::size_t challenges = 0;
     DigestCalculator digest;
@@ -187,10 +189,13 @@ struct Registrar::Impl {
     };
     Ended unbind(User& user);
     void tell(const Ended& ended, sip::ContactEvent event);
-    void tell(const User& user, sip::ContactEvent event);
+    void tell(const User& user, sip::ContactEvent event, bool authenticated = false,
+              const std::vector<std::string>* removed = nullptr);
     RegistrationObserver* observer = nullptr;
     void index(User& user);
     void unindex(User& user);
+    User* by_identity(std::string_view impu);
+    [[nodiscard]] Binding binding_of(const User& user) const;
     void forget_if_idle(User& user);
     void put_and_forget(std::string_view impi, std::string_view impu, ServerAssignment assignment);
 
@@ -590,6 +595,7 @@ void Registrar::Impl::bind(Procedure& p, const Profile* profile) {
     user.path = std::move(r.path);
     user.call_id = r.call_id;
     user.cseq = r.cseq;
+    user.bound_at = p.order;
     timers.start(user.expiry, std::chrono::seconds(r.expires));
     log::debug(area, "{} {}: registered for {} s, contact {}", user.impi, r.impu, r.expires,
                user.contact);
@@ -597,7 +603,7 @@ void Registrar::Impl::bind(Procedure& p, const Profile* profile) {
     answer_binding(p, user, r.expires);
     // Whoever got the answer may have gone on with another REGISTER.
     if (const User* after = find_user(impi); after != nullptr && after->registered)
-        tell(*after, event);
+        tell(*after, event, profile != nullptr);
 }
 
 void Registrar::Impl::answer_binding(Procedure& p, const User& user, std::uint32_t expires) {
@@ -678,18 +684,39 @@ void Registrar::Impl::expired(User& user) {
 }
 
 void Registrar::Impl::index(User& user) {
-    for (const auto& impu : user.impus) {
-        by_impu.erase(impu);  // an IMPU shared with another user: the latest binding gets the
-                              // calls, and the key is ours
-        by_impu.emplace(impu, &user);
-    }
+    for (const auto& impu : user.impus) by_impu.emplace(impu, &user);
 }
 
 void Registrar::Impl::unindex(User& user) {
     for (const auto& impu : user.impus) {
-        const auto it = by_impu.find(impu);
-        if (it != by_impu.end() && it->second == &user) by_impu.erase(it);
+        const auto [first, last] = by_impu.equal_range(impu);
+        const auto own =
+            std::find_if(first, last, [&](const auto& e) { return e.second == &user; });
+        if (own != last) by_impu.erase(own);
     }
+}
+
+Registrar::Impl::User* Registrar::Impl::by_identity(std::string_view impu) {
+    const auto canonical = canonical_impu(impu);
+    if (!canonical) return nullptr;
+    const auto [first, last] = by_impu.equal_range(*canonical);
+    // Of those that share it the one that registered last.
+    User* latest = nullptr;
+    for (auto it = first; it != last; ++it) {
+        if (latest == nullptr || it->second->bound_at > latest->bound_at) latest = it->second;
+    }
+    return latest;
+}
+
+Binding Registrar::Impl::binding_of(const User& user) const {
+    return {.impi = user.impi,
+            .default_impu = user.impus.front(),
+            .contact = user.contact,
+            .path = user.path,
+            .impus = &user.impus,
+            .expires = user.expiry.deadline(),
+            .shortened = user.shortened,
+            .registering = registering(user)};
 }
 
 Registrar::Impl::Ended Registrar::Impl::unbind(User& user) {
@@ -706,12 +733,20 @@ Registrar::Impl::Ended Registrar::Impl::unbind(User& user) {
 
 void Registrar::Impl::tell(const Ended& ended, sip::ContactEvent event) {
     if (observer != nullptr)
-        observer->on_registration({ended.impi, event, ended.impus, ended.contact, 0});
+        observer->on_registration(
+            {.impi = ended.impi, .event = event, .impus = ended.impus, .contact = ended.contact});
 }
 
-void Registrar::Impl::tell(const User& user, sip::ContactEvent event) {
-    if (observer != nullptr)
-        observer->on_registration({user.impi, event, user.impus, user.contact, seconds_left(user)});
+void Registrar::Impl::tell(const User& user, sip::ContactEvent event, bool authenticated,
+                           const std::vector<std::string>* removed) {
+    if (observer == nullptr) return;
+    observer->on_registration({.impi = user.impi,
+                               .event = event,
+                               .impus = user.impus,
+                               .contact = user.contact,
+                               .expires = seconds_left(user),
+                               .authenticated = authenticated,
+                               .removed = removed});
 }
 
 void Registrar::Impl::forget_if_idle(User& user) {
@@ -749,45 +784,86 @@ void Registrar::receive(const sip::Message& request, Answer answer,
 }
 
 const Binding* Registrar::find(std::string_view impu) {
-    const auto canonical = canonical_impu(impu);
-    if (!canonical) return nullptr;
-    const auto it = impl_->by_impu.find(*canonical);
-    if (it == impl_->by_impu.end()) return nullptr;
-    const auto& user = *it->second;
-    impl_->found = Binding{.impi = user.impi,
-                           .default_impu = user.impus.front(),
-                           .contact = user.contact,
-                           .path = user.path,
-                           .impus = &user.impus,
-                           .expires = user.expiry.deadline(),
-                           .shortened = user.shortened,
-                           .registering = impl_->registering(user)};
+    const auto* user = impl_->by_identity(impu);
+    if (user == nullptr) return nullptr;
+    impl_->found = impl_->binding_of(*user);
     return &impl_->found;
 }
 
-bool Registrar::deregister(std::string_view impu, sip::ContactEvent event) {
+const Binding* Registrar::find_user(std::string_view impi) {
+    const auto* user = impl_->find_user(impi);
+    if (user == nullptr || !user->registered) return nullptr;
+    impl_->found = impl_->binding_of(*user);
+    return &impl_->found;
+}
+
+void Registrar::find_all(std::string_view impu, const std::function<void(const Binding&)>& each) {
     const auto canonical = canonical_impu(impu);
-    const auto it = canonical ? impl_->by_impu.find(*canonical) : impl_->by_impu.end();
-    if (it == impl_->by_impu.end()) return false;
-    auto& user = *it->second;
+    if (!canonical) return;
+    const auto [first, last] = impl_->by_impu.equal_range(*canonical);
+    for (auto it = first; it != last; ++it) each(impl_->binding_of(*it->second));
+}
+
+void Registrar::locate(std::string_view impu, std::move_only_function<void(CxResult)> answer) {
+    impl_->hss.pull(
+        {}, impu,
+        [answer = std::move(answer)](CxResult result, const Profile&) mutable { answer(result); });
+}
+
+bool Registrar::update(std::string_view impi, const Profile& profile) {
+    auto* user = impl_->find_user(impi);
+    if (user == nullptr || !user->registered) return false;
+    const std::string standing = user->impus.front();
+    const auto& fresh = profile.implicit_set;
+    if (std::ranges::find(fresh, standing) == fresh.end())
+        return deregister_user(impi, sip::ContactEvent::deactivated);
+    user->service_route = profile.service_route;
+    if (user->impus == fresh) return true;
+    std::vector<std::string> removed;
+    std::ranges::copy_if(user->impus, std::back_inserter(removed), [&](const std::string& impu) {
+        return std::ranges::find(fresh, impu) == fresh.end();
+    });
+    impl_->unindex(*user);
+    user->impus = fresh;
+    impl_->index(*user);
+    impl_->tell(*user, sip::ContactEvent::registered, false, &removed);
+    return true;
+}
+
+bool Registrar::deregister(std::string_view impu, sip::ContactEvent event) {
+    const auto* user = impl_->by_identity(impu);
+    return user != nullptr && deregister_user(std::string(user->impi), event);
+}
+
+bool Registrar::deregister_user(std::string_view impi, sip::ContactEvent event) {
+    auto* user = impl_->find_user(impi);
+    if (user == nullptr || !user->registered) return false;
     ++impl_->counters.deactivated;
-    const auto ended = impl_->unbind(user);
-    impl_->forget_if_idle(user);
-    impl_->put_and_forget(ended.impi, *canonical, ServerAssignment::administrative_deregistration);
+    const auto ended = impl_->unbind(*user);
+    impl_->forget_if_idle(*user);
+    impl_->put_and_forget(ended.impi, ended.impus.front(),
+                          ServerAssignment::administrative_deregistration);
     impl_->tell(ended, event);
     return true;
 }
 
+void Registrar::withdraw(std::string_view impi) {
+    auto* user = impl_->find_user(impi);
+    if (user == nullptr) return;
+    const std::string name(impi);
+    impl_->drop_challenge(*user);
+    if (!deregister_user(name)) impl_->forget_if_idle(*user);
+}
+
 bool Registrar::shorten(std::string_view impu, std::chrono::seconds left) {
-    const auto canonical = canonical_impu(impu);
-    const auto it = canonical ? impl_->by_impu.find(*canonical) : impl_->by_impu.end();
-    if (it == impl_->by_impu.end()) return false;
-    auto& user = *it->second;
+    auto* user = impl_->by_identity(impu);
+    if (user == nullptr) return false;
     ++impl_->counters.shortened;
-    user.shortened = true;
-    user.shortened_at = impl_->next_order;
-    if (user.expiry.deadline() > impl_->timers.now() + left) impl_->timers.start(user.expiry, left);
-    impl_->tell(user, sip::ContactEvent::shortened);
+    user->shortened = true;
+    user->shortened_at = impl_->next_order;
+    if (user->expiry.deadline() > impl_->timers.now() + left)
+        impl_->timers.start(user->expiry, left);
+    impl_->tell(*user, sip::ContactEvent::shortened);
     return true;
 }
 
@@ -796,10 +872,9 @@ void Registrar::observe(RegistrationObserver* observer) {
 }
 
 bool Registrar::rechallenge(std::string_view impu, bool always) {
-    const auto canonical = canonical_impu(impu);
-    const auto it = canonical ? impl_->by_impu.find(*canonical) : impl_->by_impu.end();
-    if (it == impl_->by_impu.end()) return false;
-    it->second->rechallenge = always;
+    auto* user = impl_->by_identity(impu);
+    if (user == nullptr) return false;
+    user->rechallenge = always;
     return true;
 }
 

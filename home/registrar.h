@@ -91,7 +91,10 @@ struct RegistrationChange {
     sip::ContactEvent event = sip::ContactEvent::registered;
     const std::vector<std::string>& impus;  // the implicit registration set it is about
     std::string_view contact;
-    std::uint32_t expires = 0;  // seconds left; 0 when it is over
+    std::uint32_t expires = 0;   // seconds left; 0 when it is over
+    bool authenticated = false;  // by a right answer just now
+    // Identities that left the set with this change (PPR); null: none.
+    const std::vector<std::string>* removed = nullptr;
     // The user is not registered any more.
     [[nodiscard]] bool over() const { return ends(event); }
     [[nodiscard]] static bool ends(sip::ContactEvent event);
@@ -126,10 +129,26 @@ class Registrar {
     // By any IMPU of an implicit registration set (any spelling of the URI). nullptr: not
     // registered. Valid until the next call into the registrar or the next tick of the timers.
     [[nodiscard]] const Binding* find(std::string_view impu);
+    // By the private identity, as it was registered.
+    [[nodiscard]] const Binding* find_user(std::string_view impi);
+    // All that are registered for an IMPU, where subscribers share it; the views of one are those
+    // of find().
+    void find_all(std::string_view impu, const std::function<void(const Binding&)>& each);
+    // Does the HSS know this identity (LIR)? Answers once, from inside the call or later; a silent
+    // HSS: never.
+    void locate(std::string_view impu, std::move_only_function<void(CxResult)> answer);
+    // PPR: the profile of a registered user is another one now. A set without identities, or one
+    // that lost the identity its registration stands for, ends the registration. False: not
+    // registered.
+    bool update(std::string_view impi, const Profile& profile);
     // Administrative deregistration: the binding goes, Cx-Put tells the HSS. `event`: what the
     // subscribers hear: rejected (the phone is to stay away) or deactivated (it may register anew).
     // False: not registered.
     bool deregister(std::string_view impu, sip::ContactEvent event = sip::ContactEvent::rejected);
+    // RTR: the user may not be served any more. An authentication under way ends too.
+    void withdraw(std::string_view impi);
+    bool deregister_user(std::string_view impi,
+                         sip::ContactEvent event = sip::ContactEvent::rejected);
     // Network-initiated re-authentication (F1): the registration ends after `left` unless the phone
     // registers before, and that REGISTER is challenged. Never lengthens. False: not registered.
     bool shorten(std::string_view impu, std::chrono::seconds left);

@@ -30,6 +30,15 @@ sip::Flow reply_flow(const sip::Flow& flow, const sip::Message& request) {
     return reply;
 }
 
+// The identity a Request-URI names: of a telephone number written as a SIP URI of ours the tel URI
+// (RFC 3261 19.1.6).
+std::string called_identity(const sip::Uri& uri, const Domain& domain) {
+    const auto user = uri.param("user");
+    const bool number = user && iequals(user->value, "phone") && domain.is_ours(uri);
+    if (!number) return std::string(uri.text);
+    return "tel:" + std::string(uri.user.substr(0, uri.user.find(';')));
+}
+
 bool is_reg_event(const sip::Message& request) {
     const auto event = request.value(HeaderId::event);
     return event && sip::reg_profile(*event);
@@ -57,6 +66,14 @@ Server::Server(ServerConfig config, Registrar& registrar, TimerWheel& timers, Ra
           config_.reauthentication, registrar, reg_event_,
           [this](std::string_view impu, Reauthentication::Done done) {
               return own_requests_.refer(impu, std::move(done));
+          },
+          timers, random),
+      from_hss_(registrar, reauthentication_),
+      schedule_(
+          config_.schedule,
+          [this](std::string_view impi) {
+              if (const auto* binding = registrar_.find_user(impi); binding != nullptr)
+                  (void)reauthentication_.begin({std::string(binding->default_impu)});
           },
           timers, random),
       sessions_(config_.sessions, domain_, random),
@@ -93,6 +110,7 @@ void Server::on_registration(const RegistrationChange& change) {
         sessions_.release(change.impi, "Not Registered Any More");
         proxy_.release(change.impi);
     }
+    schedule_.on_registration(change);
     reg_event_.on_registration(change);
 }
 
@@ -224,20 +242,33 @@ void Server::begin(sip::ServerTransactionId id, const sip::Flow& flow, const sip
     const auto uri = sip::parse_uri(routing.request_uri);
     if (uri && is_for_us(*uri)) return serve(id, flow, request);
 
+    const std::string identity = uri ? called_identity(*uri, domain_) : std::string{};
     std::vector<Proxy::Target> targets;
-    if (const auto* b = registrar_.find(routing.request_uri); b != nullptr) {
-        targets.push_back({std::string(b->impi), std::string(b->default_impu),
-                           std::string(b->contact), std::string(b->path)});
-    }
+    registrar_.find_all(identity, [&](const Binding& b) {
+        targets.push_back({std::string(b.impi), std::string(b.default_impu), std::string(b.contact),
+                           std::string(b.path)});
+    });
     const bool oneself =
         std::ranges::any_of(targets, [&](const Proxy::Target& t) { return t.impi == caller.impi; });
     // One's own state is the network's to tell, and it tells of registrations only.
     if (request.is_method("SUBSCRIBE") && oneself)
         return reg_event_.on_subscribe(id, flow.remote, request);
     if (!targets.empty()) return proxy_.fork({id, flow}, request, caller, targets);
+    not_there(id, flow, request, identity);
+}
+
+void Server::not_there(sip::ServerTransactionId id, const sip::Flow& flow,
+                       const sip::Message& request, std::string_view identity) {
     ++counters_.not_registered;
-    const bool ours = uri && domain_.is_ours(*uri) && !uri->user.empty();
-    responder_.answer(id, flow.remote, request, ours ? 480 : 404);
+    registrar_.locate(
+        identity, [this, id, source = flow.remote, bytes = std::string(request.bytes()),
+                   alive = std::weak_ptr(alive_)](CxResult result) {
+            if (alive.expired() || !transactions_->alive(id)) return;
+            sip::Message again;
+            again.parse(bytes);
+            // An HSS that fails tells nothing: the user may be there again soon.
+            responder_.answer(id, source, again, result == CxResult::user_unknown ? 404 : 480);
+        });
 }
 
 void Server::serve(sip::ServerTransactionId id, const sip::Flow& flow,

@@ -22,9 +22,11 @@
 #include "control/sip/transaction.h"
 #include "control/sip/transport.h"
 #include "home/domain.h"
+#include "home/from_hss.h"
 #include "home/own_requests.h"
 #include "home/proxy.h"
 #include "home/reauthentication.h"
+#include "home/reauthentication_schedule.h"
 #include "home/reg_event.h"
 #include "home/registrar.h"
 #include "home/responder.h"
@@ -41,6 +43,7 @@ struct ServerConfig {
     std::vector<std::string> services{"echo"};
     RegEventConfig reg_event;
     ReauthenticationConfig reauthentication;
+    ReauthenticationScheduleConfig schedule;
     SessionLimits sessions;
     std::size_t max_transactions = 1'000'000;  // each way; a REGISTER over UDP stays 32 s (timer J)
     std::size_t max_exchanges = 200'000;       // requests of users under way, 2 to 8 KB each
@@ -74,9 +77,14 @@ class Server final : public sip::MessageSink, private RegistrationObserver {
         return reauthentication_.begin(identities);
     }
 
+    // Who hears what the HSS says unasked.
+    [[nodiscard]] HssListener& from_hss() { return from_hss_; }
+
     [[nodiscard]] const ServerCounters& counters() const { return counters_; }
     [[nodiscard]] const RegEvent& reg_event() const { return reg_event_; }
     [[nodiscard]] const Reauthentication& reauthentication() const { return reauthentication_; }
+    [[nodiscard]] const FromHssCounters& from_hss_counters() const { return from_hss_.counters(); }
+    [[nodiscard]] const ReauthenticationSchedule& schedule() const { return schedule_; }
     [[nodiscard]] const Sessions& sessions() const { return sessions_; }
     [[nodiscard]] const Proxy& proxy() const { return proxy_; }
     [[nodiscard]] std::size_t transactions() const;
@@ -90,6 +98,9 @@ class Server final : public sip::MessageSink, private RegistrationObserver {
                        const sip::Message& request, const Routing& routing);
     void begin(sip::ServerTransactionId id, const sip::Flow& flow, const sip::Message& request,
                const Routing& routing);
+    // Nobody is registered for it: 480, or 404 where the HSS does not know it either.
+    void not_there(sip::ServerTransactionId id, const sip::Flow& flow, const sip::Message& request,
+                   std::string_view identity);
     // The domain or one of its services.
     void serve(sip::ServerTransactionId id, const sip::Flow& flow, const sip::Message& request);
     void reject(sip::ServerTransactionId id, const sip::Flow& flow, const sip::Message& request,
@@ -107,9 +118,13 @@ class Server final : public sip::MessageSink, private RegistrationObserver {
     RegEvent reg_event_;
     OwnRequests own_requests_;
     Reauthentication reauthentication_;
+    FromHss from_hss_;
+    ReauthenticationSchedule schedule_;
     Sessions sessions_;
     Proxy proxy_;
     std::unique_ptr<sip::TransactionLayer> transactions_;
+    // Gone with us: a late answer of the HSS finds nobody.
+    std::shared_ptr<int> alive_ = std::make_shared<int>(0);
 };
 
 }  // namespace gmgate::home

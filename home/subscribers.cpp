@@ -21,8 +21,13 @@ namespace {
 
 constexpr std::size_t max_file = 512UL * 1024 * 1024;
 constexpr std::size_t max_impus = 16;
-constexpr std::array<std::string_view, 11> columns = {
-    "impi", "imsi", "k", "opc", "op", "amf", "sqn", "impus", "barred", "service_route", "name"};
+constexpr std::array<std::string_view, 12> columns = {
+    "impi",  "imsi",   "k",      "opc",           "op",  "amf", "sqn",
+    "impus", "shared", "barred", "service_route", "name"};
+
+bool is_list(std::string_view key) {
+    return key == "impus" || key == "shared" || key == "service_route";
+}
 
 // One subscriber as written, before it is checked; lists already taken apart. Holds keys as text:
 // wiped when it goes.
@@ -134,24 +139,45 @@ class Reader {
                                 fmt::format("'{}' makes no SIP URI: give impus", s.impi));
             s.impus = {*by_rule};
         }
-        const auto it = row.fields.find("impus");
+        if (const auto it = row.fields.find("impus"); it != row.fields.end()) {
+            if (auto done = impus(row.line, it->second, s); !done) return done;
+        }
+        const auto it = row.fields.find("shared");
         if (it == row.fields.end()) return {};
-        if (it->second.empty() || it->second.size() > max_impus) {
-            return complain(row.line, "impus",
+        for (const auto& text : it->second) {
+            auto impu = canonical_impu(text);
+            if (!impu || std::ranges::find(s.impus, *impu) == s.impus.end()) {
+                return complain(row.line, "shared",
+                                fmt::format("'{}' is none of its own identities", text));
+            }
+            if (*impu == s.impus.front()) {
+                return complain(row.line, "shared",
+                                fmt::format("'{}' comes first and stands for the registration: "
+                                            "begin impus with an identity of its own",
+                                            text));
+            }
+            s.shared.push_back(std::move(*impu));
+        }
+        return {};
+    }
+
+    Result<void> impus(int line, const std::vector<std::string>& texts, Subscriber& s) const {
+        if (texts.empty() || texts.size() > max_impus) {
+            return complain(line, "impus",
                             fmt::format("give 1 to {} public identities", max_impus));
         }
         s.impus.clear();
-        for (const auto& text : it->second) {
+        for (const auto& text : texts) {
             auto impu = canonical_impu(text);
             if (!impu) {
                 return complain(
-                    row.line, "impus",
+                    line, "impus",
                     fmt::format(
                         "'{}' is not a public identity: write sip:user@domain or tel:+number",
                         text));
             }
             if (std::ranges::find(s.impus, *impu) != s.impus.end()) {
-                return complain(row.line, "impus", fmt::format("'{}' stands there twice", text));
+                return complain(line, "impus", fmt::format("'{}' stands there twice", text));
             }
             s.impus.push_back(std::move(*impu));
         }
@@ -170,6 +196,8 @@ class Reader {
         };
         if (auto ok = taken(row.has("imsi") ? "imsi" : "impi", s.impi); !ok) return ok;
         for (const auto& impu : s.impus) {
+            // What both share is for the HSS to judge, which knows both.
+            if (std::ranges::find(s.shared, impu) != s.shared.end()) continue;
             if (auto ok = taken("impus", impu); !ok) return ok;
         }
         return {};
@@ -266,9 +294,9 @@ Result<std::vector<Subscriber>> read_csv(std::string_view text, Reader& reader,
         row.line = number;
         for (std::size_t i = 0; i < parts.size(); ++i) {
             if (parts[i].empty()) continue;
-            const bool list = head[i] == "impus" || head[i] == "service_route";
-            row.fields[head[i]] =
-                list ? words(parts[i]) : std::vector<std::string>{std::string(parts[i])};
+            row.fields[head[i]] = is_list(head[i])
+                                      ? words(parts[i])
+                                      : std::vector<std::string>{std::string(parts[i])};
         }
         auto s = reader.make(row);
         if (!s) return std::unexpected(s.error());
@@ -322,7 +350,7 @@ Result<std::vector<Subscriber>> read_yaml(const std::string& text, Reader& reade
             auto& values = row.fields[key];
             if (item.second.IsScalar()) {
                 values.push_back(item.second.Scalar());
-            } else if (item.second.IsSequence() && (key == "impus" || key == "service_route")) {
+            } else if (item.second.IsSequence() && is_list(key)) {
                 for (const auto& v : item.second) {
                     if (!v.IsScalar()) return reader.complain(at(v), key, "write a list of URIs");
                     values.push_back(v.Scalar());

@@ -24,6 +24,8 @@ struct Subscriber {
     Sqn sqn;                                 // the last one used
     std::vector<std::string> service_route;  // empty: the S-CSCF's own
     bool barred = false;                     // known, and may not register
+    // Of its impus, those that others may have too, if they say so likewise: calls ring everywhere.
+    std::vector<std::string> shared;
 };
 
 // Reads `path`: CSV if its name ends in .csv, else YAML. The error is one line: file, line, key or
@@ -33,7 +35,7 @@ struct Subscriber {
 // Keys of a subscriber (columns of the CSV's first line): impi or imsi; k; opc or op; optional amf
 // (4 hex digits, default 0000), sqn (12 hex digits, the last one used, default 0), impus (list; in
 // CSV blank-separated; default by rule from the IMSI, or sip:<impi>), service_route (list), barred
-// (true/false), name (for people, not used).
+// (true/false), shared (list, of its impus), name (for people, not used).
 Result<std::vector<Subscriber>> load_subscribers(const std::string& path, std::string_view realm);
 
 // Subscribers by rule, for load. Any program that knows seed and IMSI knows the keys:

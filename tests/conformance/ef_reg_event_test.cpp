@@ -1,13 +1,11 @@
 // E5 and F1 to F4: subscriptions to registration state, and re-authentication that the network
 // begins, with the gateway and gmhome whole.
 
-#include "tests/conformance/share.h"
+#include "tests/support/home_calls.h"
 #include "tests/support/reg_event.h"
 
 namespace gmgate::test {
 namespace {
-
-using conformance::share;
 
 World::Options watching(sip::RegProfile form = sip::RegProfile::rfc3680) {
     auto o = with_gmhome();
@@ -126,7 +124,6 @@ TEST(F2, TheFormOfRfc3680IsTheDefault) {
 // ---- F3, F4 ----
 
 TEST(F3, ThePhoneObeysAndIsChallenged) {
-    share("network");
     Watched c;
     c.w.network->registrar->rechallenge(c.p.impu, false);  // nobody else would be challenged
     c.reauthenticate();
@@ -144,7 +141,6 @@ TEST(F3, ThePhoneObeysAndIsChallenged) {
 }
 
 TEST(F3, RefusedUnansweredOrNotSubscribedMeansRefer) {
-    share("network");
     for (const int way : {0, 1, 2}) {
         Watched c(way != 2);
         c.reauthenticate();
@@ -167,7 +163,6 @@ TEST(F3, RefusedUnansweredOrNotSubscribedMeansRefer) {
 }
 
 TEST(F3, AllWaysFailedMeansDeregistered) {
-    share("network");
     for (const bool answers : {false, true}) {
         Watched c;
         c.reauthenticate();
@@ -185,6 +180,56 @@ TEST(F3, AllWaysFailedMeansDeregistered) {
         EXPECT_EQ(puts.back().assignment, home::ServerAssignment::administrative_deregistration);
         c.w.advance(40s);  // its last NOTIFY is not answered either
         c.w.nothing_left();
+    }
+}
+
+TEST(F3, AllWaysFailedMeansTheEndOfItsSessionsToo) {
+    for (const auto form : {sip::RegProfile::rfc3680, sip::RegProfile::seed}) {
+        Calls c(watching(form));
+        subscribe(c.bob, sip::event_package(form));
+        c.bob.answer(c.bob.last(), 200);
+        c.w.run();
+        c.connect();
+        ASSERT_TRUE(c.w.network->server->reauthenticate({c.bob.impu}));
+        c.w.run();
+        c.bob.answer(requests(c.bob, "NOTIFY").back(), 200);
+        c.w.advance(59s);
+        EXPECT_EQ(requests(c.bob, "REFER").size(), 0U) << "it is waited for";
+        EXPECT_EQ(c.server().sessions().size(), 1U);
+        c.w.advance(2s);
+        ASSERT_GE(requests(c.bob, "REFER").size(), 1U);
+        c.bob.answer(requests(c.bob, "REFER").back(), 603);
+        c.w.run();
+        EXPECT_EQ(c.server().reauthentication().counters().deregistered, 1U);
+        for (Phone* p : {&c.alice, &c.bob}) {
+            const auto byes = requests(*p, "BYE");
+            ASSERT_GE(byes.size(), 1U) << p->impu;
+            EXPECT_TRUE(byes[0].esp);
+            EXPECT_EQ(byes[0].message.header("Call-ID"), c.caller.call_id);
+            EXPECT_EQ(byes[0].message.header("To"), (p == &c.alice ? c.caller : c.callee).local);
+        }
+        // The BYE before the NOTIFY that ends all.
+        std::vector<std::string> order;
+        for (const Wire& wire : c.bob.inbox) {
+            if (wire.message.is_request()) order.push_back(wire.message.method());
+        }
+        const auto bye = std::ranges::find(order, "BYE");
+        ASSERT_NE(bye, order.end());
+        EXPECT_NE(std::find(bye, order.end(), "NOTIFY"), order.end());
+        EXPECT_TRUE(requests(c.bob, "NOTIFY")
+                        .back()
+                        .message.header("Subscription-State")
+                        .starts_with("terminated"));
+        for (Phone* p : {&c.alice, &c.bob}) {
+            for (const Wire& wire : requests(*p, "BYE")) p->answer(wire, p == &c.bob ? 481 : 200);
+        }
+        c.bob.answer(requests(c.bob, "NOTIFY").back(), 200);
+        c.w.run();
+        EXPECT_EQ(c.server().sessions().size(), 0U);
+        c.w.advance(70s);
+        EXPECT_EQ(c.w.gateway->registered(), 1U);
+        EXPECT_FALSE(c.w.gateway->find(c.bob.impi)) << "D4";
+        c.w.expect_served(c.alice);
     }
 }
 

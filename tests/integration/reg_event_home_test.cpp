@@ -160,6 +160,103 @@ TEST(RegEventHome, ARefreshContinuesTheDialogAndALostOneIsReplaced) {
     EXPECT_EQ(w.network->server->reg_event().subscriptions(), 1U);
 }
 
+// A request in the dialog of that NOTIFY, of whoever sends it.
+std::string in_the_dialog_of(Phone& sender, const Phone& owner, const Wire& notify,
+                             unsigned expires) {
+    std::string text =
+        sender.request("SUBSCRIBE", owner.impu,
+                       "Event: reg\r\nExpires: " + std::to_string(expires) + "\r\nContact: <" +
+                           sender.contact() + ">\r\nTo: " + notify.message.header("From") +
+                           "\r\nFrom: " + notify.message.header("To") + "\r\n");
+    const auto at = text.find("Call-ID: ");
+    text.replace(at, text.find("\r\n", at) - at, "Call-ID: " + notify.message.header("Call-ID"));
+    const auto number = text.find("CSeq: ");
+    text.replace(number, text.find(' ', number + 6) - number, "CSeq: 900000");
+    return text;
+}
+
+TEST(RegEventHome, UnsubscribingEndsItAndOnlyItsOwnerMay) {
+    World w(with_gmhome());
+    Phone& alice = w.phone("alice", "10.2.0.1");
+    Phone& mallory = w.phone("mallory", "10.2.0.2");
+    ASSERT_TRUE(alice.register_once());
+    ASSERT_TRUE(mallory.register_once());
+    subscribe(alice);
+    const Wire first = alice.last();
+    alice.answer(first, 200);
+    w.run();
+    // Mallory knows the dialog's names; From is the tag alone, or the gateway would not let it by.
+    std::string forged = in_the_dialog_of(mallory, alice, first, 0);
+    const auto at = forged.find("From: ");
+    forged.replace(at, forged.find("\r\n", at) - at, "From: <" + mallory.impu + ">;tag=2");
+    mallory.send_on(mallory.current(), forged);
+    w.run();
+    EXPECT_EQ(mallory.last_status(), 403);
+    EXPECT_EQ(w.network->server->reg_event().subscriptions(), 1U);
+    EXPECT_EQ(notifies(alice).size(), 1U);
+    alice.send_on(alice.current(), in_the_dialog_of(alice, alice, first, 0));
+    w.run();
+    ASSERT_EQ(notifies(alice).size(), 2U);
+    EXPECT_EQ(alice.last().message.header("Subscription-State"), "terminated;reason=timeout");
+    alice.answer(alice.last(), 200);
+    w.run();
+    EXPECT_EQ(w.network->server->reg_event().subscriptions(), 0U);
+}
+
+TEST(RegEventHome, EachOfManyWatchersHearsEachChange) {
+    World w(with_gmhome());
+    Phone& p = w.phone();
+    ASSERT_TRUE(p.register_once());
+    for (int i = 0; i < 8; ++i) {
+        subscribe(p, "reg;id=" + std::to_string(i));
+        p.answer(p.last(), 200);
+        w.run();
+    }
+    EXPECT_EQ(w.network->server->reg_event().subscriptions(), 8U);
+    subscribe(p, "reg;id=9");
+    EXPECT_EQ(p.last_status(), 503);
+    EXPECT_TRUE(p.last().message.has("Retry-After"));
+    ASSERT_TRUE(w.network->registrar->deregister(p.impu));
+    w.run();
+    std::set<std::string> ended;
+    for (const Wire& n : notifies(p)) {
+        if (!n.message.header("Subscription-State").starts_with("terminated")) continue;
+        ended.insert(n.message.header("Event"));
+        p.answer(n, 200);
+    }
+    EXPECT_EQ(ended.size(), 8U);
+    w.run();
+    EXPECT_EQ(w.network->server->reg_event().subscriptions(), 0U);
+}
+
+// The HSS takes one identity away and gives another (PPR): the whole state, the lost one with it.
+TEST(RegEventHome, AnotherProfileIsTold) {
+    World w(with_gmhome());
+    Phone& p = w.phone();
+    ASSERT_TRUE(p.register_once());
+    subscribe(p);
+    p.answer(p.last(), 200);
+    w.run();
+    w.network->server->from_hss().profile_changed(p.impi, {{p.impu, "sip:new@home.example"}, {}});
+    w.run();
+    ASSERT_EQ(notifies(p).size(), 2U);
+    const auto info = reginfo_of(notifies(p)[1].message);
+    ASSERT_EQ(info.entries.size(), 3U);
+    EXPECT_EQ(info.entries[1].aor, "sip:new@home.example");
+    EXPECT_EQ(info.entries[1].state, sip::RegState::active);
+    EXPECT_EQ(info.entries[2].aor, "tel:+15551000");
+    EXPECT_EQ(info.entries[2].state, sip::RegState::terminated);
+    EXPECT_FALSE(info.entries[2].contacts.at(0).active);
+    p.answer(notifies(p)[1], 200);
+    w.run();
+    EXPECT_EQ(w.network->registrar->find("tel:+15551000"), nullptr);
+    // The identity the registration stands for goes: so does the registration.
+    w.network->server->from_hss().profile_changed(p.impi, {{"sip:new@home.example"}, {}});
+    w.run();
+    EXPECT_EQ(w.network->registrar->registered(), 0U);
+    EXPECT_TRUE(notifies(p).back().message.header("Subscription-State").starts_with("terminated"));
+}
+
 // ---- re-authentication (F3) ----
 
 std::vector<Wire> refers(const Phone& p) {

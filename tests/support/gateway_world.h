@@ -338,7 +338,7 @@ class World {
     Phone& phone(const std::string& user = "alice", std::string_view address = "10.2.0.1",
                  sip::Transport transport = sip::Transport::udp) {
         phones.push_back(std::make_unique<Phone>(*this, user, ip(address), transport));
-        if (network) phones.back()->card.emplace(network->enroll(user, random));
+        if (network) phones.back()->card.emplace(network->enroll(user, random, shared));
         return *phones.back();
     }
     static IpAddress gm_address(const IpAddress& ue) {
@@ -463,7 +463,8 @@ class World {
     Net gm_net;
     Net core_net;
     std::unique_ptr<HomeNetwork> network;
-    std::vector<std::string> keys;  // every ck and ik the core sent, as hex
+    std::vector<std::string> shared;  // identities that every phone made from now on has, too
+    std::vector<std::string> keys;    // every ck and ik the core sent, as hex
     std::vector<std::unique_ptr<Phone>> phones;
     std::deque<Wire> queue;
     std::vector<Wire> log;

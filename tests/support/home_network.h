@@ -121,9 +121,10 @@ class HomeNetwork final : public sip::TransportLayer {
         server->attach(*this);
     }
 
-    // A subscriber sip:<user>@home.example with a tel: and, in the same implicit set, `more`. The
-    // card that belongs to it.
-    ue::Usim enroll(const std::string& user, Random& random, std::vector<std::string> more = {}) {
+    // A subscriber sip:<user>@home.example with a tel: and, in the same implicit set, `more`, which
+    // others may have too. The card that belongs to it.
+    ue::Usim enroll(const std::string& user, Random& random,
+                    const std::vector<std::string>& more = {}) {
         std::array<std::uint8_t, 16> k{};
         std::array<std::uint8_t, 16> opc{};
         random.fill(k);
@@ -131,7 +132,8 @@ class HomeNetwork final : public sip::TransportLayer {
         home::Subscriber s;
         s.impi = user + "@" + std::string(realm);
         s.impus = {"sip:" + s.impi, "tel:+1555" + std::to_string(1000 + hss.subscribers())};
-        for (auto& m : more) s.impus.push_back(std::move(m));
+        for (const auto& m : more) s.impus.push_back(m);
+        s.shared = more;
         s.k = Secret<16>{std::span<const std::uint8_t, 16>(k)};
         s.opc = Secret<16>{std::span<const std::uint8_t, 16>(opc)};
         ue::CardKeys card{s.k.copy(), s.opc.copy()};

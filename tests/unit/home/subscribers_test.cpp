@@ -9,6 +9,7 @@
 
 #include "base/bytes.h"
 #include "home/identity.h"
+#include "home/local_hss.h"
 
 namespace gmgate::home {
 namespace {
@@ -79,6 +80,30 @@ TEST_F(File, Yaml) {
     EXPECT_EQ(to_hex(b.opc.reveal()), opc_hex);  // from OP
     EXPECT_EQ(b.amf, Amf{});
     EXPECT_TRUE(b.barred);
+}
+
+TEST_F(File, SharedIdentities) {
+    const auto csv = [](const std::string& shared) {
+        return "impi,impus,shared,k,opc\na@x.example,sip:a@x.example sip:both@x.example," + shared +
+               "," + k_hex + "," + opc_hex + "\nb@x.example,sip:b@x.example sip:both@x.example," +
+               "sip:both@x.example," + k_hex + "," + opc_hex + "\n";
+    };
+    const auto s = load("s.csv", csv("sip:both@X.example"));
+    ASSERT_TRUE(s) << s.error().text;
+    for (const auto& each : *s)
+        EXPECT_EQ(each.shared, std::vector<std::string>{"sip:both@x.example"});
+    EXPECT_THAT(error("s.csv", csv("sip:c@x.example")),
+                AllOf(StartsWith(":2:"), HasSubstr("none of its own")));
+    EXPECT_THAT(error("s.csv", csv("sip:a@x.example")), HasSubstr("stands for the registration"));
+    // Who does not say so has it alone: the HSS, which knows both, refuses.
+    auto one = load("s.csv", csv(""));
+    ASSERT_TRUE(one) << one.error().text;
+    SeededRandom random(1);
+    LocalHss hss(random);
+    ASSERT_TRUE(hss.add(std::move((*one)[0])));
+    const auto refused = hss.add(std::move((*one)[1]));
+    ASSERT_FALSE(refused);
+    EXPECT_THAT(refused.error().text, HasSubstr("sip:both@x.example of b@x.example"));
 }
 
 TEST_F(File, Csv) {

@@ -1,0 +1,504 @@
+// gmhome's proxy: forks and their best answer, CANCEL, timers, loops, routes, and the triggers of
+// deregistration and re-authentication.
+
+#include "home/proxy.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <map>
+
+#include "home/commands.h"
+#include "home/routing.h"
+#include "tests/unit/home/server_support.h"
+
+namespace gmgate::home {
+namespace {
+
+using sip::HeaderId;
+using test::Phone;
+using test::Reply;
+using test::ServerTest;
+using testing::HasSubstr;
+using testing::StartsWith;
+using namespace std::chrono_literals;
+
+constexpr auto path_a = "<sip:token-a@192.0.2.1:5070;lr>";
+constexpr auto path_b = "<sip:token-b@192.0.2.1:5072;lr>";
+
+// Two phones share sip:both@ims.example; a third calls it.
+struct Forks : ServerTest {
+    Forks() {
+        enroll(a, path_a);
+        for (std::uint64_t i = 0; i < 2; ++i) {
+            Phone& p = i == 0 ? left : right;
+            Subscriber s;
+            const auto rule = SubscriberRule::parse("100:001010000000001", test::seed, test::realm);
+            s.impi = i == 0 ? "left@ims.example" : "right@ims.example";
+            s.impus = {"sip:" + s.impi, "sip:both@ims.example"};
+            s.shared = {"sip:both@ims.example"};
+            s.k = rule->k(50 + i);
+            s.opc = rule->opc(50 + i);
+            p.impi = s.impi;
+            p.impu = s.impus[0];
+            EXPECT_TRUE(hss.add(std::move(s)));
+            enroll(p, i == 0 ? "<sip:left@192.0.2.1:5081;lr>" : "<sip:right@192.0.2.1:5082;lr>");
+        }
+    }
+    std::string invite(std::string_view uri, std::string_view extra = {}) {
+        return request("INVITE", uri,
+                       fmt::format("Route: <sip:orig@192.0.2.9:5060;lr>\r\nP-Asserted-Identity: "
+                                   "<{}>\r\nContact: <{}>\r\nRecord-Route: {}\r\n{}",
+                                   a.impu, a.contact_uri, path_a, extra));
+    }
+    // What has been sent, by method or status, then by port.
+    std::map<std::string, std::vector<std::unique_ptr<Reply>>> all_sent() {
+        std::map<std::string, std::vector<std::unique_ptr<Reply>>> out;
+        for (const auto& s : transport.sent) {
+            auto m = std::make_unique<Reply>(s.bytes);
+            const std::string name = m->message.is_request() ? std::string(m->message.method())
+                                                             : std::to_string(m->status());
+            out[name].push_back(std::move(m));
+        }
+        transport.sent.clear();
+        return out;
+    }
+    // Both forks of a call to sip:both.
+    void ring() {
+        deliver(invite("sip:both@ims.example"));
+        auto sent = all_sent();
+        ASSERT_EQ(sent["100"].size(), 1U);
+        ASSERT_EQ(sent["INVITE"].size(), 2U);
+        first = std::move(sent["INVITE"][0]);
+        second = std::move(sent["INVITE"][1]);
+        if (first->header(HeaderId::route) != "<sip:left@192.0.2.1:5081;lr>")
+            std::swap(first, second);
+    }
+    static std::string answer(const Reply& forwarded, int status, std::string_view tag,
+                              std::string_view extra = {}) {
+        std::string out;
+        sip::ResponseOptions options;
+        options.to_tag = tag;
+        options.copy_record_route = true;
+        EXPECT_TRUE(sip::build_response(forwarded.message, status, options, out));
+        out.insert(out.find("Content-Length"), extra);
+        return out;
+    }
+    Phone left{50}, right{51};
+    std::unique_ptr<Reply> first, second;
+};
+
+TEST_F(Forks, TheFirstThatAnswersTakesTheCallAndTheOthersAreCancelled) {
+    ring();
+    EXPECT_EQ(first->message.request_uri(), left.contact_uri);
+    EXPECT_EQ(second->message.request_uri(), right.contact_uri);
+    EXPECT_EQ(first->header(HeaderId::record_route), "<sip:dialog@192.0.2.9:5060;lr>");
+    EXPECT_NE(first->header(HeaderId::via), second->header(HeaderId::via));
+    EXPECT_EQ(server->counters().forked, 1U);
+    deliver(answer(*first, 180, "l"));
+    deliver(answer(*second, 180, "r"));
+    EXPECT_EQ(all_sent()["180"].size(), 2U);
+    deliver(answer(*first, 200, "l"));
+    auto sent = all_sent();
+    ASSERT_EQ(sent["200"].size(), 1U);
+    ASSERT_EQ(sent["CANCEL"].size(), 1U);
+    const auto& cancel = *sent["CANCEL"][0];
+    EXPECT_EQ(cancel.message.request_uri(), right.contact_uri);
+    EXPECT_EQ(cancel.message.count(HeaderId::via), 1U);
+    EXPECT_TRUE(second->header(HeaderId::via).starts_with(cancel.header(HeaderId::via)));
+    EXPECT_THAT(cancel.bytes, HasSubstr("Reason: SIP;cause=200"));
+    EXPECT_EQ(cancel.header(HeaderId::route), second->header(HeaderId::route));
+    // Repeated until the INVITE is answered.
+    advance(600ms);
+    EXPECT_EQ(all_sent()["CANCEL"].size(), 1U);
+    deliver(answer(*second, 487, "r"));
+    sent = all_sent();
+    EXPECT_EQ(sent["ACK"].size(), 1U);
+    EXPECT_TRUE(sent["487"].empty()) << "the caller has its answer";
+    advance(5s);
+    EXPECT_TRUE(all_sent()["CANCEL"].empty());
+    // The 2xx is repeated by who made it until the ACK comes.
+    deliver(answer(*first, 200, "l"));
+    EXPECT_EQ(all_sent()["200"].size(), 1U);
+    EXPECT_EQ(server->sessions().size(), 1U);
+    advance(40s);
+    EXPECT_EQ(server->proxy().size(), 0U);
+    EXPECT_EQ(server->proxy().index_entries(), 0U);
+    EXPECT_EQ(server->transactions(), 0U);
+    EXPECT_EQ(server->sessions().size(), 1U) << "the call goes on";
+}
+
+TEST_F(Forks, TheBestOfBadAnswers) {
+    struct Case {
+        int left, right, best;
+    };
+    // RFC 3261 16.7 step 6.
+    for (const auto& c : {Case{486, 404, 486}, Case{500, 486, 486}, Case{302, 486, 302},
+                          Case{486, 415, 415}, Case{486, 603, 603}, Case{503, 503, 500}}) {
+        ring();
+        deliver(answer(*first, 180, "l"));
+        deliver(answer(*second, 180, "r"));
+        (void)all_sent();
+        deliver(answer(*first, c.left, "l"));
+        auto sent = all_sent();
+        EXPECT_EQ(sent.size(), 1U) << "an ACK only";
+        deliver(answer(*second, c.right, "r"));
+        sent = all_sent();
+        ASSERT_EQ(sent.count(std::to_string(c.best)), 1U) << c.left << ' ' << c.right;
+        EXPECT_EQ(sent.size(), 2U) << "with the ACK";
+        EXPECT_EQ(server->sessions().size(), 0U) << "no early dialog stays";
+        EXPECT_EQ(server->proxy().size(), 0U);
+        advance(33s);
+        transport.sent.clear();
+    }
+}
+
+TEST_F(Forks, ARefusalForAllCancelsTheRest) {
+    ring();
+    deliver(answer(*second, 180, "r"));
+    (void)all_sent();
+    deliver(answer(*first, 603, "l"));
+    auto sent = all_sent();
+    EXPECT_EQ(sent["CANCEL"].size(), 1U);
+    EXPECT_TRUE(sent["603"].empty());
+    deliver(answer(*second, 487, "r"));
+    EXPECT_EQ(all_sent()["603"].size(), 1U);
+}
+
+TEST_F(Forks, TheCancelWaitsForAProvisionalAnswer) {
+    ring();
+    auto cancel = invite("sip:both@ims.example");
+    --branch;  // of the INVITE
+    cancel = invite("sip:both@ims.example");
+    cancel.replace(0, 6, "CANCEL");
+    cancel.replace(cancel.find("1 INVITE"), 8, "1 CANCEL");
+    const auto at = cancel.find(fmt::format("z9hG4bKr{}", branch));
+    cancel.replace(at, fmt::format("z9hG4bKr{}", branch).size(),
+                   fmt::format("z9hG4bKr{}", branch - 1));
+    (void)all_sent();
+    deliver(cancel);
+    auto sent = all_sent();
+    EXPECT_EQ(sent["200"].size(), 1U);
+    EXPECT_TRUE(sent["CANCEL"].empty());
+    deliver(answer(*first, 100, {}));
+    EXPECT_EQ(all_sent()["CANCEL"].size(), 1U);
+    deliver(answer(*second, 180, "r"));
+    EXPECT_EQ(all_sent()["CANCEL"].size(), 1U);
+    deliver(answer(*first, 487, "l"));
+    // One never answers its CANCEL: 64·T1, and it counts as cancelled (RFC 3261 9.1).
+    advance(31s);
+    EXPECT_TRUE(all_sent()["487"].empty());
+    advance(3s);
+    EXPECT_GE(all_sent()["487"].size(), 1U);
+    advance(40s);
+    EXPECT_EQ(server->proxy().size(), 0U);
+}
+
+TEST_F(Forks, TimerCEndsWhatRingsForEver) {
+    ring();
+    deliver(answer(*first, 486, "l"));
+    deliver(answer(*second, 180, "r"));
+    (void)all_sent();
+    advance(170s);
+    deliver(answer(*second, 180, "r"));  // starts it anew
+    advance(170s);
+    EXPECT_TRUE(all_sent()["CANCEL"].empty());
+    advance(12s);
+    ASSERT_GE(transport.sent.size(), 1U);
+    EXPECT_GE(all_sent()["CANCEL"].size(), 1U);
+    deliver(answer(*second, 487, "r"));
+    auto sent = all_sent();
+    EXPECT_TRUE(sent["487"].empty());
+    EXPECT_EQ(sent["486"].size() + sent["408"].size(), 1U);
+}
+
+TEST_F(Forks, OnePhoneThatCannotBeReachedIsNotTheEnd) {
+    left.contact_uri = "sip:left@10.0.0.51:5061";
+    enroll(left, "<sip:left@pcscf.example;lr>");  // no address
+    deliver(invite("sip:both@ims.example"));
+    auto sent = all_sent();
+    ASSERT_EQ(sent["INVITE"].size(), 1U);
+    deliver(answer(*sent["INVITE"][0], 200, "r"));
+    EXPECT_EQ(all_sent()["200"].size(), 1U);
+}
+
+TEST_F(Forks, AMessageGoesToAllAndTheFirst200Counts) {
+    deliver(from_phone(a, "sip:both@ims.example"));
+    auto sent = all_sent();
+    ASSERT_EQ(sent["MESSAGE"].size(), 2U);
+    EXPECT_FALSE(sent["MESSAGE"][0]->message.has(HeaderId::record_route));
+    deliver(answer(*sent["MESSAGE"][0], 404, "x"));
+    EXPECT_TRUE(transport.sent.empty());
+    deliver(answer(*sent["MESSAGE"][1], 200, "y"));
+    EXPECT_EQ(all_sent()["200"].size(), 1U);
+    EXPECT_EQ(server->proxy().size(), 0U);
+}
+
+TEST_F(Forks, ALoopIs482) {
+    ring();
+    // It comes back as it went in, with our Via in it.
+    auto looped = invite("sip:both@ims.example");
+    const std::string call = fmt::format("Call-ID: c{}", branch);
+    looped.replace(looped.find(call), call.size(), fmt::format("Call-ID: c{}", branch - 1));
+    looped.insert(looped.find("Max-Forwards"),
+                  "Via: " + std::string(*first->message.first_value(HeaderId::via)) + "\r\n");
+    (void)all_sent();
+    deliver(looped);
+    EXPECT_EQ(sent()->status(), 482);
+}
+
+TEST_F(Forks, AFullTableIs503) {
+    ServerConfig s;
+    s.listen = {test::endpoint("192.0.2.9:5060")};
+    s.max_exchanges = 1;
+    server.reset();
+    server = std::make_unique<Server>(s, *registrar, wheel, random);
+    server->attach(transport);
+    deliver(invite(left.impu));
+    (void)all_sent();
+    deliver(invite(left.impu));
+    const auto full = sent();
+    EXPECT_EQ(full->status(), 503);
+    EXPECT_THAT(full->bytes, HasSubstr("Retry-After"));
+}
+
+TEST(Routing, OwnRoutesAndStrictRouters) {
+    const Domain domain("ims.example", "sip:scscf.ims.example",
+                        {test::endpoint("192.0.2.9:5060"), test::endpoint("[2001:db8::9]:5060")});
+    const auto read = [&](const std::string& uri, const std::string& route) {
+        const std::string text = "BYE " + uri + " SIP/2.0\r\n" +
+                                 (route.empty() ? "" : "Route: " + route + "\r\n") +
+                                 "Content-Length: 0\r\n\r\n";
+        sip::Message m;
+        EXPECT_EQ(m.parse(std::string_view(text)), sip::ParseStatus::ok);
+        return read_routing(m, domain);
+    };
+    auto r = read("sip:a@10.0.0.1", "<sip:dialog@192.0.2.9:5060;lr>, <sip:t@192.0.2.1;lr>");
+    EXPECT_TRUE(r.recorded && r.ours_first);
+    EXPECT_EQ(r.next_request_uri(), "sip:a@10.0.0.1");
+    EXPECT_EQ(r.next_routes(), "<sip:t@192.0.2.1;lr>");
+    r = read("sip:a@10.0.0.1", "<sip:orig@scscf.ims.example;lr>");
+    EXPECT_TRUE(r.ours_first && !r.recorded);
+    EXPECT_EQ(r.next_routes(), "");
+    // Two entries of ours: the call crosses from one family to the other.
+    r = read("sip:a@10.0.0.1",
+             "<sip:dialog@192.0.2.9:5060;lr>, <sip:dialog@[2001:db8::9]:5060;lr>, <sip:t@x;lr>");
+    EXPECT_EQ(r.next_routes(), "<sip:t@x;lr>");
+    // A strict router before us, and one behind us.
+    r = read("sip:dialog@192.0.2.9:5060;lr", "<sip:t@192.0.2.1;lr>, <sip:a@10.0.0.1>");
+    EXPECT_EQ(r.next_request_uri(), "sip:a@10.0.0.1");
+    EXPECT_EQ(r.next_routes(), "<sip:t@192.0.2.1;lr>");
+    r = read("sip:a@10.0.0.1", "<sip:dialog@192.0.2.9;lr>, <sip:old@192.0.2.1>, <sip:u@x;lr>");
+    EXPECT_EQ(r.next_request_uri(), "sip:old@192.0.2.1");
+    EXPECT_EQ(r.next_routes(), "<sip:u@x;lr>, <sip:a@10.0.0.1>");
+}
+
+TEST_F(ServerTest, ADialogWithoutRoutesGoesToTheContact) {
+    enroll(b, path_b);
+    auto bye =
+        request("BYE", "sip:b@10.0.0.2:5061",
+                "Route: <sip:dialog@192.0.2.9:5060;lr>, <sip:token-b@192.0.2.1:5072;lr>\r\n");
+    bye.replace(bye.find("To: <sip:b@10.0.0.2:5061>"), 25, "To: <sip:b@10.0.0.2:5061>;tag=b");
+    deliver(bye);
+    const auto forwarded = sent();
+    EXPECT_EQ(forwarded->message.request_uri(), "sip:b@10.0.0.2:5061");
+    EXPECT_EQ(forwarded->header(HeaderId::route), "<sip:token-b@192.0.2.1:5072;lr>");
+    EXPECT_FALSE(forwarded->message.has(HeaderId::p_called_party_id));
+    EXPECT_EQ(flow.remote, test::endpoint("192.0.2.1:5072"));
+}
+
+// ---- what makes the network act ----
+
+struct Triggers : ServerTest {
+    static Subscriber listed(std::string name, std::uint64_t key,
+                             std::vector<std::string> more = {}) {
+        const auto rule = SubscriberRule::parse("100:001010000000001", test::seed, test::realm);
+        Subscriber s;
+        s.impi = name + "@ims.example";
+        s.impus = {"sip:" + s.impi};
+        for (auto& m : more) s.impus.push_back(std::move(m));
+        s.k = rule->k(key);
+        s.opc = rule->opc(key);
+        return s;
+    }
+    Triggers() {
+        EXPECT_TRUE(hss.add(listed("carol", 60)));
+        EXPECT_TRUE(hss.add(listed("dave", 61)));
+        carol.impi = "carol@ims.example";
+        carol.impu = "sip:carol@ims.example";
+        dave.impi = "dave@ims.example";
+        dave.impu = "sip:dave@ims.example";
+        enroll(carol, path_a);
+        enroll(dave, path_b);
+    }
+    Result<LocalHss::Reloaded> reload(std::vector<Subscriber> list) {
+        return hss.reload(std::move(list), server->from_hss());
+    }
+    static std::vector<Subscriber> list_of(Subscriber one, Subscriber two) {
+        std::vector<Subscriber> list;
+        list.push_back(std::move(one));
+        list.push_back(std::move(two));
+        return list;
+    }
+    Phone carol{60}, dave{61};
+};
+
+TEST_F(Triggers, WhoIsGoneFromTheHssIsDeregistered) {
+    std::vector<Subscriber> list;
+    list.push_back(listed("dave", 61));
+    const auto done = reload(std::move(list));
+    ASSERT_TRUE(done);
+    EXPECT_EQ(done->removed, 1U);
+    EXPECT_EQ(registrar->find(carol.impu), nullptr);
+    EXPECT_NE(registrar->find(dave.impu), nullptr);
+    EXPECT_EQ(server->from_hss_counters().terminated, 1U);
+    EXPECT_EQ(registrar->counters().deactivated, 1U);
+}
+
+TEST_F(Triggers, WhoIsBarredIsDeregisteredAndMayNotRegister) {
+    auto barred = listed("carol", 60);
+    barred.barred = true;
+    ASSERT_TRUE(reload(list_of(std::move(barred), listed("dave", 61))));
+    EXPECT_EQ(registrar->find(carol.impu), nullptr);
+    auto again = carol.initial();
+    again.branch += "again";
+    deliver(again.text());
+    EXPECT_EQ(sent()->status(), 403);
+    // A challenge that is out when the bar comes down leads nowhere either.
+    auto renew = dave.initial();
+    renew.branch += "renew";
+    renew.integrity = "no";
+    deliver(renew.text());
+    const auto challenge = sent();
+    ASSERT_EQ(challenge->status(), 401);
+    auto also = listed("dave", 61);
+    also.barred = true;
+    auto first = listed("carol", 60);
+    first.barred = true;
+    ASSERT_TRUE(reload(list_of(std::move(first), std::move(also))));
+    EXPECT_EQ(registrar->challenges_outstanding(), 0U);
+    auto answer = dave.answer(*challenge);
+    answer.branch += "renew";
+    deliver(answer.text());
+    EXPECT_EQ(sent()->status(), 403);
+    EXPECT_EQ(registrar->registered(), 0U);
+}
+
+TEST_F(Triggers, AnotherKeyMeansReauthentication) {
+    ASSERT_TRUE(reload(list_of(listed("carol", 70), listed("dave", 61))));
+    const auto* binding = registrar->find(carol.impu);
+    ASSERT_NE(binding, nullptr);
+    EXPECT_TRUE(binding->shortened);
+    EXPECT_FALSE(registrar->find(dave.impu)->shortened);
+    EXPECT_EQ(server->reauthentication().counters().begun, 1U);
+    const auto refer = sent();  // it has not subscribed
+    EXPECT_EQ(refer->message.method(), "REFER");
+}
+
+TEST_F(Triggers, AnotherProfileIsTakenOver) {
+    ASSERT_TRUE(reload(list_of(listed("carol", 60, {"tel:+49301"}), listed("dave", 61))));
+    ASSERT_NE(registrar->find("tel:+49301"), nullptr);
+    EXPECT_EQ(registrar->find("tel:+49301")->impi, carol.impi);
+    ASSERT_TRUE(reload(list_of(listed("carol", 60), listed("dave", 61, {"tel:+49301"}))));
+    EXPECT_EQ(registrar->find("tel:+49301")->impi, dave.impi);
+    EXPECT_EQ(registrar->registered(), 2U);
+}
+
+TEST_F(Triggers, AListThatIsWrongChangesNothing) {
+    const auto done = reload(list_of(listed("carol", 60), listed("carol", 61)));
+    ASSERT_FALSE(done);
+    EXPECT_THAT(done.error().text, HasSubstr("given twice"));
+    EXPECT_EQ(hss.subscribers(), 102U);
+    EXPECT_EQ(registrar->registered(), 2U);
+    EXPECT_EQ(hss.view(dave.impi)->flag, LocalHss::Flag::registered);
+    // And one that is right keeps sequence numbers and flags.
+    const auto before = hss.view(dave.impi)->sqn;
+    ASSERT_TRUE(reload(list_of(listed("dave", 61), listed("carol", 60))));
+    EXPECT_EQ(hss.view(dave.impi)->sqn, before);
+    EXPECT_EQ(hss.view(dave.impi)->flag, LocalHss::Flag::registered);
+    EXPECT_EQ(server->from_hss_counters().terminated, 0U);
+}
+
+TEST_F(Triggers, ByCommand) {
+    std::string answer;
+    Commands commands(*server, *registrar, cx, [] { return Result<std::string>("1 removed"); });
+    const auto run = [&](std::string_view line) {
+        answer.clear();
+        commands.execute(line, [&](std::string text) { answer = std::move(text); });
+        return answer;
+    };
+    EXPECT_EQ(run("reload"), "ok\n1 removed");
+    EXPECT_THAT(run("show carol@ims.example"), HasSubstr("sip:carol@ims.example"));
+    EXPECT_THAT(run("deregister carol@ims.example --reason boredom"), StartsWith("error: "));
+    EXPECT_THAT(run("deregister carol@ims.example loudly"), StartsWith("error: "));
+    EXPECT_EQ(registrar->registered(), 2U);
+    EXPECT_EQ(run("deregister carol@ims.example --reason deactivated"), "ok");
+    EXPECT_EQ(registrar->find(carol.impu), nullptr);
+    EXPECT_EQ(run("reauth dave@ims.example"), "ok");
+    EXPECT_TRUE(registrar->find(dave.impu)->shortened);
+    EXPECT_THAT(run("deregister nobody@ims.example"), HasSubstr("not registered"));
+    Commands without(*server, *registrar, cx);
+    without.execute("reload", [&](std::string text) { answer = std::move(text); });
+    EXPECT_THAT(answer, StartsWith("error: there is no file"));
+}
+
+struct ByTime : ServerTest {
+    ByTime() {
+        ServerConfig s;
+        s.listen = {test::endpoint("192.0.2.9:5060")};
+        s.schedule = {.every = 1000s, .per_second = 2};
+        s.reauthentication.wait = 600s;
+        server.reset();
+        server = std::make_unique<Server>(s, *registrar, wheel, random);
+        server->attach(transport);
+    }
+};
+
+TEST_F(ByTime, EachUserSoLongAfterItsLastAuthentication) {
+    for (std::uint64_t i = 0; i < 20; ++i) {
+        Phone p{i};
+        enroll(p, path_a);
+    }
+    EXPECT_EQ(server->schedule().size(), 20U);
+    advance(899s);
+    EXPECT_EQ(server->schedule().asked(), 0U);
+    advance(50s);
+    const auto half = server->schedule().asked();
+    EXPECT_GT(half, 2U) << "spread";
+    EXPECT_LT(half, 18U);
+    advance(60s);
+    EXPECT_EQ(server->schedule().asked(), 20U);
+    EXPECT_EQ(server->reauthentication().counters().begun, 20U);
+}
+
+TEST(ReauthenticationSchedule, APaceForAllAndTheEndOfEach) {
+    ManualClock clock;
+    TimerWheel wheel(clock);
+    SeededRandom random(3);
+    std::vector<TimePoint> asked;
+    ReauthenticationSchedule schedule(
+        {.every = 1s, .per_second = 10}, [&](std::string_view) { asked.push_back(clock.now()); },
+        wheel, random);
+    const std::vector<std::string> impus = {"sip:x@y"};
+    const auto tell = [&](const std::string& impi, sip::ContactEvent event, bool authenticated) {
+        schedule.on_registration({.impi = impi,
+                                  .event = event,
+                                  .impus = impus,
+                                  .contact = "sip:x",
+                                  .authenticated = authenticated});
+    };
+    for (int i = 0; i < 50; ++i) tell("u" + std::to_string(i), sip::ContactEvent::registered, true);
+    tell("unchallenged", sip::ContactEvent::refreshed, false);
+    EXPECT_EQ(schedule.size(), 50U);
+    tell("u7", sip::ContactEvent::expired, false);
+    EXPECT_EQ(schedule.size(), 49U);
+    for (int i = 0; i < 1000; ++i) {
+        clock.advance(10ms);
+        wheel.advance();
+    }
+    ASSERT_EQ(asked.size(), 49U);
+    for (std::size_t i = 1; i < asked.size(); ++i) EXPECT_GE(asked[i] - asked[i - 1], 99ms);
+}
+
+}  // namespace
+}  // namespace gmgate::home
