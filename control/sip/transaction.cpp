@@ -280,6 +280,8 @@ bool TransactionLayer::respond_via(ServerTransactionId id, const Flow& reply, in
     const Duration t64 = i.times.t1 * 64;
     if (status < 200) {
         s->last.assign(response.begin(), response.end());
+        // The client transaction behind it lives on with each provisional answer, too.
+        if (s->invite) i.timers.start(s->end, i.times.proceeding + i.times.t1 * 128);
     } else if (s->invite && status < 300) {
         s->state = Impl::ServerState::accepted;  // RFC 6026: the 2xx is repeated by whoever made it
         s->last = {};

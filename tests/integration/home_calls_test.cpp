@@ -84,6 +84,40 @@ TEST(HomeCalls, OverTcpAndAcrossFamilies) {
     }
 }
 
+TEST(HomeCalls, SubscriptionsReferralsAndMessagesBetweenPhones) {
+    Calls c;
+    c.alice.send_on(c.alice.current(),
+                    c.alice.request("SUBSCRIBE", c.bob.impu,
+                                    "Event: presence\r\nExpires: 600\r\nContact: <" +
+                                        c.alice.contact() + ">\r\n"));
+    c.w.run();
+    ASSERT_EQ(requests(c.bob, "SUBSCRIBE").size(), 1U);
+    const Sip asked = c.bob.last().message;
+    EXPECT_TRUE(asked.contains("<sip:dialog@192.0.2.9:5060;lr>"));
+    c.bob_answers(c.bob.last(), 200);
+    EXPECT_EQ(c.alice.last_status(), 200);
+    Dialog notifier = Dialog::of_callee(c.bob, asked);
+    notifier.send("NOTIFY", "Event: presence\r\nSubscription-State: active\r\n");
+    ASSERT_EQ(requests(c.alice, "NOTIFY").size(), 1U);
+    c.alice.answer(c.alice.last(), 200);
+    c.w.run();
+    EXPECT_EQ(answers(c.bob, "NOTIFY").back().status(), 200);
+    for (const auto* method : {"REFER", "MESSAGE", "OPTIONS"}) {
+        c.bob.send_on(c.bob.current(),
+                      c.bob.request(method, c.alice.impu,
+                                    "Refer-To: <sip:carol@home.example>\r\nContact: <" +
+                                        c.bob.contact() + ">\r\n"));
+        c.w.run();
+        ASSERT_EQ(requests(c.alice, method).size(), 1U);
+        c.alice.answer(c.alice.last(), 202);
+        c.w.run();
+        EXPECT_EQ(answers(c.bob, method).back().status(), 202);
+    }
+    EXPECT_EQ(c.server().sessions().size(), 0U) << "no calls";
+    c.w.advance(40s);
+    EXPECT_EQ(c.server().proxy().size(), 0U);
+}
+
 TEST(HomeCalls, TheCallerCancels) {
     Calls c;
     const Wire asked = c.invite();
