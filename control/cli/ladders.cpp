@@ -94,8 +94,8 @@ class Picture {
         for (std::size_t lane = 0; lane < lanes_.count(); ++lane) {
             // Centred on the lane, as far as the edges and the neighbours allow.
             const std::size_t at = column(lane);
-            const std::size_t before = lane == 0 ? Lanes::time_width : lanes_.gap(lane - 1) - 1;
-            const std::size_t after = lane + 1 == lanes_.count() ? before : lanes_.gap(lane);
+            const std::size_t after = lanes_.gap(std::min(lane, lanes_.count() - 2));
+            const std::size_t before = lane == 0 ? after : lanes_.gap(lane - 1) - 1;
             const std::string name =
                 fit(lanes_.title(lane, impis_), std::min(before, after), style_);
             const std::size_t used = columns_of(name);
