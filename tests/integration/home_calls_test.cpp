@@ -103,10 +103,9 @@ TEST(HomeCalls, SubscriptionsReferralsAndMessagesBetweenPhones) {
     c.w.run();
     EXPECT_EQ(answers(c.bob, "NOTIFY").back().status(), 200);
     for (const auto* method : {"REFER", "MESSAGE", "OPTIONS"}) {
-        c.bob.send_on(c.bob.current(),
-                      c.bob.request(method, c.alice.impu,
-                                    "Refer-To: <sip:carol@home.example>\r\nContact: <" +
-                                        c.bob.contact() + ">\r\n"));
+        c.bob.send_on(c.bob.current(), c.bob.request(method, c.alice.impu,
+                                                     "r: <sip:carol@home.example>\r\nContact: <" +
+                                                         c.bob.contact() + ">\r\n"));
         c.w.run();
         ASSERT_EQ(requests(c.alice, method).size(), 1U);
         c.alice.answer(c.alice.last(), 202);
