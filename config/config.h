@@ -83,6 +83,7 @@ struct Core {
     // Who beside next_hop may speak to us there (S2): hosts that Service-Routes name, and networks.
     bool trust_service_routes = true;
     std::vector<Prefix> trusted;
+    std::optional<Endpoint> e_cscf;  // where emergency calls go; its family is one of `listen`
     RegEvent reg_event = RegEvent::rfc3680;  // the form subscribed to (F2); off: no subscription
 };
 
@@ -119,6 +120,8 @@ enum class ConsistencyFailure : unsigned char { reject, silent };     // C8
 enum class UnprotectedOther : unsigned char { reject, drop };         // A6
 enum class ServiceRouteMismatch : unsigned char { replace, reject };  // E2
 
+enum class Emergency : unsigned char { refuse, alternative, forward };
+
 struct Security {
     // Our list, most preferred first (A8); not empty, no pair twice. Default: all of A9 but 3DES.
     std::vector<sa::Suite> suites{
@@ -132,6 +135,8 @@ struct Security {
     MissingEalg missing_ealg = MissingEalg::null;
     ConsistencyFailure consistency_failure = ConsistencyFailure::reject;
     UnprotectedOther unprotected_other = UnprotectedOther::reject;
+    Emergency emergency = Emergency::alternative;              // calls of registered phones
+    std::vector<std::string> emergency_numbers{"112", "911"};  // digits, * and #
     ServiceRouteMismatch service_route_mismatch = ServiceRouteMismatch::replace;
 };
 

@@ -281,6 +281,20 @@ void read_core(Section s, Core& c) {
     s.choice("reg_event", c.reg_event,
              Choices<RegEvent>{
                  {"rfc3680", RegEvent::rfc3680}, {"seed", RegEvent::seed}, {"off", RegEvent::off}});
+    if (std::string word; s.text("e_cscf", word) && word != "none") {
+        Endpoint e_cscf;
+        if (s.endpoint("e_cscf", e_cscf, 5060)) {
+            const bool reachable = std::any_of(
+                c.listen.begin(), c.listen.end(),
+                [&](const Endpoint& e) { return e.address.is_v6() == e_cscf.address.is_v6(); });
+            if (!reachable || e_cscf.address.is_unspecified() || is_multicast(e_cscf.address)) {
+                s.wrong("e_cscf", fmt::format("{} is no host that core.listen can reach; give an "
+                                              "address of its family",
+                                              e_cscf.to_string()));
+            }
+            c.e_cscf = e_cscf;
+        }
+    }
     c.trust_service_routes = !s.has("trusted");
     s.list("trusted", [&](int, const std::string& text) {
         if (text == "service_routes") {
@@ -377,6 +391,22 @@ void read_security(Section s, Security& c) {
     s.choice("unprotected_other", c.unprotected_other,
              Choices<UnprotectedOther>{{"reject", UnprotectedOther::reject},
                                        {"drop", UnprotectedOther::drop}});
+    s.choice("emergency", c.emergency,
+             Choices<Emergency>{{"refuse", Emergency::refuse},
+                                {"alternative", Emergency::alternative},
+                                {"forward", Emergency::forward}});
+    std::vector<std::string> numbers;
+    if (s.list("emergency_numbers", [&](int, const std::string& text) {
+            if (text.empty() || text.find_first_not_of("0123456789*#") != std::string::npos) {
+                s.wrong(
+                    "emergency_numbers",
+                    fmt::format("'{}' is not a number as it is dialled; write digits, such as 112",
+                                printable(text)));
+            } else {
+                numbers.push_back(text);
+            }
+        }))
+        c.emergency_numbers = std::move(numbers);
     s.choice("service_route_mismatch", c.service_route_mismatch,
              Choices<ServiceRouteMismatch>{{"replace", ServiceRouteMismatch::replace},
                                            {"reject", ServiceRouteMismatch::reject}});
@@ -507,6 +537,11 @@ void check_together(Section& top, const Config& c) {
             "core.next_hop",
             fmt::format("{} is an address of the Gm side (gm.addresses); write the home network's",
                         c.core.next_hop.to_string()));
+    }
+    if (c.security.emergency == Emergency::forward && !c.core.e_cscf) {
+        top.wrong("security.emergency",
+                  "forward needs core.e_cscf, the address of the E-CSCF; write it, or choose "
+                  "alternative or refuse");
     }
     if (c.limits.registrations > c.max_sets()) {
         const std::string_view table = c.max_sets_key();

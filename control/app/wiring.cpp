@@ -115,6 +115,19 @@ registration::Policy policy(const config::Config& c) {
         c.security.service_route_mismatch == config::ServiceRouteMismatch::reject
             ? registration::ServiceRouteMismatch::reject
             : registration::ServiceRouteMismatch::replace;
+    switch (c.security.emergency) {
+        case config::Emergency::refuse:
+            p.emergency = registration::Emergency::refuse;
+            break;
+        case config::Emergency::alternative:
+            p.emergency = registration::Emergency::alternative;
+            break;
+        case config::Emergency::forward:
+            p.emergency = registration::Emergency::forward;
+            break;
+    }
+    p.emergency_numbers = c.security.emergency_numbers;
+    p.e_cscf = c.core.e_cscf;
     switch (c.core.reg_event) {
         case config::RegEvent::off:
             break;

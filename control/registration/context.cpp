@@ -116,6 +116,7 @@ std::string Context::via_on(const sip::Flow& flow) const {
 
 bool Context::trusts(const IpAddress& peer) const {
     if (peer == policy.next_hop.address || hops_.contains(peer)) return true;
+    if (policy.e_cscf && peer == policy.e_cscf->address) return true;
     return std::ranges::any_of(policy.trusted, [&](const Network& n) { return n.contains(peer); });
 }
 

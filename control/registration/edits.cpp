@@ -1,14 +1,48 @@
 #include "control/registration/edits.h"
 
 #include <algorithm>
+#include <array>
 #include <optional>
 #include <string_view>
 
+#include "base/bytes.h"
 #include "control/sip/values.h"
 
 namespace gmgate::registration {
 
 using sip::HeaderId;
+
+namespace {
+
+// What is said between networks and has no number of ours (TS 24.229 4.4, 7.2A).
+constexpr std::array<std::string_view, 8> between_networks{
+    "Feature-Caps",     "P-Private-Network-Indication",
+    "Relayed-Charge",   "Restoration-Info",
+    "Attestation-Info", "Origination-Id",
+    "Response-Source",  "Service-Interact-Info"};
+
+// "network-provided": only a network says so of its own.
+bool is_network_provided(const sip::Value& value) {
+    const auto semicolon = value.text.find(';');
+    if (semicolon == std::string_view::npos) return false;
+    const std::string_view params = value.text.substr(semicolon);
+    return sip::find_param(params, "network-provided") || sip::find_param(params, "np");
+}
+
+}  // namespace
+
+bool wants_privacy(const sip::Message& message) {
+    // RFC 3323 4.2: values between semicolons, whatever else stands there.
+    for (const auto* h = message.first(HeaderId::privacy); h != nullptr; h = message.next(*h)) {
+        std::string_view rest = message.value(*h);
+        while (!rest.empty()) {
+            const auto end = rest.find_first_of(";,");
+            if (iequals(sip::trim_lws(rest.substr(0, end)), "id")) return true;
+            rest = end == std::string_view::npos ? std::string_view{} : rest.substr(end + 1);
+        }
+    }
+    return false;
+}
 
 void strip_from_ue(sip::Edit& edit) {
     for (const HeaderId id :
@@ -20,6 +54,10 @@ void strip_from_ue(sip::Edit& edit) {
           HeaderId::p_media_authorization}) {
         edit.remove_all(id);
     }
+    for (const std::string_view name : between_networks) edit.remove_all(name);
+    edit.remove_values(HeaderId::p_access_network_info,
+                       [](const sip::Value& value) { return is_network_provided(value); });
+    edit.remove_all("Cellular-Network-Info");
     edit.remove_option_tag("sec-agree");
 }
 
@@ -28,9 +66,11 @@ void strip_to_ue(sip::Edit& edit) {
          {HeaderId::security_client, HeaderId::security_server, HeaderId::security_verify,
           HeaderId::p_visited_network_id, HeaderId::p_charging_vector,
           HeaderId::p_charging_function_addresses, HeaderId::p_served_user,
-          HeaderId::p_user_database, HeaderId::p_profile_key}) {
+          HeaderId::p_user_database, HeaderId::p_profile_key, HeaderId::p_access_network_info}) {
         edit.remove_all(id);
     }
+    for (const std::string_view name : between_networks) edit.remove_all(name);
+    edit.remove_all("Cellular-Network-Info");
     edit.remove_auth_params(HeaderId::www_authenticate, {"ck", "ik"});
     edit.remove_auth_params(HeaderId::proxy_authenticate, {"ck", "ik"});
 }

@@ -6,9 +6,14 @@
 
 namespace gmgate::registration {
 
-// From a UE to the core: the security agreement and what a UE may not say.
+// From a UE to the core: the security agreement and what a UE may not say. The table of headers
+// stands in docs/operating/identity.md.
 void strip_from_ue(sip::Edit& edit);
-// From the core to a UE: charging, what is between the core and us, and every ck and ik.
+// Its sender asks that its asserted identity stays among those who trust each other (RFC 3325 9.3).
+[[nodiscard]] bool wants_privacy(const sip::Message& message);
+
+// From the core to a UE: charging, where the other end is, what is between the core and us, and
+// every ck and ik.
 void strip_to_ue(sip::Edit& edit);
 
 // Overwrites every ck and ik in WWW-Authenticate and its kin within `bytes`, which `message` points

@@ -340,7 +340,8 @@ void Gateway::Impl::on_gm(const sip::Flow& flow, std::span<char> bytes) {
     }
     arrival.transaction = received.id;
     gm_transport->owed().asked(flow);
-    if (const std::string tags = unsupported_tags(message); !tags.empty()) {
+    if (const std::string tags = unsupported_tags(message);
+        !tags.empty() && !message.is_method("CANCEL")) {  // RFC 3261 8.2.2.3
         if (is_register) {
             return registrar.refuse(arrival, message, 420, Reason::bad_extension,
                                     {{"Unsupported", tags}});
@@ -399,7 +400,7 @@ void Gateway::Impl::on_core(const sip::Flow& flow, std::span<char> bytes) {
     }
     arrival.transaction = received.id;
     if (const std::string tags = unsupported_tags(message);
-        !tags.empty() && arrival.transaction != 0) {
+        !tags.empty() && arrival.transaction != 0 && !message.is_method("CANCEL")) {
         return ctx.answer(ctx.core, arrival, message, 420, Reason::bad_extension, {},
                           {{"Unsupported", tags}});
     }
@@ -492,6 +493,7 @@ bool Gateway::deregister(std::string_view impi) {
 
 void Gateway::shut_down() {
     impl_->registrar.shut_down();
+    impl_->proxy.shut_down();
     impl_->ctx.reporter.tell();
 }
 

@@ -26,6 +26,10 @@ enum class ServiceRouteMismatch : std::uint8_t { replace, reject };  // E2
 // which is then ours (docs/operating/interconnection.md).
 enum class Interconnect : std::uint8_t { path, via };
 
+// An emergency call of a registered phone: 403; 380, the phone makes it another way; or to the
+// E-CSCF.
+enum class Emergency : std::uint8_t { refuse, alternative, forward };
+
 // S3: nothing a stranger does grows memory past these.
 struct Limits {
     std::size_t registrations = 100'000;  // registered users
@@ -94,6 +98,10 @@ struct Policy {
     ConsistencyFailure consistency_failure = ConsistencyFailure::reject;
     UnprotectedOther unprotected_other = UnprotectedOther::reject;
     ServiceRouteMismatch service_route_mismatch = ServiceRouteMismatch::replace;
+
+    Emergency emergency = Emergency::alternative;
+    std::vector<std::string> emergency_numbers{"112", "911"};  // dialled so, digits only
+    std::optional<Endpoint> e_cscf;  // there if emergency is forward; its family one of `core`
 
     // E5: the form in which we subscribe to the registration state of each registered user;
     // nullopt: we do not.

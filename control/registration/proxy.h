@@ -38,6 +38,9 @@ class Proxy final : public sip::TransactionUser, public SessionRelease {
     // live (D4), and for each INVITE without an answer CANCEL on, and a final answer back. Paced:
     // thousands may go at once. Nobody is waited for.
     void release(sa::UserId user, Reason why) override;
+    // The gateway stops: every request under way gets 503, an INVITE is cancelled where it went,
+    // sessions that are to be released are. Once; the rest of the sessions go on without us.
+    void shut_down();
 
     // Both sides; `context` is the exchange's id.
     void on_response(sip::ClientTransactionId id, std::uint64_t context, const sip::Flow& flow,
@@ -152,6 +155,10 @@ class Proxy final : public sip::TransactionUser, public SessionRelease {
     [[nodiscard]] bool claims_other_user(const sip::Message& request, const sa::User& user) const;
     [[nodiscard]] std::string asserted_identity(const sip::Message& message,
                                                 const sa::User& user) const;
+    // TS 24.229 5.2.10: not through us, or to the E-CSCF.
+    void refuse_emergency(const Arrival& arrival, const sip::Message& request,
+                          const sa::User& user);
+    [[nodiscard]] std::string emergency_route() const;
     [[nodiscard]] bool is_ue_side_route(const sip::Uri& uri) const;
     [[nodiscard]] std::string ue_side_uri(const IpAddress& ours, sa::Port port_ps) const;
     void note(const Exchange& e, int status, bool to_ue, const sip::Flow* gm_flow, Reason reason);

@@ -54,10 +54,12 @@ void Proxy::on_response(sip::ClientTransactionId /*id*/, std::uint64_t context,
         if (!(e->invite && status < 300)) e->client = 0;
     }
 
+    if (status == 408 && !e->invite) return close(e->id);  // RFC 4320: nobody wants to hear it
     sip::Edit edit(response);
     if (e->from_ue) {
         take_our_via(edit, ctx_, e->head, e->source);
         strip_to_ue(edit);
+        if (wants_privacy(response)) edit.remove_all(HeaderId::p_asserted_identity);
         if (e->reply.transport == sip::Transport::tcp) edit.ensure_content_length();
     } else {
         edit.remove_first_value(HeaderId::via);
@@ -132,6 +134,14 @@ void Proxy::on_failure(sip::ClientTransactionId /*id*/, std::uint64_t context,
         if (branch.id != 0) ctx_.gm.transactions->abandon(branch.id);
     }
     const bool timeout = failure == sip::ClientFailure::timeout;
+    if (timeout && !e->from_ue && !e->invite) {
+        // RFC 4320 4.2: a 408 would come when whoever asked has given up, and do harm to others.
+        ctx_.refuse(Reason::ue_timeout, 0, e->source, {});
+        ctx_.note(
+            e->trace_user, e->method_name(), 0,
+            {Entity::pcscf, Entity::pcscf, Step::none, e->carrier.set, 0, Reason::ue_timeout});
+        return close(e->id);
+    }
     Reason why = timeout ? Reason::ue_timeout : Reason::ue_unreachable;
     int status = timeout ? 408 : 480;
     if (e->from_ue) {

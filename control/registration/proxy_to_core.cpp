@@ -6,6 +6,7 @@
 
 #include "base/bytes.h"
 #include "control/registration/edits.h"
+#include "control/registration/emergency.h"
 #include "control/registration/identity.h"
 #include "control/registration/interconnect.h"
 #include "control/registration/proxy_rules.h"
@@ -13,6 +14,43 @@
 namespace gmgate::registration {
 
 using sip::HeaderId;
+
+namespace {
+
+constexpr std::size_t most_hops = 70;  // Max-Forwards takes it no further
+
+std::string joined(const std::array<std::string_view, most_hops>& routes, std::size_t count) {
+    std::string out;
+    for (std::size_t i = 0; i < count; ++i) {
+        if (i > 0) out += ", ";
+        for (const char c : routes[i]) {
+            if (c != '\r' && c != '\n') out += c;
+        }
+    }
+    return out;
+}
+
+bool is_loose(const std::array<std::string_view, most_hops>& routes, std::size_t count) {
+    const auto first = count == 0 ? std::nullopt : sip::parse_name_addr(routes[0]);
+    return !first || first->uri.param("lr");
+}
+
+// RFC 3261 16.6 step 6: a next hop without lr wants its URI as the target, and the target as the
+// last route. Changes the route, returns the Request-URI.
+std::string route_strictly(std::string& route, std::string_view target) {
+    if (route.empty()) return std::string(target);
+    sip::ValueSplitter splitter(route);
+    const auto first = splitter.next();
+    const auto hop = first ? sip::parse_name_addr(*first) : std::nullopt;
+    if (!hop || hop->uri.param("lr")) return std::string(target);
+    const std::string moved(hop->uri.text);
+    std::string rest;
+    while (const auto next = splitter.next()) rest.append(*next).append(", ");
+    route = rest.append("<").append(target).append(">");
+    return moved;
+}
+
+}  // namespace
 
 bool Proxy::is_ue_side_route(const sip::Uri& uri) const {
     const auto address = IpAddress::parse(uri.host);
@@ -39,14 +77,24 @@ bool Proxy::claims_other_user(const sip::Message& request, const sa::User& user)
         return identity && !user.has_impu(*identity) &&
                ctx_.sets.find_by_impu(*identity) != nullptr;
     };
-    if (other(HeaderId::p_preferred_identity)) return true;
+    for (const sip::Value& value : request.values(HeaderId::p_preferred_identity)) {
+        const auto name = sip::parse_name_addr(value.text);
+        const auto identity = name ? normalised_identity(name->uri) : std::nullopt;
+        if (identity && !user.has_impu(*identity) && ctx_.sets.find_by_impu(*identity) != nullptr)
+            return true;
+    }
     // In a dialog the From of a callee may be the identity the caller dialled.
     return !in_dialog(request) && other(HeaderId::from);
 }
 
 std::string Proxy::asserted_identity(const sip::Message& message, const sa::User& user) const {
-    const auto preferred = identity_of(message, HeaderId::p_preferred_identity);
-    if (preferred && user.has_impu(*preferred)) return "<" + *preferred + ">";
+    // RFC 3325 9.2 allows two, a SIP and a tel URI: the first that is the user's own. What the
+    // network did not name in P-Associated-URI (barred) is none of them.
+    for (const sip::Value& value : message.values(HeaderId::p_preferred_identity)) {
+        const auto name = sip::parse_name_addr(value.text);
+        const auto preferred = name ? normalised_identity(name->uri) : std::nullopt;
+        if (preferred && user.has_impu(*preferred)) return "<" + *preferred + ">";
+    }
     return "<" + std::string(user.impu(0)) + ">";
 }
 
@@ -79,16 +127,18 @@ void Proxy::on_ue_request(const Arrival& arrival, const sip::Message& request) {
         return ctx_.answer(ctx_.gm, arrival, request, 482, Reason::loop_detected, impi);
 
     // Our own routes at the front go; what is left is the way the UE wants it to take.
-    std::array<std::string_view, 16> rest{};
+    const auto is_ours = [&](const sip::Uri& uri) {
+        return is_ue_side_route(uri) ||
+               (ctx_.is_our_core_host(uri) && ctx_.tokens.open(uri.user) == user->id);
+    };
+    std::array<std::string_view, most_hops> rest{};
     std::size_t rest_count = 0;
     const char* last_of_ours = nullptr;
     bool leading = true;
     for (const sip::Value& value : request.values(HeaderId::route)) {
         const auto name = sip::parse_name_addr(value.text);
         if (!name) return ctx_.answer(ctx_.gm, arrival, request, 400, Reason::malformed, impi);
-        if (leading &&
-            (is_ue_side_route(name->uri) ||
-             (ctx_.is_our_core_host(name->uri) && ctx_.tokens.open(name->uri.user) == user->id))) {
+        if (leading && is_ours(name->uri)) {
             last_of_ours = value.text.data();
             continue;
         }
@@ -97,11 +147,22 @@ void Proxy::on_ue_request(const Arrival& arrival, const sip::Message& request) {
             return ctx_.answer(ctx_.gm, arrival, request, 400, Reason::route_mismatch, impi);
         rest[rest_count++] = value.text;
     }
+    // RFC 3261 16.4: a phone that routes strictly put our route where the target belongs, and the
+    // target last.
+    std::string_view target = request.request_uri();
+    bool write_route = false;
+    if (const auto uri = sip::parse_uri(target); uri && is_ours(*uri) && rest_count > 0) {
+        target = sip::parse_name_addr(rest[--rest_count])->uri.text;
+        write_route = true;
+    }
 
     const bool dialog = in_dialog(request);
     const std::string service_route(user->service_route());
     bool replace_route = false;
-    if (!dialog) {
+    const bool emergency = !dialog && is_emergency(target, ctx_.policy.emergency_numbers);
+    if (emergency && ctx_.policy.emergency != Emergency::forward)
+        return refuse_emergency(arrival, request, *user);
+    if (!dialog && !emergency) {
         std::size_t matched = 0;
         bool same = true;
         sip::ValueSplitter splitter(service_route);
@@ -126,7 +187,7 @@ void Proxy::on_ue_request(const Arrival& arrival, const sip::Message& request) {
     // routes on from there.
     sip::Flow flow = ctx_.core_flow();
     std::optional<sip::Flow> wanted;
-    if (dialog) wanted = flow_to(rest_count > 0 ? rest[0] : request.request_uri());
+    if (dialog) wanted = flow_to(rest_count > 0 ? rest[0] : target);
     const bool to_next_hop = wanted && wanted->remote == flow.remote;
     bool first = true;
     bool to_service_route = false;
@@ -138,6 +199,9 @@ void Proxy::on_ue_request(const Arrival& arrival, const sip::Message& request) {
         to_service_route = to_service_route || (wanted && hop && wanted->remote == hop->remote);
     }
     if (to_next_hop || to_service_route) flow = *wanted;
+    // The E-CSCF takes the call, and stays in its dialog (TS 24.229 5.2.10).
+    const auto e_cscf = ctx_.policy.e_cscf ? flow_to(emergency_route()) : std::nullopt;
+    if (e_cscf && (emergency || (wanted && wanted->remote == e_cscf->remote))) flow = *e_cscf;
 
     if (!dialog && request.is_method("INVITE") && !has_room_for_dialog(user->id)) {
         return ctx_.answer(ctx_.gm, arrival, request, 503, Reason::dialog_limit, impi,
@@ -172,12 +236,17 @@ void Proxy::on_ue_request(const Arrival& arrival, const sip::Message& request) {
     for (const HeaderId id : {HeaderId::authorization, HeaderId::proxy_authorization})
         edit.remove_auth_params(id, {"integrity-protected"});  // A11
     edit.append_header("P-Asserted-Identity", {asserted_identity(request, *user)});
-    if (replace_route) {
-        if (service_route.empty()) {
+    if (emergency) {
+        edit.set_header(HeaderId::route, {emergency_route()});
+    } else if (write_route || replace_route || !is_loose(rest, rest_count)) {
+        std::string route = replace_route ? service_route : joined(rest, rest_count);
+        const std::string strict_target = route_strictly(route, target);
+        if (route.empty()) {
             edit.remove_all(HeaderId::route);
         } else {
-            edit.set_header(HeaderId::route, {service_route});
+            edit.set_header(HeaderId::route, {route});
         }
+        if (strict_target != request.request_uri()) edit.replace_request_uri({strict_target});
     } else if (last_of_ours != nullptr) {
         edit.remove_values(HeaderId::route, [last_of_ours](const sip::Value& v) {
             return v.text.data() <= last_of_ours;

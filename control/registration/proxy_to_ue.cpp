@@ -77,6 +77,17 @@ void Proxy::on_core_request(const Arrival& arrival, const sip::Message& request)
     }
     if (in_dialog(request)) follow(request, false, user->id, e);
 
+    // A strict router before us put our route where the target belongs, and the target last (RFC
+    // 3261 16.4); a request by the Path alone is for the phone's contact.
+    std::string new_target;
+    if (target_is_us) {
+        new_target = user->contact();
+        std::string_view last;
+        for (const sip::Value& value : request.values(HeaderId::route)) last = value.text;
+        const auto name = last.empty() ? std::nullopt : sip::parse_name_addr(last);
+        if (name && !ctx_.is_our_core_host(name->uri) && !is_ue_side_route(name->uri))
+            new_target = name->uri.text;
+    }
     const FlowTokens::Text token = ctx_.tokens.make(user->id);
     const std::string ue_side = ue_side_uri(ours, carrier.numbers.port_ps);
     const auto edited = [&](sip::Transport over) {
@@ -91,10 +102,8 @@ void Proxy::on_core_request(const Arrival& arrival, const sip::Message& request)
         // Behind us there is only the UE: no route is left to follow.
         edit.remove_all(HeaderId::route);
         edit.remove_all(HeaderId::path);
-        if (request.has(HeaderId::privacy) && request.has_token(HeaderId::privacy, "id")) {
-            edit.remove_all(HeaderId::p_asserted_identity);
-        }
-        if (target_is_us && !user->contact().empty()) edit.replace_request_uri({user->contact()});
+        if (wants_privacy(request)) edit.remove_all(HeaderId::p_asserted_identity);
+        if (!new_target.empty()) edit.replace_request_uri({new_target});
         if (makes_dialog(request.method())) {
             edit.push_header(
                 HeaderId::record_route,

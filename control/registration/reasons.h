@@ -71,6 +71,7 @@ enum class Reason : std::uint8_t {
     // Requests of registered users (E2, E3).
     route_mismatch,
     unknown_flow,
+    emergency_call,
     not_registered,
     ue_unreachable,
     ue_timeout,

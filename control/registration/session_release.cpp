@@ -132,6 +132,27 @@ void Proxy::on_released_response(Exchange& e, const sip::Message& response) {
     ctx_.timers.start(e.timer, ctx_.policy.t1 * 64);
 }
 
+void Proxy::shut_down() {
+    while (ended_at_ < ended_invites_.size() || dialogs_.next_ended() != nullptr)
+        on_release_timer();
+    release_timer_.stop();
+    idle_timer_.stop();
+    for (std::size_t i = 0; i < exchanges_.slots(); ++i) {
+        Exchange* e = exchanges_.at(i);
+        if (e == nullptr) continue;
+        if (!e->answered && e->server != 0) {
+            ctx_.answer_later(inner(*e), e->server, e->head, e->source, 503,
+                              {{"Retry-After", "10"}});
+            ctx_.note(e->trace_user, e->method_name(), 503,
+                      {Entity::pcscf, e->from_ue ? Entity::ue : Entity::core, Step::none, 0, 0,
+                       Reason::shutdown});
+            e->server = 0;
+        }
+        if (e->invite && !e->answered && e->provisional) send_cancel(*e);
+        close(e->id);
+    }
+}
+
 bool Proxy::say_to_core(const Dialog& dialog, std::string_view method, std::uint32_t number) {
     // The route set as in 12.2.1.1: a first hop without lr is a strict router.
     std::vector<std::string_view> route;

@@ -2,6 +2,7 @@
 // the wire and the packet layer have theirs.
 
 #include "tests/conformance/share.h"
+#include "tests/support/calls.h"
 #include "tests/support/conformance_world.h"
 
 namespace gmgate::test {
@@ -46,8 +47,8 @@ TEST(B7, TheFromOfAProtectedRegisterIsTheUsers) {
 
 // ---- E2 ----
 
+// Against gmhome: its Service-Route and its list of the user's identities.
 TEST(E2, RouteIdentityAndSecurityHeaders) {
-    share("control");
     World w(with_gmhome());
     Phone& p = w.phone();
     ASSERT_TRUE(p.register_once());
@@ -69,7 +70,6 @@ TEST(E2, RouteIdentityAndSecurityHeaders) {
 }
 
 TEST(E2, AnotherRouteIsRefusedByPolicy) {
-    share("control");
     auto options = with_gmhome();
     options.policy.service_route_mismatch = registration::ServiceRouteMismatch::reject;
     World w(options);
@@ -83,10 +83,58 @@ TEST(E2, AnotherRouteIsRefusedByPolicy) {
     EXPECT_EQ(w.home.inbox.size(), at_home);
 }
 
+// What the user may not assert: the identity of another, one the network barred, and what only
+// networks say. In its answers as in its requests.
+TEST(E2, NothingIsAssertedThatIsNotTheUsers) {
+    World w;
+    w.home.associated = "<sip:real@home.example>";
+    Phone& p = w.phone();
+    ASSERT_TRUE(p.register_once());
+    for (const std::string& preferred : {p.impu, std::string("sip:bob@home.example")}) {
+        p.send_on(p.current(),
+                  p.request("MESSAGE", "sip:bob@home.example",
+                            "P-Preferred-Identity: <" + preferred +
+                                ">\r\nP-Charging-Vector: icid-value=1\r\nP-Access-Network-Info: "
+                                "3GPP-E-UTRAN;network-provided\r\nP-Served-User: <sip:x@y>\r\n"));
+        w.run();
+        const Sip& m = latest(w.home.inbox, "MESSAGE")->message;
+        EXPECT_EQ(m.header("P-Asserted-Identity"), "<sip:real@home.example>");
+        EXPECT_FALSE(m.contains("icid-value=1\r\n"));
+        EXPECT_FALSE(m.has("P-Access-Network-Info"));
+        EXPECT_FALSE(m.has("P-Served-User"));
+    }
+    w.home.request("MESSAGE", w.home.paths[p.impi], p.contact());
+    w.run();
+    p.answer(p.last(), 200, "P-Asserted-Identity: <sip:evil@home.example>\r\n");
+    w.run();
+    EXPECT_EQ(w.home.inbox.back().message.header("P-Asserted-Identity"), "<sip:real@home.example>");
+    w.expect_no_leak(1);
+}
+
+// Our protected port on the phone's side stands in Record-Route, and routes in the dialog are
+// loose: the Service-Route is asked for no more, the dialog's own way is taken.
+TEST(E2, RecordRouteAndLooseRoutingInDialogs) {
+    World w;
+    Phone& p = w.phone();
+    ASSERT_TRUE(p.register_once());
+    OutgoingCall call(w, p);
+    const std::string routes = call.invite.message.header("Record-Route");
+    EXPECT_TRUE(routes.ends_with(
+        ";lr>, <sip:10.1.0.1:" + std::to_string(p.current().numbers.port_ps) + ";lr>"))
+        << routes;
+    call.establish();
+    call.say("INFO");
+    const Wire* info = latest(w.home.inbox, "INFO");
+    ASSERT_NE(info, nullptr);
+    EXPECT_EQ(info->message.header("Route"), core_hop);
+    EXPECT_EQ(info->message.uri(), far_target);
+    call.say("BYE");
+    w.expect_no_leak(1);
+}
+
 // ---- E3 ----
 
 TEST(E3, OnlyByTheFlowTokenAndOnTheLiveSet) {
-    share("control");
     for (const auto transport : {sip::Transport::udp, sip::Transport::tcp}) {
         World w;
         Phone& p = w.phone("alice", "10.2.0.1", transport);
@@ -109,7 +157,6 @@ TEST(E3, OnlyByTheFlowTokenAndOnTheLiveSet) {
 }
 
 TEST(E3, BeyondThirteenHundredOctetsOverTcp) {
-    share("control");
     World w;
     Phone& p = w.phone();
     ASSERT_TRUE(p.register_once());
@@ -119,10 +166,38 @@ TEST(E3, BeyondThirteenHundredOctetsOverTcp) {
     EXPECT_EQ(p.last().set, w.set_of(p.current()));
 }
 
+// The set of the moment, also in a dialog older than it, and none once there is none.
+TEST(E3, ByTheDialogOnWhateverSetIsLive) {
+    for (const auto transport : {sip::Transport::udp, sip::Transport::tcp}) {
+        World w;
+        w.home.integrity_yes_is_enough = false;
+        Phone& p = w.phone("alice", "10.2.0.1", transport);
+        ASSERT_TRUE(p.register_once());
+        OutgoingCall call(w, p);
+        call.establish();
+        ASSERT_TRUE(p.reregister());
+        call.say("INFO");
+        from_core(w, call.from_far("INFO", 1));
+        w.run();
+        ASSERT_EQ(p.last().message.method(), "INFO");
+        EXPECT_EQ(p.last().set, w.set_of(p.current()));
+        EXPECT_EQ(p.last().flow.transport, transport);
+        p.answer(p.last(), 200);
+        w.run();
+        ASSERT_TRUE(w.gateway->deregister(p.impi));
+        w.advance(40s);
+        const auto heard = p.inbox.size();
+        from_core(w, call.from_far("INFO", 2));
+        w.run();
+        EXPECT_EQ(w.home.inbox.back().message.status(), 480);
+        EXPECT_EQ(p.inbox.size(), heard);
+        w.expect_no_leak(0);
+    }
+}
+
 // ---- E4 ----
 
 TEST(E4, AnswersOfTheRfc) {
-    share("control");
     World w(with_gmhome());
     Phone& p = w.phone();
     ASSERT_TRUE(p.register_once());
@@ -138,16 +213,15 @@ TEST(E4, AnswersOfTheRfc) {
     EXPECT_EQ(ask("MESSAGE sip:echo@home.example", "MESSAGE http://home.example/"), 416);
     EXPECT_EQ(ask("SIP/2.0\r\n", "SIP/3.0\r\n"), 505);
     EXPECT_EQ(ask(" MESSAGE\r\n", " OPTIONS\r\n"), 400) << "CSeq names another method";
-    const std::string invite =
+    const std::string cancel =
         p.request("CANCEL", "sip:bob@home.example", "Contact: <" + p.contact() + ">\r\n");
-    p.send_on(p.current(), invite);
+    p.send_on(p.current(), cancel);
     w.run();
     EXPECT_EQ(p.last_status(), 481);
     w.expect_no_leak(1);
 }
 
-TEST(E4, RetransmissionsAreAbsorbedAndSilenceIs408) {
-    share("control");
+TEST(E4, RetransmissionsAreAbsorbedAndSilenceEnds) {
     World w;
     Phone& p = w.phone();
     ASSERT_TRUE(p.register_once());
@@ -159,9 +233,124 @@ TEST(E4, RetransmissionsAreAbsorbedAndSilenceIs408) {
     }
     EXPECT_EQ(w.home.inbox.size(), at_home + 1);
     EXPECT_EQ(p.last_status(), 200);
+    // RFC 4320: a 408 is for INVITE alone.
     w.home.request("MESSAGE", w.home.paths[p.impi], p.contact());
     w.advance(33s);
+    EXPECT_EQ(w.home.inbox.size(), at_home + 1);
+    EXPECT_GT(count_of(p.inbox, "MESSAGE"), 5U) << "asked again and again";
+    w.home.request("INVITE", w.home.paths[p.impi], p.contact());
+    w.advance(33s);
     EXPECT_EQ(w.home.inbox.back().message.status(), 408);
+    w.expect_no_leak(1);
+}
+
+// A loop is one, a spiral is none.
+TEST(E4, LoopsAreFound) {
+    World w;
+    Phone& p = w.phone();
+    ASSERT_TRUE(p.register_once());
+    std::string mine = p.request("MESSAGE", "sip:bob@home.example");
+    p.send_on(p.current(), mine);
+    w.run();
+    const Wire* gone = latest(w.home.inbox, "MESSAGE");
+    ASSERT_NE(gone, nullptr);
+    const std::string vias = gone->message.header("Via");
+    const auto at_home = w.home.inbox.size();
+    for (const bool moved : {true, false}) {
+        std::string again =
+            replace_once(mine, "branch=z9hG4bK", moved ? "branch=z9hG4bKa" : "branch=z9hG4bKb");
+        if (moved)
+            again = replace_once(again, "sip:bob@home.example SIP", "sip:carl@x.example SIP");
+        again = replace_once(again, "Max-Forwards",
+                             "Via: " + vias.substr(0, vias.find(',')) + "\r\nMax-Forwards");
+        p.send_on(p.current(), again);
+        w.run();
+        EXPECT_EQ(p.last_status(), moved ? 200 : 482);
+        EXPECT_EQ(w.home.inbox.size(), at_home + 1);
+    }
+    w.expect_no_leak(1);
+}
+
+// A call as clauses 9, 13, 16 and 17 have it: 100 at once, forked answers, each ACK its way, CANCEL
+// hop by hop, the ACK of a refusal kept, timer C.
+TEST(E4, CallsForkCancelAndEnd) {
+    World w;
+    Phone& p = w.phone();
+    ASSERT_TRUE(p.register_once());
+    OutgoingCall forked(w, p);
+    EXPECT_EQ(p.last_status(), 100);
+    forked.answer(180, "one");
+    forked.answer(180, "two");
+    forked.answer(200, "one");
+    forked.answer(200, "two");
+    EXPECT_EQ(count_of(p.inbox, "200"), 3U) << "with REGISTER's";
+    for (const std::string_view tag : {"one", "two"}) {
+        forked.say("ACK", tag);
+        EXPECT_EQ(latest(w.home.inbox, "ACK")->message.header("To"),
+                  "<sip:bob@home.example>;tag=" + std::string(tag));
+    }
+    w.home.silent = false;
+    forked.say("BYE", "one");
+    forked.say("BYE", "two");
+
+    OutgoingCall cancelled(w, p);
+    std::string cancel = replace_once(cancelled.text, "INVITE ", "CANCEL ");
+    p.send_on(p.current(), replace_once(cancel, " INVITE\r\n", " CANCEL\r\n"));
+    w.run();
+    EXPECT_EQ(p.last_status(), 200);
+    EXPECT_EQ(count_of(w.home.inbox, "CANCEL"), 0U) << "not before a first answer";
+    cancelled.answer(180);
+    ASSERT_EQ(count_of(w.home.inbox, "CANCEL"), 1U);
+    w.home.reply(*latest(w.home.inbox, "CANCEL"), 200);
+    w.home.reply(cancelled.invite, 487);
+    w.run();
+    EXPECT_EQ(p.last_status(), 487);
+    const auto acks = count_of(w.home.inbox, "ACK");
+    std::string ack = replace_once(cancelled.text, "INVITE ", "ACK ");
+    p.send_on(p.current(), replace_once(ack, " INVITE\r\n", " ACK\r\n"));
+    w.run();
+    EXPECT_EQ(count_of(w.home.inbox, "ACK"), acks) << "hop by hop";
+
+    OutgoingCall ringing(w, p);
+    ringing.answer(180);
+    w.advance(190s);
+    EXPECT_GE(count_of(w.home.inbox, "CANCEL"), 2U) << "timer C";
+    w.home.reply(ringing.invite, 487);
+    w.run();
+    EXPECT_EQ(p.last_status(), 487);
+    w.home.silent = false;
+    w.expect_no_leak(1);
+}
+
+// Strict routers before and behind us (16.4, 16.6 step 6).
+TEST(E4, StrictRouters) {
+    World w;
+    Phone& p = w.phone();
+    ASSERT_TRUE(p.register_once());
+    OutgoingCall call(w, p);
+    call.establish();
+    const std::string routes = call.invite.message.header("Record-Route");
+    const auto comma = routes.find(", ");
+    const std::string core_side = routes.substr(0, comma);
+    std::string text = call.from_far("INFO", 1);
+    text = replace_once(text, "INFO " + p.contact() + " ",
+                        "INFO " + core_side.substr(1, core_side.size() - 2) + " ");
+    text = with_header(text, "Route", routes.substr(comma + 2) + ", <" + p.contact() + ">");
+    from_core(w, text);
+    w.run();
+    ASSERT_EQ(p.last().message.method(), "INFO");
+    EXPECT_EQ(p.last().message.uri(), p.contact());
+    p.answer(p.last(), 200);
+    w.run();
+    p.send_on(p.current(), with_header(call.request("INFO"), "Route",
+                                       "<sip:strict@192.0.2.9:6060>, <sip:next.example;lr>"));
+    w.run();
+    const Wire* info = latest(w.home.inbox, "INFO");
+    ASSERT_NE(info, nullptr);
+    EXPECT_EQ(info->message.uri(), "sip:strict@192.0.2.9:6060");
+    EXPECT_EQ(info->message.header("Route"),
+              "<sip:next.example;lr>, <" + std::string(far_target) + ">");
+    call.say("BYE");
     w.expect_no_leak(1);
 }
 

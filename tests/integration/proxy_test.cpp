@@ -234,7 +234,8 @@ TEST(Proxy, UnknownFlowAndSilentUe) {
     EXPECT_EQ(p.inbox.size(), heard);
     w.home.request("MESSAGE", w.home.paths[p.impi], p.contact());
     w.advance(33s);
-    EXPECT_EQ(w.home.inbox.back().message.status(), 408);
+    EXPECT_EQ(w.home.inbox.back().message.status(), 404) << "RFC 4320: no 408 to a MESSAGE";
+    EXPECT_EQ(w.drops(Reason::ue_timeout), 1U);
     EXPECT_GT(p.inbox.size(), heard + 5) << "retransmitted";
     w.home.request("OPTIONS", "<sip:192.0.2.1;lr>", "sip:192.0.2.1");
     w.run();

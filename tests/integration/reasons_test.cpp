@@ -469,6 +469,16 @@ const std::map<Reason, Case>& cases() {
               o.policy.service_route_mismatch = registration::ServiceRouteMismatch::reject;
           },
           register_alice}},
+        {Reason::emergency_call,
+         {[](World& w) {
+              Phone& p = alice(w);
+              p.send_on(p.current(), p.request("INVITE", "urn:service:sos"));
+              w.run();
+              EXPECT_EQ(p.last_status(), 380);
+              return p.impi;
+          },
+          {},
+          register_alice}},
         {Reason::unknown_flow, {[](World& w) {
              w.home.request("MESSAGE", "<sip:nobody@pcscf.visited.example:5060;lr>",
                             "sip:alice@home.example");

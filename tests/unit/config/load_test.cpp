@@ -84,6 +84,9 @@ TEST(ConfigLoad, AnnotatedExampleShowsTheDefaults) {
     EXPECT_EQ(full->limits.dialogs, least->limits.dialogs);
     EXPECT_EQ(full->limits.dialogs_per_user, least->limits.dialogs_per_user);
     EXPECT_EQ(full->timers.timer_c, least->timers.timer_c);
+    EXPECT_EQ(full->security.emergency, least->security.emergency);
+    EXPECT_EQ(full->security.emergency_numbers, least->security.emergency_numbers);
+    EXPECT_EQ(full->core.e_cscf, least->core.e_cscf);
     EXPECT_EQ(full->timers.dialog_idle, least->timers.dialog_idle);
     EXPECT_EQ(full->limits.ipv6_source_prefix, least->limits.ipv6_source_prefix);
     EXPECT_EQ(full->limits.register_rate_per_source, least->limits.register_rate_per_source);
@@ -141,7 +144,7 @@ gm:
   port_ps: 7000
   port_pc: 7100 - 7199
   mtu: 9000
-core: {listen: [10.30.0.1, "[fd00:30::1]:5080"], next_hop: "[fd00:30::2]", transport: tcp, interconnect: via, trusted: ["fd00:30::/64", 10.30.0.9]}
+core: {listen: [10.30.0.1, "[fd00:30::1]:5080"], next_hop: "[fd00:30::2]", transport: tcp, interconnect: via, e_cscf: 10.30.0.5, trusted: ["fd00:30::/64", 10.30.0.9]}
 backend: dpdk
 kernel: {reqid: 77, mark: 268435456, max_sets: 200000, replay_window: 4096, offload: packet, device: enp1s0f1,
          offload_fallback: no}
@@ -152,9 +155,11 @@ security:
   missing_ealg: refuse
   consistency_failure: silent
   unprotected_other: drop
+  emergency: forward
+  emergency_numbers: [999, "*112#"]
   service_route_mismatch: reject
-timers: {reg_await_auth: 4m, t1: 250ms, lifetime_margin: 0.5m, drain: 32*t1, near_end: 3s, spi_quarantine: 1h}
-limits: {registrations: 7, pending: 8, pending_per_source: 1, register_rate_per_source: 0.5, register_burst_per_source: 2,
+timers: {reg_await_auth: 4m, t1: 250ms, timer_c: 4m, dialog_idle: 1h, lifetime_margin: 0.5m, drain: 32*t1, near_end: 3s, spi_quarantine: 1h}
+limits: {dialogs: 21, dialogs_per_user: 5, registrations: 7, pending: 8, pending_per_source: 1, register_rate_per_source: 0.5, register_burst_per_source: 2,
          register_rate_total: 10/s, tcp_connections: 11, tcp_connections_per_source: 12, trace_records: 0}
 ops: {socket: /tmp/x.sock, group: wheel, metrics: off}
 log: {level: debug, time: false}
@@ -162,6 +167,13 @@ log: {level: debug, time: false}
                                          "f");
     ASSERT_TRUE(c.has_value()) << c.error().text;
     EXPECT_EQ(c->gateway.name, "[fd00:30::1]");
+    EXPECT_EQ(c->core.e_cscf, *Endpoint::parse("10.30.0.5:5060"));
+    EXPECT_EQ(c->security.emergency, Emergency::forward);
+    EXPECT_EQ(c->security.emergency_numbers, (std::vector<std::string>{"999", "*112#"}));
+    EXPECT_EQ(c->timers.timer_c, std::chrono::minutes(4));
+    EXPECT_EQ(c->timers.dialog_idle, std::chrono::hours(1));
+    EXPECT_EQ(c->limits.dialogs, 21U);
+    EXPECT_EQ(c->limits.dialogs_per_user, 5U);
     EXPECT_EQ(c->gateway.visited_network, "visited.example");
     EXPECT_EQ(c->gm.tap, "gm7");
     EXPECT_EQ(c->gm.addresses.at(1).to_string(), "fd00:20::ffff/64");

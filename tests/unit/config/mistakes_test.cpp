@@ -78,6 +78,18 @@ INSTANTIATE_TEST_SUITE_P(
              "gmgated.yaml:4: gm.port_sp: unknown key; did you mean port_ps?"},
         Case{"UnknownKeyFar", "log", "  colour: red",
              "gmgated.yaml:2: log.colour: unknown key; log has level, time"},
+        Case{"EmergencyNumber", "security", "  emergency_numbers: [one-one-two]",
+             "gmgated.yaml:2: security.emergency_numbers: 'one-one-two' is not a number as it is "
+             "dialled; write digits, such as 112"},
+        Case{"EmergencyNowhere", "security", "  emergency: forward",
+             "gmgated.yaml:2: security.emergency: forward needs core.e_cscf, the address of the "
+             "E-CSCF; write it, or choose alternative or refuse"},
+        Case{"EmergencyOfAnotherFamily", "core",
+             CORE "  next_hop: 10.30.0.2\n  e_cscf: \"[fd00::1]\"",
+             "gmgated.yaml:4: core.e_cscf: [fd00::1]:5060 is no host that core.listen can reach; "
+             "give an address of its family"},
+        Case{"RingsTooShort", "timers", "  timer_c: 3m",
+             "gmgated.yaml:2: timers.timer_c: 3m is out of range; write 181s to 1h"},
         Case{"DuplicateKey", "log", "  level: info\n  time: true\n  level: warn",
              "gmgated.yaml:4: log.level: this key stands already on line 2; keep one of them"},
         Case{"WrongTypeList", "gm", GM "  mtu: [1500]",

@@ -305,6 +305,32 @@ TEST_F(TransactionTest, AnInviteServerRepeatsItsRefusalUntilTheAck) {
     EXPECT_EQ(layer.server_count(), 0U);
 }
 
+// A call that says now and then that it rings can be answered after any time; a silent one goes.
+TEST_F(TransactionTest, AnInviteThatRingsIsNotForgotten) {
+    const auto r = receive(request("INVITE", "z9hG4bKinv"));
+    const auto b = layer.new_branch();
+    ASSERT_TRUE(layer.send_request(b, core, "INVITE", request("INVITE", b.view()), user, 1));
+    for (int i = 0; i < 10; ++i) {
+        pass(200s);
+        if (i == 0) {
+            EXPECT_EQ(layer.client_count(), 0U) << "timer B: nobody answered at all";
+        }
+        ASSERT_TRUE(layer.respond(r.id, 180, std::string_view("ringing"))) << i;
+    }
+    const auto again = layer.new_branch();
+    ASSERT_TRUE(
+        layer.send_request(again, core, "INVITE", request("INVITE", again.view()), user, 1));
+    for (int i = 0; i < 10; ++i) {
+        ASSERT_EQ(answer(response(180, again.view(), "INVITE")),
+                  TransactionLayer::Match::delivered);
+        pass(200s);
+    }
+    EXPECT_EQ(layer.client_count(), 1U);
+    pass(400s);
+    EXPECT_EQ(layer.client_count(), 0U);
+    EXPECT_EQ(layer.server_count(), 0U);
+}
+
 TEST_F(TransactionTest, TheAckOfA2xxIsForwardedStatelessly) {
     const auto r = receive(request("INVITE", "z9hG4bKinv"));
     ASSERT_TRUE(layer.respond(r.id, 200, std::string_view("ok")));
