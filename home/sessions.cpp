@@ -241,7 +241,9 @@ void Sessions::bye(Session& session, Side& from, const Side& to, std::string_vie
 // 200, 481 of a phone whose other side was told already, or nothing: it is over.
 void Sessions::bye_is_over(SlotId id) {
     Session* s = sessions_.find(id);
-    if (s != nullptr && s->byes > 0 && --s->byes == 0) erase(*s);
+    if (s == nullptr || s->byes == 0) return;
+    --s->byes;
+    if (s->byes == 0) erase(*s);
 }
 
 void Sessions::on_response(sip::ClientTransactionId, std::uint64_t context, const sip::Flow&,
