@@ -95,6 +95,27 @@ struct SecretAllocator {
     }
 };
 
+// Allocator for ordinary memory that is wiped when it is given back, so also each time a container
+// grows. For buffers that may hold a key for a moment. Element-wise erasing leaves a tail that is
+// the owner's to wipe.
+template <class T>
+struct WipingAllocator {
+    using value_type = T;
+    WipingAllocator() = default;
+    template <class U>
+    WipingAllocator(const WipingAllocator<U>&) {
+    }  // NOLINT(google-explicit-constructor): an allocator converts
+    T* allocate(std::size_t n) { return std::allocator<T>().allocate(n); }
+    void deallocate(T* p, std::size_t n) noexcept {
+        wipe(std::span(reinterpret_cast<std::uint8_t*>(p), n * sizeof(T)));
+        std::allocator<T>().deallocate(p, n);
+    }
+    template <class U>
+    bool operator==(const WipingAllocator<U>&) const {
+        return true;
+    }
+};
+
 // unique_ptr whose object lies in secret memory: `auto ck = make_secret<Keys>();`
 template <class T>
 struct SecretDelete {

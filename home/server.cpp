@@ -152,9 +152,10 @@ void Server::on_message(const sip::Flow& flow, std::span<char> bytes) {
     }
 }
 
-void Server::on_framing_error(const sip::Flow& flow, std::string_view what) {
+void Server::on_framing_error(const sip::Flow& flow, sip::ParseStatus why,
+                              std::span<char> /*held*/) {
     ++counters_.garbage;
-    log::debug(area, "{}: {}", flow.remote.to_string(), what);
+    log::debug(area, "{}: {}", flow.remote.to_string(), sip::text(why));
 }
 
 void Server::on_connection_closed(const sip::Flow& flow, bool) {

@@ -61,7 +61,8 @@ class Server final : public sip::MessageSink, private RegistrationObserver {
 
     // ---- from the transport ----
     void on_message(const sip::Flow& flow, std::span<char> bytes) override;
-    void on_framing_error(const sip::Flow& flow, std::string_view what) override;
+    void on_framing_error(const sip::Flow& flow, sip::ParseStatus why,
+                          std::span<char> held) override;
     void on_connection_closed(const sip::Flow& flow, bool was_established) override;
 
     // ---- by command ----

@@ -164,9 +164,11 @@ struct Gateway::Impl {
         void on_message(const sip::Flow& flow, std::span<char> bytes) override {
             is_gm ? impl.on_gm(flow, bytes) : impl.on_core(flow, bytes);
         }
-        void on_framing_error(const sip::Flow& flow, std::string_view what) override {
-            impl.ctx.refuse(Reason::malformed, 0, flow.remote, {});
-            log::debug("registration", "stream from {}: {}", flow.remote.to_string(), what);
+        void on_framing_error(const sip::Flow& flow, sip::ParseStatus why,
+                              std::span<char> held) override {
+            log::debug("registration", "stream from {}: {}", flow.remote.to_string(),
+                       sip::text(why));
+            is_gm ? impl.on_broken_gm(flow, why, held) : impl.on_broken_core(flow, why, held);
         }
         void on_connection_closed(const sip::Flow& flow, bool /*was_established*/) override {
             if (is_gm) impl.gm_transport->owed().forget(flow.connection);
@@ -179,6 +181,12 @@ struct Gateway::Impl {
 
     void on_gm(const sip::Flow& flow, std::span<char> bytes);
     void on_core(const sip::Flow& flow, std::span<char> bytes);
+    // What cannot be cut out of a stream: told what is wrong (RFC 4475 3.1.2.3, 3.3.9), if it was a
+    // request so far and its sender may speak at all; the transport closes.
+    void on_broken_gm(const sip::Flow& flow, sip::ParseStatus why, std::span<char> held);
+    void on_broken_core(const sip::Flow& flow, sip::ParseStatus why, std::span<char> held);
+    // S3: whether what came on Gm is looked at, and on which SA it came. Else it is counted.
+    [[nodiscard]] std::optional<Carrier> admit(const sip::Flow& flow, std::span<char> bytes);
     // Without a transaction: what is not worth one.
     void answer_stateless(Side& side, const sip::Flow& reply, const Endpoint& source,
                           const sip::Message& request, int code, std::string_view reason,
@@ -207,7 +215,7 @@ struct Gateway::Impl {
 
 sip::Flow Gateway::Impl::path_back(const sip::Flow& flow, const Carrier& carrier,
                                    const sip::Message& request) {
-    const auto via = sip::top_via(request);
+    const auto via = sip::sent_by(request);
     if (!via) return flow;
     return carrier.is_protected() ? reply_path(flow, *via, carrier.numbers)
                                   : reply_path(flow, *via);
@@ -243,7 +251,7 @@ bool Gateway::Impl::refuse_faulty(Side& side, const sip::Flow& flow, const Carri
     }
     const Reason why = code == 505 ? Reason::unsupported_version : Reason::malformed;
     const bool answer =
-        code != 0 && message.answerable() && !message.is_method("ACK") && sip::top_via(message);
+        code != 0 && message.answerable() && !message.is_method("ACK") && sip::sent_by(message);
     ctx.refuse(why, answer ? code : 0, flow.remote, {});
     if (answer)
         answer_stateless(side, path_back(flow, carrier, message), flow.remote, message, code,
@@ -269,27 +277,62 @@ void Gateway::Impl::shed_user(const sip::Flow& flow, const Carrier& carrier,
                      {{"Retry-After", "5"}});
 }
 
+std::optional<Carrier> Gateway::Impl::admit(const sip::Flow& flow, std::span<char> bytes) {
+    if (flow.connection != 0 && gm_transport->owed().is_hung_up(flow.connection))
+        return std::nullopt;
+    const auto& ports = ctx.sets.ports();
+    if (ports.is_port_ps(flow.local.port) || ports.is_port_pc(flow.local.port)) {
+        const sa::SaSet* set =
+            ctx.sets.find_by_tuple(flow.remote.address, flow.remote.port, flow.local.port);
+        if (set == nullptr || !sa::in_backend(set->state)) {
+            ctx.refuse(Reason::no_sa, 0, flow.remote, {});
+            return std::nullopt;
+        }
+        const Carrier carrier = Carrier::of(*set);
+        if (registrar.admit_user(carrier.user)) return carrier;
+        shed_user(flow, carrier, bytes);
+        return std::nullopt;
+    }
+    if (const Reason why = registrar.admit(flow.remote, flow.transport); why != Reason::ok) {
+        ctx.shed(why, flow.remote);
+        gm_transport->hang_up(flow);
+        return std::nullopt;
+    }
+    return Carrier{};
+}
+
+void Gateway::Impl::on_broken_gm(const sip::Flow& flow, sip::ParseStatus why,
+                                 std::span<char> held) {
+    const auto carrier = admit(flow, held);
+    if (!carrier) return;
+    sip::Message message;
+    const auto status =
+        message.parse(std::string_view(held.data(), held.size()), sip::Framing::stream_head);
+    refuse_faulty(ctx.gm, flow, *carrier, message, status == sip::ParseStatus::ok ? why : status);
+}
+
+void Gateway::Impl::on_broken_core(const sip::Flow& flow, sip::ParseStatus why,
+                                   std::span<char> held) {
+    if (ctx.trusts(flow.remote.address)) {
+        sip::Message message;
+        const auto status =
+            message.parse(std::string_view(held.data(), held.size()), sip::Framing::stream_head);
+        refuse_faulty(ctx.core, flow, Carrier{}, message,
+                      status == sip::ParseStatus::ok ? why : status);
+    } else {
+        ctx.shed(Reason::untrusted_source, flow.remote);
+    }
+    std::ranges::fill(held, '0');  // S1: it may have been a 401
+}
+
 void Gateway::Impl::on_gm(const sip::Flow& flow, std::span<char> bytes) {
     // Keep-alive (RFC 5626 3.5.1).
     if (bytes.size() <= 4 &&
         std::ranges::all_of(bytes, [](char c) { return c == '\r' || c == '\n'; }))
         return;
-    if (flow.connection != 0 && gm_transport->owed().is_hung_up(flow.connection)) return;
-    // S3: who may speak at all is asked before a message is taken apart.
-    Carrier carrier;
-    const auto& ports = ctx.sets.ports();
-    if (ports.is_port_ps(flow.local.port) || ports.is_port_pc(flow.local.port)) {
-        const sa::SaSet* set =
-            ctx.sets.find_by_tuple(flow.remote.address, flow.remote.port, flow.local.port);
-        if (set == nullptr || !sa::in_backend(set->state))
-            return ctx.refuse(Reason::no_sa, 0, flow.remote, {});
-        carrier = Carrier::of(*set);
-        if (!registrar.admit_user(carrier.user)) return shed_user(flow, carrier, bytes);
-    } else if (const Reason admitted = registrar.admit(flow.remote, flow.transport);
-               admitted != Reason::ok) {
-        ctx.shed(admitted, flow.remote);
-        return gm_transport->hang_up(flow);
-    }
+    const auto admitted = admit(flow, bytes);
+    if (!admitted) return;
+    const Carrier& carrier = *admitted;
     sip::Message message;
     const auto status = message.parse(std::string_view(bytes.data(), bytes.size()), framing(flow));
     if (status == sip::ParseStatus::empty) return;
@@ -378,10 +421,15 @@ void Gateway::Impl::on_core(const sip::Flow& flow, std::span<char> bytes) {
     if (!message.is_request()) {
         ctx.metrics.response(GatewayMetrics::Side::core, message.status_code());
         const auto match = ctx.core.transactions->receive_response(flow, message, bytes);
-        if (match == sip::TransactionLayer::Match::delivered) return;
-        wipe_keys(message, bytes);  // a retransmitted 401 holds them too
         if (match == sip::TransactionLayer::Match::unknown)
             ctx.refuse(Reason::unknown_transaction, 0, flow.remote, {});
+        // Whoever took a challenge took its keys out; but it may have come again, or twice over, or
+        // hold them where they have no place (S1).
+        const int code = message.status_code();
+        if (code == 401 || code == 407)
+            std::ranges::fill(bytes, '0');
+        else if (match != sip::TransactionLayer::Match::delivered)
+            wipe_keys(message, bytes);
         return;
     }
     ctx.metrics.request(GatewayMetrics::Side::core, message.method());

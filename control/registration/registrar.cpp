@@ -191,7 +191,9 @@ void Registrar::refuse(const Arrival& arrival, const sip::Message& request, int 
 void Registrar::on_register(const Arrival& arrival, const sip::Message& request) {
     auto facts = read_facts(request);
     if (!facts) {
-        const bool malformed = request.has(HeaderId::authorization);
+        // Of another scheme: as if there were none (RFC 4475 3.3.7). AKA is Digest.
+        const auto authorization = request.value(HeaderId::authorization);
+        const bool malformed = authorization && iequals(sip::auth_scheme(*authorization), "Digest");
         return refuse(arrival, request, malformed ? 400 : 403,
                       malformed ? Reason::malformed : Reason::no_authorization);
     }

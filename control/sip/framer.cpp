@@ -12,6 +12,7 @@ namespace {
 bool keeps_framing(ParseStatus s) {
     switch (s) {
         case ParseStatus::ok:
+        case ParseStatus::blanks_after_version:
         case ParseStatus::bad_method:
         case ParseStatus::bad_request_uri:
         case ParseStatus::uri_too_long:
@@ -28,7 +29,11 @@ bool keeps_framing(ParseStatus s) {
 void StreamFramer::feed(std::string_view bytes) {
     if (error_ != ParseStatus::ok) return;
     if (read_ != 0) {
-        buffer_.erase(0, read_);
+        // What moves to the front would stay behind where it was.
+        const std::size_t left = buffer_.size() - read_;
+        std::memmove(buffer_.data(), buffer_.data() + read_, left);
+        wipe({reinterpret_cast<std::uint8_t*>(buffer_.data()) + left, read_});
+        buffer_.resize(left);
         read_ = 0;
     }
     buffer_.append(bytes.data(), bytes.size());
@@ -48,7 +53,7 @@ Frame StreamFramer::next() {
     const std::string_view held = std::string_view(buffer_).substr(read_);
     if (held.empty()) {
         // Nothing to come back to: an idle connection gives its buffer away.
-        if (buffer_.capacity() > 256) buffer_ = {};
+        if (buffer_.capacity() > 256) buffer_ = decltype(buffer_)();
         buffer_.clear();
         read_ = 0;
         return {};

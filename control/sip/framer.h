@@ -8,6 +8,7 @@
 #include <string>
 #include <string_view>
 
+#include "base/secret.h"
 #include "control/sip/message.h"
 
 namespace gmgate::sip {
@@ -53,7 +54,8 @@ class StreamFramer {
   private:
     Frame close(ParseStatus status);
 
-    std::string buffer_;
+    // A 401 of the core holds ck and ik: nothing of it stays behind when the buffer grows or goes.
+    std::basic_string<char, std::char_traits<char>, WipingAllocator<char>> buffer_;
     std::size_t read_ = 0;     // consumed
     std::size_t scanned_ = 0;  // searched for the end of the head, from read_
     std::size_t total_ = 0;    // size of the message whose head is known; 0: not yet

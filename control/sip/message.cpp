@@ -17,6 +17,7 @@ constexpr bool is_wsp(char c) {
 bool is_soft(ParseStatus s) {
     switch (s) {
         case ParseStatus::ok:
+        case ParseStatus::blanks_after_version:
         case ParseStatus::bad_method:
         case ParseStatus::bad_request_uri:
         case ParseStatus::uri_too_long:
@@ -102,6 +103,10 @@ class Indexer {
     }
 
     bool request_line(std::string_view line) {
+        while (line.ends_with(' ') || line.ends_with('\t')) {
+            fault(ParseStatus::blanks_after_version);
+            line.remove_suffix(1);
+        }
         const auto first = line.find(' ');
         const auto last = line.rfind(' ');
         if (first == std::string_view::npos || first == last || first == 0) {
@@ -410,6 +415,8 @@ std::string_view text(ParseStatus status) {
             return "message larger than 65535 octets";
         case ParseStatus::bad_start_line:
             return "start line is neither a request line nor a status line";
+        case ParseStatus::blanks_after_version:
+            return "blanks at the end of the request line";
         case ParseStatus::bad_method:
             return "method is not a token";
         case ParseStatus::bad_request_uri:

@@ -27,23 +27,24 @@ inline constexpr std::size_t max_start_line = 8192;  // octets
 
 enum class ParseStatus : std::uint8_t {
     ok,
-    empty,                 // nothing but CRLFs (or nothing at all): a keepalive, not a message
-    message_too_large,     // 513
-    bad_start_line,        // 400: not "method SP URI SP version" nor a status line; blanks too many
-    bad_method,            // 400: not a token
-    bad_request_uri,       // 400: blanks, controls, angle brackets or quotes in it (RFC
-                           // 4475 3.1.2.7, 3.1.2.8)
-    uri_too_long,          // 414
-    bad_version,           // 505: SIP/ of another version
-    bad_status_code,       // response, dropped: not 3 digits in 100–699
-    bad_line_end,          // 400: CR without LF or LF without CR in the head
-    bad_character,         // 400: NUL outside a quoted pair
-    bad_header_name,       // 400: no colon, empty, or not a token
-    header_too_long,       // 400
-    too_many_headers,      // 400
-    head_not_ended,        // 400: no empty line after the headers
-    bad_content_length,    // 400: not a number
-    content_length_twice,  // 400: two that differ (RFC 4475 3.3.9)
+    empty,                   // nothing but CRLFs (or nothing at all): a keepalive, not a message
+    message_too_large,       // 513
+    bad_start_line,          // 400: not "method SP URI SP version" nor a status line
+    blanks_after_version,    // 400: blanks at the end of the request line (RFC 4475 3.1.2.10)
+    bad_method,              // 400: not a token
+    bad_request_uri,         // 400: blanks, controls, angle brackets or quotes in it (RFC
+                             // 4475 3.1.2.7, 3.1.2.8)
+    uri_too_long,            // 414
+    bad_version,             // 505: SIP/ of another version
+    bad_status_code,         // response, dropped: not 3 digits in 100–699
+    bad_line_end,            // 400: CR without LF or LF without CR in the head
+    bad_character,           // 400: NUL outside a quoted pair
+    bad_header_name,         // 400: no colon, empty, or not a token
+    header_too_long,         // 400
+    too_many_headers,        // 400
+    head_not_ended,          // 400: no empty line after the headers
+    bad_content_length,      // 400: not a number
+    content_length_twice,    // 400: two that differ (RFC 4475 3.3.9)
     content_length_missing,  // 400: on a stream only (RFC 3261 18.3)
     body_too_short,          // 400: the datagram ends before Content-Length says (RFC 3261 18.3)
     body_too_large,          // 413: Content-Length beyond max_message

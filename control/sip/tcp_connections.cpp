@@ -21,6 +21,13 @@ constexpr std::size_t read_size = 64UL * 1024;
 constexpr std::size_t feed_size = 16UL * 1024;
 constexpr int accepts_per_turn = 64;
 constexpr int reads_per_turn = 4;
+
+struct WipeAtEnd {
+    std::span<const char> bytes;
+    ~WipeAtEnd() {
+        wipe({reinterpret_cast<std::uint8_t*>(const_cast<char*>(bytes.data())), bytes.size()});
+    }
+};
 }  // namespace
 
 TcpConnections::TcpConnections(EventLoop& loop, MessageSink& sink,
@@ -242,13 +249,13 @@ bool TcpConnections::read(Connection& c) {
         if (n < 0) return errno == EAGAIN || errno == EINTR;
         if (n == 0) return false;
         std::span<const char> rest(read_buffer_.data(), static_cast<std::size_t>(n));
+        // The framer's copy is wiped by who reads it; this one may hold ck and ik, too (S1).
+        const WipeAtEnd wiped{rest};
         while (!rest.empty()) {
             // In pieces, so that the framer's buffer stays within one message of the largest size.
             const auto piece = rest.first(std::min(rest.size(), feed_size));
             rest = rest.subspan(piece.size());
             c.framer.feed(piece);
-            // The framer's copy is wiped by who reads it; this one may hold ck and ik, too (S1).
-            wipe({reinterpret_cast<std::uint8_t*>(const_cast<char*>(piece.data())), piece.size()});
             for (bool more = true; more;) {
                 const Frame frame = c.framer.next();
                 switch (frame.kind) {
@@ -278,7 +285,9 @@ bool TcpConnections::read(Connection& c) {
                         break;
                     case FrameKind::error:
                         counters_.framing_errors.add();
-                        sink_.on_framing_error(c.flow, text(frame.status));
+                        sink_.on_framing_error(
+                            c.flow, frame.status,
+                            {const_cast<char*>(frame.bytes.data()), frame.bytes.size()});
                         return false;
                 }
             }

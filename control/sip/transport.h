@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "base/ip.h"
+#include "control/sip/message.h"
 
 namespace gmgate::sip {
 
@@ -41,8 +42,9 @@ class MessageSink {
     // never.
     virtual void on_message(const Flow& flow, std::span<char> bytes) = 0;
     // A stream broke SIP framing (no Content-Length, oversized, garbage); it is closed after this
-    // call.
-    virtual void on_framing_error(const Flow& flow, std::string_view what) = 0;
+    // call, and after what the receiver answers in it. `held`: what came of the message, writable
+    // and valid as above; may be empty.
+    virtual void on_framing_error(const Flow& flow, ParseStatus why, std::span<char> held) = 0;
     // A connection went away, or could not be made (then nothing queued on it was delivered).
     virtual void on_connection_closed(const Flow& flow, bool was_established) = 0;
 };

@@ -481,6 +481,28 @@ std::optional<Via> top_via(const Message& message) {
     return v ? parse_via(*v) : std::nullopt;
 }
 
+std::optional<Via> sent_by(const Message& message) {
+    if (auto whole = top_via(message)) return whole;
+    const auto v = message.first_value(HeaderId::via);
+    if (!v) return std::nullopt;
+    auto rest = trim_lws(*v);
+    for (int slash = 0; slash < 2; ++slash) {  // SIP/version/
+        if (rest.empty() || take(rest, char_token).empty()) return std::nullopt;
+        skip_lws(rest);
+        if (rest.empty() || rest.front() != '/') return std::nullopt;
+        rest.remove_prefix(1);
+        skip_lws(rest);
+    }
+    Via via;
+    via.transport = take(rest, char_token);
+    if (via.transport.empty() || rest.empty() || !is_class(rest.front(), char_lws))
+        return std::nullopt;
+    skip_lws(rest);
+    if (!take_host_port(rest, true, via.host, via.port)) return std::nullopt;
+    via.params = rest.substr(0, 0);
+    return via;
+}
+
 // ---- small ones ----
 
 std::optional<CSeq> parse_cseq(std::string_view value) {

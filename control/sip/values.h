@@ -116,6 +116,10 @@ struct Via {
 };
 [[nodiscard]] std::optional<Via> parse_via(std::string_view value);
 [[nodiscard]] std::optional<Via> top_via(const Message& message);
+// The top Via as far as the answer to a faulty request needs it: host and port, also where the
+// version is not ours (RFC 4475 3.1.2.16) or the parameters cannot be read (3.1.2.1), which are
+// then left out. nullopt: not even that.
+[[nodiscard]] std::optional<Via> sent_by(const Message& message);
 
 // ---- CSeq, Max-Forwards, Expires … ----
 struct CSeq {

@@ -14,6 +14,7 @@
 #include "base/bytes.h"
 #include "base/random.h"
 #include "dataplane/core/esp.h"
+#include "tests/support/heap_search.h"
 #include "tests/unit/dataplane_dpdk/reference_esp.h"
 
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
@@ -282,25 +283,6 @@ TEST_P(Engine, EveryBitOfTheIcvAndEveryOctetCounts) {
     }
 }
 
-// How often the octets stand on the heap, which a core dump contains.
-std::size_t on_the_heap(std::span<const std::uint8_t> octets) {
-    std::ifstream maps("/proc/self/maps");
-    std::size_t found = 0;
-    for (std::string line; std::getline(maps, line);) {
-        if (!line.ends_with("[heap]")) continue;
-        const std::size_t dash = line.find('-');
-        const auto* at =
-            reinterpret_cast<const std::uint8_t*>(std::stoul(line.substr(0, dash), nullptr, 16));
-        const auto* end =
-            reinterpret_cast<const std::uint8_t*>(std::stoul(line.substr(dash + 1), nullptr, 16));
-        while ((at = std::search(at, end, octets.begin(), octets.end())) != end) {
-            ++found;
-            ++at;
-        }
-    }
-    return found;
-}
-
 // S1: when a burst is done no key of it stays in the engine: the set may go, its keys wiped, before
 // another packet comes.
 TEST_P(Engine, KeepsNoKeyAfterABurst) {
@@ -329,25 +311,26 @@ TEST_P(Engine, KeepsNoKeyAfterABurst) {
         ASSERT_TRUE(job.ok);
         for (const auto key : {keys.encryption(), keys.integrity()}) {
             if (key.empty()) continue;
-            EXPECT_EQ(on_the_heap(key), 0U) << sa::to_string(suite) << " after seal";
+            EXPECT_EQ(gmgate::test::on_the_heap(key), 0U) << sa::to_string(suite) << " after seal";
         }
         job.ok = false;
         engine_->verify(suite, {&job, 1});
         ASSERT_TRUE(job.ok);
         for (const auto key : {keys.encryption(), keys.integrity()}) {
             if (key.empty()) continue;
-            EXPECT_EQ(on_the_heap(key), 0U) << sa::to_string(suite) << " after verify";
+            EXPECT_EQ(gmgate::test::on_the_heap(key), 0U)
+                << sa::to_string(suite) << " after verify";
         }
         engine_->open(suite, {&job, 1});
         ASSERT_TRUE(job.ok);
         for (const auto key : {keys.encryption(), keys.integrity()}) {
             if (key.empty()) continue;
-            EXPECT_EQ(on_the_heap(key), 0U) << sa::to_string(suite) << " after open";
+            EXPECT_EQ(gmgate::test::on_the_heap(key), 0U) << sa::to_string(suite) << " after open";
         }
     }
     // The search finds what is there.
     const std::vector<std::uint8_t> there{0x5E, 0xA2, 0xC4, 0x11, 0x9F, 0x03, 0x77, 0xD8, 0x21};
-    EXPECT_EQ(on_the_heap(there), 1U);
+    EXPECT_EQ(gmgate::test::on_the_heap(there), 1U);
 }
 
 // The fast path allocates nothing, OpenSSL underneath included.

@@ -203,7 +203,7 @@ TEST_F(ServerTest, GarbageIsCountedNotAnswered) {
     broken.replace(broken.find("Content-Length: 0"), 17, "Content-Length: x");
     deliver(broken);
     EXPECT_EQ(sent()->status(), 400);
-    server->on_framing_error(pcscf, "no Content-Length");
+    server->on_framing_error(pcscf, sip::ParseStatus::content_length_missing, {});
     EXPECT_EQ(server->counters().garbage, 4U);
 }
 

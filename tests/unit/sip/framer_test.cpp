@@ -2,10 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
 #include <string>
 #include <vector>
 
 #include "base/random.h"
+#include "tests/support/heap_search.h"
 #include "tests/unit/sip/corpus.h"
 
 namespace gmgate::sip {
@@ -132,6 +135,56 @@ TEST(FramerTest, ErrorsShowTheHeadForAnAnswer) {
     Message m;
     m.parse(frame.bytes, Framing::stream_head);
     EXPECT_TRUE(m.answerable());
+}
+
+// S1: a 401 holds keys. Its reader wipes the message it was given; what growing, moving and going
+// leaves behind is the framer's.
+TEST(FramerTest, NothingOfAMessageStaysOnTheHeap) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    GTEST_SKIP() << "a sanitizer keeps its heap elsewhere: there is none to look through for keys";
+#endif
+    // On the stack and disguised, so that the only copies on the heap are the framer's.
+    std::array<char, 16> disguised{};
+    for (std::size_t i = 0; i < disguised.size(); ++i)
+        disguised[i] = static_cast<char>(0x5A ^ (0xC1 + 7 * static_cast<int>(i)));
+    std::array<char, 160> second{};
+    const std::string_view head = "MESSAGE sip:b SIP/2.0\r\nTo: x\r\nContent-Length: 96\r\n\r\n";
+    std::size_t size = 0;
+    for (const char c : head) second[size++] = c;
+    for (int i = 0; i < 6; ++i) {
+        for (const char c : disguised) second[size++] = static_cast<char>(c ^ 0x5A);
+    }
+    const std::string_view whole(second.data(), size);
+    const std::span<const std::uint8_t> key(
+        reinterpret_cast<const std::uint8_t*>(second.data() + head.size()), 16);
+    ASSERT_EQ(gmgate::test::on_the_heap(key), 0U);
+    {
+        // One message and half of the next at once; the half moves to the front.
+        StreamFramer framer;
+        std::array<char, 320> both{};
+        std::ranges::copy(whole, both.begin());
+        std::ranges::copy(whole, both.begin() + static_cast<std::ptrdiff_t>(whole.size()));
+        framer.feed(std::string_view(both.data(), whole.size() + 100));
+        const auto wiped = [](const Frame& f) {
+            std::ranges::fill(const_cast<char*>(f.bytes.data()),
+                              const_cast<char*>(f.bytes.data()) + f.bytes.size(), '0');
+        };
+        Frame f = framer.next();
+        ASSERT_EQ(f.kind, FrameKind::message);
+        wiped(f);
+        ASSERT_EQ(framer.next().kind, FrameKind::none);
+        EXPECT_GT(gmgate::test::on_the_heap(key), 0U) << "the search finds what is there";
+        framer.feed(whole.substr(100));
+        f = framer.next();
+        ASSERT_EQ(f.kind, FrameKind::message);
+        wiped(f);
+        EXPECT_EQ(gmgate::test::on_the_heap(key), 0U) << "moved to the front";
+        ASSERT_EQ(framer.next().kind, FrameKind::none);
+        // Octet by octet, so that it grows often; then the connection goes in the middle.
+        for (const char c : whole.substr(0, size - 1)) framer.feed(std::string_view(&c, 1));
+        ASSERT_EQ(framer.next().kind, FrameKind::none);
+    }
+    EXPECT_EQ(gmgate::test::on_the_heap(key), 0U);
 }
 
 TEST(FramerTest, LargestMessageAndNoMore) {

@@ -95,6 +95,10 @@ TEST(MessageTest, StartLines) {
     EXPECT_EQ(start("OPTIONS sip:b\tc SIP/2.0"), ParseStatus::bad_request_uri);
     EXPECT_EQ(start("OPTIONS  SIP/2.0"), ParseStatus::bad_request_uri);
     EXPECT_EQ(start("OPTIONS " + std::string(9000, 'u') + " SIP/2.0"), ParseStatus::uri_too_long);
+    // RFC 4475 3.1.2.10. Where the message ends is known all the same.
+    EXPECT_EQ(start("OPTIONS sip:b SIP/2.0 \t "), ParseStatus::blanks_after_version);
+    EXPECT_EQ(start("OPTIONS sip:b HTTP/1.1 "), ParseStatus::bad_start_line);
+    EXPECT_EQ(start("OPTIONS "), ParseStatus::bad_start_line);
     EXPECT_EQ(start("SIP/2.0 200"), ParseStatus::ok);
     EXPECT_EQ(start("SIP/2.0 200 "), ParseStatus::ok);
     EXPECT_EQ(start("SIP/2.0 2000 OK"), ParseStatus::bad_status_code);

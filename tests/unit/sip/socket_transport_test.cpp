@@ -28,8 +28,11 @@ struct Sink final : MessageSink {
         messages.emplace_back(flow, std::string(bytes.data(), bytes.size()));
         if (handler) handler();
     }
-    void on_framing_error(const Flow&, std::string_view what) override {
-        errors.emplace_back(what);
+    void on_framing_error(const Flow& flow, ParseStatus why, std::span<char> held) override {
+        last_broken = flow;
+        errors.emplace_back(text(why));
+        held_at_error.emplace_back(held.data(), held.size());
+        if (on_broken) on_broken();
         if (handler) handler();
     }
     void on_connection_closed(const Flow& flow, bool established) override {
@@ -38,6 +41,9 @@ struct Sink final : MessageSink {
     }
     std::vector<std::pair<Flow, std::string>> messages;
     std::vector<std::string> errors;
+    std::vector<std::string> held_at_error;
+    Flow last_broken;
+    std::function<void()> on_broken;
     std::vector<std::pair<Flow, bool>> closed;
     std::function<void()> handler;
 };
@@ -228,6 +234,22 @@ TEST_F(SocketTransportTest, GarbageOnAStreamClosesItAndPerSourceLimitHolds) {
     ASSERT_TRUE(run_until([&] { return !sink.closed.empty(); }));
     EXPECT_EQ(sink.errors.size(), 1U);
     EXPECT_EQ(transport.connections(), 0U);
+
+    // What came of a request is shown, and its answer goes out before the connection ends.
+    const UniqueFd third = dial();
+    sink.closed.clear();
+    sink.on_broken = [&] {
+        EXPECT_TRUE(transport.send(sink.last_broken, std::string_view("SIP/2.0 400 No\r\n")));
+    };
+    const std::string broken = "OPTIONS sip:a@b SIP/2.0\r\nContent-Length: -1\r\n\r\n";
+    ASSERT_GT(send(third.get(), broken.data(), broken.size(), MSG_NOSIGNAL), 0);
+    ASSERT_TRUE(run_until([&] { return !sink.closed.empty(); }));
+    ASSERT_EQ(sink.errors.size(), 2U);
+    EXPECT_EQ(sink.held_at_error.at(1), broken);
+    std::string told(100, '\0');
+    EXPECT_EQ(recv(third.get(), told.data(), told.size(), 0), 16);
+    EXPECT_TRUE(told.starts_with("SIP/2.0 400 No"));
+    EXPECT_EQ(recv(third.get(), told.data(), told.size(), 0), 0);
 }
 
 // Two phones may share an address: what a stranger there opens in clear costs the other none of its

@@ -178,6 +178,26 @@ TEST(ViaTest, Parts) {
     }
 }
 
+TEST(ViaTest, SentByOfWhatCannotBeReadWhole) {
+    const auto of = [](const std::string& via) {
+        const std::string text = "OPTIONS sip:b SIP/2.0\r\nVia: " + via + "\r\n\r\n";
+        Message m;
+        m.parse(text);
+        const auto v = sent_by(m);
+        return v ? std::string(v->transport) + " " + std::string(v->host) + " " +
+                       std::to_string(v->port)
+                 : "none";
+    };
+    EXPECT_EQ(of("SIP/2.0/UDP h:5070;branch=z9hG4bK"), "UDP h 5070");
+    EXPECT_EQ(of("SIP/7.0/UDP c.example.com;branch=z9hG4bK"), "UDP c.example.com 0");
+    EXPECT_EQ(of("SIP/2.0/UDP 192.0.2.15;;,;,,"), "UDP 192.0.2.15 0");
+    EXPECT_EQ(of("SIP/2.0/TCP [2001:db8::1]:5061;rport=x"), "TCP [2001:db8::1] 5061");
+    for (const auto* bad : {"", ";", "SIP", "SIP/2.0", "SIP/2.0/UDP", "SIP/2.0/UDP ;x", "/ / h",
+                            "SIP/2.0/UDP h:99999;x"}) {
+        EXPECT_EQ(of(bad), "none") << bad;
+    }
+}
+
 TEST(CSeqTest, NumberBelowTwoToThe31AndToken) {
     EXPECT_EQ(parse_cseq("0009\r\n INVITE")->number, 9U);
     EXPECT_EQ(parse_cseq("2147483647 X")->number, 2147483647U);
