@@ -2,7 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -34,6 +36,7 @@ std::string_view console_help() {
                                                calls that come: how long they ring, or what they get; calls of
                                                its own: resources first, or no PRACK
   probe set=N [count=N] [forged]               ESP packets on any SAs it ever had; no answer is waited for
+  raw FILE                                     a file's octets as they are, on its SAs; answers are events
   hold-answers on|off, answer-held             requests of the network wait for their answer
   move ADDRESS                                 another address of its own
   status                                       its SAs, and what it saw
@@ -164,6 +167,8 @@ void Console::execute(std::string_view line) {
         if (do_request(rest)) return;
     } else if (word == "probe") {
         do_probe(rest);
+    } else if (word == "raw") {
+        do_raw(rest);
     } else if (word == "move") {
         do_move(rest);
     } else if (word == "wait") {
@@ -275,6 +280,19 @@ bool Console::do_probe(std::string_view rest) {
     return true;
 }
 
+void Console::do_raw(std::string_view path) {
+    constexpr std::size_t most = 65507;  // what a datagram can hold
+    std::ifstream in(std::string(path), std::ios::binary);
+    std::string octets(most + 1, '\0');
+    in.read(octets.data(), static_cast<std::streamsize>(octets.size()));
+    octets.resize(static_cast<std::size_t>(std::max<std::streamsize>(in.gcount(), 0)));
+    if (octets.empty() || octets.size() > most)
+        return error(fmt::format("raw: '{}' is no file of 1 to {} octets", path, most));
+    if (!phone_->send_raw(octets)) return error("the phone is not registered");
+    print(Json{{"did", command_}, {"octets", octets.size()}}.dump(
+        -1, ' ', false, nlohmann::detail::error_handler_t::replace));
+}
+
 bool Console::do_move(std::string_view rest) {
     const auto address = IpAddress::parse(rest);
     if (!address || address->is_v6() != phone_->plan().address.is_v6() || !is_local(*address)) {
@@ -355,6 +373,14 @@ void Console::parked_answer(int status, std::uint32_t set) {
 void Console::request_came(std::string_view method, std::uint32_t set, bool held) {
     print(Json{{"event", "request"}, {"method", method}, {"set", set}, {"held", held}}.dump(
         -1, ' ', false, nlohmann::detail::error_handler_t::replace));
+}
+
+void Console::stray_answer(int status, std::uint32_t set) {
+    print(Json{{"event", "stray-answer"}, {"status", status}, {"set", set}}.dump());
+}
+
+void Console::stream_ended(std::uint32_t set, bool reset) {
+    print(Json{{"event", "stream-ended"}, {"set", set}, {"reset", reset}}.dump());
 }
 
 void Console::on_udp(const Endpoint& from, const IpAddress& to, std::string_view payload) {

@@ -61,6 +61,7 @@ class Console final : public NetworkReceiver, private ScriptObserver {
     bool do_request(std::string_view words);
     bool do_probe(std::string_view words);
     bool do_move(std::string_view words);
+    void do_raw(std::string_view path);
     bool do_wait(std::string_view words);
     void do_status();
 
@@ -81,6 +82,8 @@ class Console final : public NetworkReceiver, private ScriptObserver {
     void step_done(const StepResult& result) override;
     void parked_answer(int status, std::uint32_t set) override;
     void request_came(std::string_view method, std::uint32_t set, bool held) override;
+    void stray_answer(int status, std::uint32_t set) override;
+    void stream_ended(std::uint32_t set, bool reset) override;
 
     PhoneContext& context_;
     std::FILE* out_;

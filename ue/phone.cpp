@@ -377,6 +377,9 @@ void Phone::on_response(const sip::Message& m, const Arrival& arrival) {
         cseq->number != transaction_->cseq || cseq->method != transaction_->method) {
         if (arrival.set != nullptr && agent_response(m, arrival)) return;
         ++context_.statistics.stray;
+        if (script_ != nullptr)
+            script_->stray_answer(m.status_code(),
+                                  arrival.set == nullptr ? 0 : arrival.set->serial);
         if (phase_ == Phase::watching) ++answers_seen_;
         return;
     }

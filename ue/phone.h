@@ -153,6 +153,9 @@ class Phone final : private ClearStreamHandler, private AgentHost {
     // Authentic packets on any set this phone ever had, with an OPTIONS inside. False: no such set.
     // Forged: with a wrong ICV.
     bool probe(std::uint32_t serial, unsigned packets, bool forged);
+    // Octets as they are, on the current set: a datagram, or into the TCP stream. Answers are
+    // told as stray ones. False: no set.
+    bool send_raw(std::string_view octets);
     void move(const IpAddress& address) { plan_.address = address; }
     void set_deaf(bool deaf) { deaf_ = deaf; }  // what is sent to it is lost on the way
     void hold_answers(bool hold) { hold_answers_ = hold; }

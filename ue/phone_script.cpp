@@ -119,6 +119,16 @@ bool Phone::probe(std::uint32_t serial, unsigned packets, bool forged) {
     return true;
 }
 
+bool Phone::send_raw(std::string_view octets) {
+    if (!current_) return false;
+    if (plan_.tcp) {
+        client_link(*current_).send(octets);
+    } else {
+        send_udp_protected(*current_, true, octets);
+    }
+    return true;
+}
+
 bool Phone::answer_held() {
     auto held = std::exchange(scripted().held, std::nullopt);
     if (!held) return false;

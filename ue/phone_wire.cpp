@@ -286,6 +286,7 @@ void Phone::drain(sip::StreamFramer& framer, const Arrival& arrival) {
 }
 
 void Phone::link_closed(TcpLink& link, SaSet& set, bool reset) {
+    if (script_ != nullptr && set.client.get() == &link) script_->stream_ended(set.serial, reset);
     if (!reset) {
         link.close();
         return;
