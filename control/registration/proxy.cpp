@@ -148,9 +148,17 @@ std::string Proxy::ue_side_uri(const IpAddress& ours, sa::Port port_ps) const {
 }
 
 std::optional<sip::Flow> Proxy::flow_to(std::string_view route_value) const {
-    const auto name = sip::parse_name_addr(route_value);
-    if (!name) return std::nullopt;
-    const auto& uri = name->uri;
+    // A route stands in brackets. A Request-URI does not, and read as a header's value it would
+    // lose its parameters to the header (RFC 3261 20.10).
+    std::optional<sip::Uri> bare;
+    std::optional<sip::NameAddr> name;
+    if (route_value.find('<') == std::string_view::npos) {
+        bare = sip::parse_uri(route_value);
+    } else {
+        name = sip::parse_name_addr(route_value);
+    }
+    if (!bare && !name) return std::nullopt;
+    const auto& uri = bare ? *bare : name->uri;
     const auto address = IpAddress::parse(uri.host);
     if (!address || address->is_unspecified()) return std::nullopt;
     const auto local = std::ranges::find_if(

@@ -131,6 +131,32 @@ TEST(Proxy, ToTheUe) {
     w.expect_no_leak(1);
 }
 
+// A Request-URI has no brackets around it: what follows its host is the URI's own, not the
+// header's.
+TEST(Proxy, TheTargetOfADialogSaysWhichTransport) {
+    World w;
+    Phone& p = w.phone();
+    ASSERT_TRUE(p.register_once());
+    p.send_on(p.current(), p.request("INVITE", "sip:bob@home.example",
+                                     "Contact: <" + p.contact() + ">\r\n", "v=0"));
+    w.run();
+    const std::string routes = w.home.inbox.back().message.header("Record-Route");
+    ASSERT_EQ(p.last_status(), 200);
+    const auto comma = routes.find(", ");
+    const std::string dialog =
+        "To: <sip:bob@home.example>;tag=home\r\nRoute: " + routes.substr(comma + 2) + ", " +
+        routes.substr(0, comma) + "\r\n";
+    p.send_on(p.current(), p.request("ACK", "sip:192.0.2.9:5060;transport=TCP", dialog));
+    w.run();
+    ASSERT_EQ(w.home.inbox.back().message.method(), "ACK");
+    EXPECT_EQ(w.home.inbox.back().flow.transport, sip::Transport::tcp);
+    EXPECT_TRUE(w.home.inbox.back().message.header("Via").starts_with("SIP/2.0/TCP "));
+    p.send_on(p.current(), p.request("INFO", "sip:192.0.2.9:5060", dialog));
+    w.run();
+    ASSERT_EQ(w.home.inbox.back().message.method(), "INFO");
+    EXPECT_EQ(w.home.inbox.back().flow.transport, sip::Transport::udp);
+}
+
 TEST(Proxy, ALargeRequestGoesOverTcpAndBackToUdp) {
     World w;
     Phone& p = w.phone();
