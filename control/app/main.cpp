@@ -112,9 +112,11 @@ int run(const config::Config& c, bool dumps) {
     (*database)->register_metrics(registry);
     const ops::SaDatabaseView sa_view(**database, backend);
     const ops::GatewayView gateway_view(gateway, **database, clock);
+    const ops::GatewayCalls calls_view(gateway);
     ops::Views views;
     views.sas = &sa_view;
     views.registrations = &gateway_view;
+    views.calls = &calls_view;
     views.trace = &gateway_view;
     views.failures = &gateway_view;
     views.drops = [&] { return all_drops(packets, gateway_view); };

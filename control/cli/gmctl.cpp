@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <functional>
+#include <map>
 #include <optional>
 #include <ostream>
 #include <thread>
@@ -200,6 +201,22 @@ class Gmctl {
         app.add_subcommand("health",
                            "each component: ok, or degraded and what to do; exit 1 if degraded")
             ->callback([&] { health_command(); });
+        CLI::App* calls = app.add_subcommand("calls", "live calls: one line a phone and call");
+        calls->footer(
+            "A call between two phones of this gateway is two lines with the same CALL, which is "
+            "also what\n'gmctl -j trace' gives for its messages. IDLE: since the latest request or "
+            "answer in it.\n"
+            "Examples:\n"
+            "  gmctl calls --impi 001010000000001@ims.example\n"
+            "  gmctl calls --by-user                     how many each phone has, most first");
+        bool by_user = false;
+        calls->add_option("--impi", filters_.impi, "only those of this private identity");
+        calls->add_option("--limit", filters_.limit, "look at so many at most")
+            ->check(CLI::PositiveNumber);
+        calls->add_option("--cursor", filters_.cursor, "go on where an earlier --limit stopped");
+        calls->add_flag("--by-user", by_user, "how many each phone has");
+        calls->callback([&] { calls_command(by_user); });
+
         CLI::App* trace =
             app.add_subcommand("trace",
                                "ladder diagram of a phone's registrations and calls, or of "
@@ -369,6 +386,45 @@ class Gmctl {
         const json args = filters_.args();
         if (args.empty()) throw UsageError{"reg show needs an IMPI, or --ip or --spi"};
         show_command("reg.show", args, registration_card);
+    }
+    void calls_command(bool by_user) {
+        if (!by_user) {
+            return list_command("call.list", filters_.args(), call_table(t_.style), add_call,
+                                "There are no calls like that.");
+        }
+        std::optional<Client> client = connect();
+        if (!client) return;
+        struct Count {
+            std::uint64_t confirmed = 0;
+            std::uint64_t early = 0;
+            [[nodiscard]] std::uint64_t all() const { return confirmed + early; }
+        };
+        std::map<std::string, Count> counts;
+        const Result<std::uint64_t> cursor =
+            client->list("call.list", filters_.args(), [&](const json& rows) {
+                for (const json& row : rows) {
+                    Count& c = counts[row.value("impi", "")];
+                    ++(row.value("state", "") == "early" ? c.early : c.confirmed);
+                }
+            });
+        if (!cursor) {
+            failed(cursor.error());
+            return;
+        }
+        std::vector<std::pair<std::string, Count>> rows(counts.begin(), counts.end());
+        std::ranges::stable_sort(rows, std::greater{},
+                                 [](const auto& row) { return row.second.all(); });
+        Table table({{"CALLS", true, 0, 0}, {"EARLY", true, 0, 1}, {"IMPI", false, 14, 0}},
+                    t_.style);
+        for (const auto& [impi, count] : rows) {
+            if (json_) {
+                print_json({{"impi", impi}, {"calls", count.all()}, {"early", count.early}});
+            } else {
+                table.add({count_text(count.all()), count_text(count.early), impi});
+            }
+        }
+        if (!json_) t_.out << (rows.empty() ? "There are no calls.\n" : table.render());
+        if (*cursor != 0) t_.err << fmt::format("There is more: go on with --cursor {}\n", *cursor);
     }
     void failures_command(bool one_by_one, const std::string& reason, std::uint64_t most) {
         json args = json::object();

@@ -194,6 +194,20 @@ void add_registration(Table& table, const json& r) {
                impu});
 }
 
+Table call_table(const Style& style) {
+    return Table({{"IMPI", false, 14, 0},
+                  {"WITH", false, 16, 0},
+                  {"STATE", false, 0, 1},
+                  {"IDLE", true, 0, 2},
+                  {"CALL", false, 0, 3}},
+                 style);
+}
+
+void add_call(Table& table, const json& r) {
+    table.add({text(r, "impi"), text(r, "peer"), text(r, "state"),
+               age_text(number(r, "idle_seconds")), text(r, "call")});
+}
+
 std::string registration_card(const json& r, const Style& style) {
     Card card(style);
     card.title(fmt::format("{}: {}", text(r, "impi"), text(r, "state")));

@@ -19,6 +19,9 @@ void add_sa(Table& table, const nlohmann::json& row);
 void add_registration(Table& table, const nlohmann::json& row);
 [[nodiscard]] std::string registration_card(const nlohmann::json& row, const Style& style);
 
+[[nodiscard]] Table call_table(const Style& style);
+void add_call(Table& table, const nlohmann::json& row);
+
 // How often each reason made a registration fail, and the latest of each.
 [[nodiscard]] std::string reasons_view(const nlohmann::json& result, const Style& style);
 // Failed registrations one by one, newest first.

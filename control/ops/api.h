@@ -9,8 +9,8 @@
 // serves one request at a time, in order; requests may be sent ahead, within the input buffer.
 //
 // Operations: version; health; stats; drops; sa.list, sa.show, sa.count; reg.list, reg.show,
-// reg.count, reg.failures, reg.reasons, reg.deregister; trace. No operation returns a key (S1);
-// only reg.deregister changes the gateway, and the log says who asked for it.
+// reg.count, reg.failures, reg.reasons, reg.deregister; trace; call.list. No operation returns a
+// key (S1); only reg.deregister changes the gateway, and the log says who asked for it.
 
 #include <cstddef>
 #include <memory>

@@ -19,7 +19,7 @@ namespace {
 constexpr std::array<std::string_view, operation_count> names{
     "version",      "health",      "stats",          "drops",    "sa.list",
     "sa.show",      "sa.count",    "reg.list",       "reg.show", "reg.count",
-    "reg.failures", "reg.reasons", "reg.deregister", "trace"};
+    "reg.failures", "reg.reasons", "reg.deregister", "trace",    "call.list"};
 
 constexpr std::size_t longest_text = 1024;     // of an argument
 constexpr std::uint64_t most_failures = 1000;  // of one answer
@@ -68,10 +68,12 @@ std::string take_argument(Request& r, const std::string& key, const json& value)
     const bool of_sa = r.operation == Operation::sa_list || r.operation == Operation::sa_show;
     const bool of_registration =
         r.operation == Operation::reg_list || r.operation == Operation::reg_show;
-    const bool of_list = r.operation == Operation::sa_list || r.operation == Operation::reg_list;
+    const bool of_calls = r.operation == Operation::call_list;
+    const bool of_list =
+        r.operation == Operation::sa_list || r.operation == Operation::reg_list || of_calls;
     const bool of_failures = r.operation == Operation::reg_failures;
     const bool of_deregister = r.operation == Operation::reg_deregister;
-    if (key == "impi" && (of_sa || of_registration || of_failures || of_deregister ||
+    if (key == "impi" && (of_sa || of_registration || of_failures || of_deregister || of_calls ||
                           r.operation == Operation::trace)) {
         r.query.impi = text_of(value);
         return r.query.impi ? "" : "impi must be a text of 1 to 1024 octets";
@@ -280,6 +282,14 @@ json to_json(const RegistrationRow& r) {
     return o;
 }
 
+json to_json(const CallRow& r) {
+    return json{{"impi", r.impi},
+                {"peer", r.peer},
+                {"call", r.call},
+                {"state", r.state},
+                {"idle_seconds", seconds(r.idle)}};
+}
+
 json to_json(const TraceStep& s) {
     constexpr std::array<std::string_view, 3> parties{"ue", "gateway", "core"};
     json o{
@@ -366,6 +376,10 @@ bool matches(const Query& q, const RegistrationRow& r) {
     if (q.impi && *q.impi != r.impi) return false;
     if (q.ip && *q.ip != r.ue) return false;
     return !q.state || *q.state == r.state;  // the SPI is the view's business: the row has none
+}
+
+bool matches(const Query& q, const CallRow& r) {
+    return !q.impi || *q.impi == r.impi;
 }
 
 }  // namespace gmgate::ops

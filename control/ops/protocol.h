@@ -29,9 +29,10 @@ enum class Operation : unsigned char {
     reg_failures,
     reg_reasons,
     reg_deregister,
-    trace
+    trace,
+    call_list
 };
-inline constexpr std::size_t operation_count = 14;
+inline constexpr std::size_t operation_count = 15;
 [[nodiscard]] std::string_view name(Operation operation);
 
 struct Request {
@@ -64,6 +65,7 @@ struct RequestError {
 
 [[nodiscard]] nlohmann::json to_json(const SaRow& row, bool detail);
 [[nodiscard]] nlohmann::json to_json(const RegistrationRow& row);
+[[nodiscard]] nlohmann::json to_json(const CallRow& row);
 [[nodiscard]] nlohmann::json to_json(const TraceStep& step);
 [[nodiscard]] nlohmann::json to_json(const FailureRow& row);
 [[nodiscard]] nlohmann::json to_json(const FailureTotal& total);
@@ -72,5 +74,6 @@ struct RequestError {
 // Does a row pass the filter? Views may hand out more than was asked for.
 [[nodiscard]] bool matches(const Query& query, const SaRow& row);
 [[nodiscard]] bool matches(const Query& query, const RegistrationRow& row);
+[[nodiscard]] bool matches(const Query& query, const CallRow& row);
 
 }  // namespace gmgate::ops

@@ -216,6 +216,14 @@ std::vector<DropCount> GatewayView::drops() const {
     return out;
 }
 
+Cursor GatewayCalls::scan(Cursor cursor, std::size_t budget,
+                          const std::function<void(const CallRow&)>& visit) const {
+    return gateway_.scan_sessions(cursor, budget, [&](const registration::SessionView& v) {
+        visit({v.impi, v.peer, fmt::format("{:08x}", static_cast<std::uint32_t>(v.call)),
+               v.early ? "early" : "confirmed", v.idle});
+    });
+}
+
 HealthItem core_health(const registration::CoreHealth& core, TimePoint now) {
     const auto ago = [now](TimePoint then) {
         return std::chrono::duration_cast<std::chrono::seconds>(now - then).count();

@@ -52,6 +52,17 @@ class GatewayView final : public RegistrationView, public TraceView, public Fail
     const Clock& clock_;
 };
 
+// Sessions, as the proxy knows them. The gateway outlives the view. Control thread.
+class GatewayCalls final : public CallView {
+  public:
+    explicit GatewayCalls(const registration::Gateway& gateway) : gateway_(gateway) {}
+    Cursor scan(Cursor cursor, std::size_t budget,
+                const std::function<void(const CallRow&)>& visit) const override;
+
+  private:
+    const registration::Gateway& gateway_;
+};
+
 // The component "core" of the health: what became of the REGISTERs sent to the home network.
 [[nodiscard]] HealthItem core_health(const registration::CoreHealth& core, TimePoint now);
 

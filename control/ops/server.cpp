@@ -418,6 +418,9 @@ struct OpsServer::Impl {
             case Operation::reg_show:
                 if (views.registrations == nullptr) return unavailable();
                 break;
+            case Operation::call_list:
+                if (views.calls == nullptr) return unavailable();
+                break;
         }
         if (const std::string mistake = check_state(*request); !mistake.empty()) {
             answer_error(c, request->id, "bad_argument", mistake);
@@ -570,6 +573,10 @@ struct OpsServer::Impl {
             r.cursor = views.sas->scan(r.query, r.cursor, budget, r.detail, [&](const SaRow& row) {
                 if (matches(r.query, row) && (!r.set || *r.set == row.id))
                     rows.push_back(to_json(row, r.detail));
+            });
+        } else if (r.operation == Operation::call_list) {
+            r.cursor = views.calls->scan(r.cursor, budget, [&](const CallRow& row) {
+                if (matches(r.query, row)) rows.push_back(to_json(row));
             });
         } else {
             r.cursor = views.registrations->scan(

@@ -62,6 +62,15 @@ struct RegistrationRow {
     std::string reg_event;  // "subscribed", …; empty: not asked for
 };
 
+// One session of a phone; a call between two phones here is two of them.
+struct CallRow {
+    std::string impi;
+    std::string peer;   // URI of the far end
+    std::string call;   // as in TraceStep
+    std::string state;  // "early": not answered yet; "confirmed"
+    Duration idle{};    // since the latest request or answer in it
+};
+
 // Continues a scan; 0: begin. Opaque; a row that comes or goes meanwhile may be missed, none is
 // shown twice.
 using Cursor = std::uint64_t;
@@ -88,6 +97,13 @@ class RegistrationView {
     // in both.
     [[nodiscard]] virtual std::size_t registered() const = 0;
     [[nodiscard]] virtual std::size_t pending() const = 0;
+};
+
+class CallView {
+  public:
+    virtual ~CallView() = default;
+    virtual Cursor scan(Cursor cursor, std::size_t budget,
+                        const std::function<void(const CallRow&)>& visit) const = 0;
 };
 
 enum class Party : unsigned char { ue, gateway, core };
@@ -172,6 +188,7 @@ struct HealthItem {
 struct Views {
     const SaView* sas = nullptr;
     const RegistrationView* registrations = nullptr;
+    const CallView* calls = nullptr;
     const TraceView* trace = nullptr;
     const FailureView* failures = nullptr;
     std::function<std::vector<DropCount>()> drops;

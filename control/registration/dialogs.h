@@ -112,6 +112,7 @@ class Dialogs {
     [[nodiscard]] static TimePoint last_use(const Dialog& dialog) { return dialog.used_; }
 
     [[nodiscard]] std::size_t size() const { return dialogs_.size(); }
+    [[nodiscard]] const SlotMap<Dialog>& slots() const { return dialogs_; }
     [[nodiscard]] std::size_t of_user(sa::UserId user) const;
     // Octets all of them take, indexes and texts included.
     [[nodiscard]] std::size_t octets() const;

@@ -583,6 +583,25 @@ std::optional<RegistrationView> Gateway::find(std::string_view impi) const {
     return std::nullopt;
 }
 
+std::uint64_t Gateway::scan_sessions(std::uint64_t cursor, std::size_t budget,
+                                     const std::function<void(const SessionView&)>& visit) const {
+    const auto& slots = impl_->proxy.dialogs().slots();
+    for (; budget > 0 && cursor < slots.slots(); ++cursor, --budget) {
+        const Dialog* d = slots.at(cursor);
+        const sa::User* user = d == nullptr ? nullptr : impl_->ctx.sets.find_user(d->user);
+        if (user == nullptr) continue;
+        SessionView v;
+        v.impi = user->impi();
+        const auto peer = sip::parse_name_addr(d->core_party());
+        v.peer = peer ? peer->uri.text : std::string_view{};
+        v.call = impl_->ctx.trace.call_of(d->call_id());
+        v.early = !d->confirmed();
+        v.idle = impl_->ctx.now() - Dialogs::last_use(*d);
+        visit(v);
+    }
+    return cursor < slots.slots() ? cursor : 0;
+}
+
 bool Gateway::trusts(const IpAddress& peer) const {
     return impl_->ctx.trusts(peer);
 }

@@ -50,6 +50,15 @@ struct RegistrationView {
     std::string reg_event;
 };
 
+// One session (INVITE dialog) of a user; a call between two users here is two. No body, no media.
+struct SessionView {
+    std::string impi;
+    std::string peer;        // URI of the far end, as From or To had it
+    std::uint64_t call = 0;  // as in TraceRecord
+    bool early = false;      // not answered yet
+    Duration idle{};         // since the latest request or answer in it
+};
+
 class Gateway {
   public:
     // References outlive the gateway. `policy` must be sane (addresses given, next_hop's family
@@ -85,6 +94,9 @@ class Gateway {
     std::uint64_t scan(std::uint64_t cursor, std::size_t budget,
                        const std::function<void(const RegistrationView&)>& visit) const;
     [[nodiscard]] std::optional<RegistrationView> find(std::string_view impi) const;
+    // The same of sessions.
+    std::uint64_t scan_sessions(std::uint64_t cursor, std::size_t budget,
+                                const std::function<void(const SessionView&)>& visit) const;
     [[nodiscard]] std::size_t registered() const;     // users with a live registration
     [[nodiscard]] std::size_t pending() const;        // registration procedures under way
     [[nodiscard]] std::size_t proxied() const;        // proxied requests under way

@@ -106,6 +106,18 @@ TEST(LadderOfTwo, ACallIsOneLineAMessage) {
     c.answers("INVITE", 200);
     c.asks("ACK");
     c.w.advance(60s);
+    {
+        std::vector<ops::CallRow> rows;
+        const ops::GatewayCalls calls(*c.w.gateway);
+        EXPECT_EQ(calls.scan(0, 100, [&](const ops::CallRow& r) { rows.push_back(r); }), 0U);
+        ASSERT_EQ(rows.size(), 2U) << "one a phone";
+        EXPECT_EQ(rows[0].call, rows[1].call);
+        EXPECT_EQ(rows[0].state, "confirmed");
+        EXPECT_EQ(rows[0].peer, "sip:bob@home.example");
+        EXPECT_EQ(rows[1].impi, c.bob.impi);
+        EXPECT_EQ(rows[1].peer, "sip:alice@home.example");
+        EXPECT_GE(rows[0].idle, 60s);
+    }
     c.asks("BYE");
     c.answers("BYE", 200);
 

@@ -307,6 +307,23 @@ TEST_F(CliTest, Trace) {
     EXPECT_THAT(err.str(), StartsWith("gmctl: the gateway says: nothing is remembered about who"));
 }
 
+TEST_F(CliTest, Calls) {
+    start();
+    const std::string a = fake_sa(1).impi;
+    const std::string b = fake_sa(2).impi;
+    EXPECT_EQ(run({"calls"}), 0);
+    EXPECT_THAT(out.str(), HasSubstr("tel:+4930"));
+    EXPECT_THAT(out.str(), HasSubstr("1m35s  0badcafe"));
+    EXPECT_EQ(run({"-j", "calls", "--impi", a}), 0);
+    const json one = json::parse(out.str());
+    EXPECT_EQ(one["peer"], "sip:" + b);
+    EXPECT_EQ(one["state"], "confirmed");
+    EXPECT_EQ(run({"calls", "--by-user"}), 0);
+    EXPECT_EQ(out.str(), "CALLS  EARLY  IMPI\n    2      1  " + b + "\n    1      0  " + a + "\n");
+    EXPECT_EQ(run({"calls", "--impi", "nobody"}), 0);
+    EXPECT_EQ(out.str(), "There are no calls like that.\n");
+}
+
 TEST_F(CliTest, TraceOfSeveral) {
     for (const std::size_t phone : {0U, 1U}) {
         for (const bool towards_core : {phone == 0, phone != 0}) {
@@ -368,10 +385,10 @@ TEST_F(CliTest, StoppedGatewayLeavesNobodyListening) {
 
 TEST_F(CliTest, Usage) {
     EXPECT_EQ(run({}), 2);
-    EXPECT_EQ(
-        err.str(),
-        "gmctl: gmctl needs a command: sa, reg, explain, stats, drops, health, trace, version\n"
-        "gmctl: try 'gmctl --help', or --help behind a command\n");
+    EXPECT_EQ(err.str(),
+              "gmctl: gmctl needs a command: sa, reg, explain, stats, drops, health, calls, trace, "
+              "version\n"
+              "gmctl: try 'gmctl --help', or --help behind a command\n");
     EXPECT_EQ(run({"sa", "lst"}), 2);
     EXPECT_THAT(err.str(),
                 StartsWith("gmctl: 'lst' is no command of sa; there are list, show, count\n"));

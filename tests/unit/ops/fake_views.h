@@ -90,6 +90,19 @@ class FakeRegistrations final : public RegistrationView {
     [[nodiscard]] std::size_t pending() const override { return 1; }
 };
 
+class FakeCalls final : public CallView {
+  public:
+    Cursor scan(Cursor, std::size_t,
+                const std::function<void(const CallRow&)>& visit) const override {
+        const std::string a = fake_sa(1).impi;
+        const std::string b = fake_sa(2).impi;
+        visit({a, "sip:" + b, "0badcafe", "confirmed", std::chrono::seconds(95)});
+        visit({b, "sip:" + a, "0badcafe", "confirmed", std::chrono::seconds(95)});
+        visit({b, "tel:+4930", "12345678", "early", std::chrono::seconds(2)});
+        return 0;
+    }
+};
+
 class FakeTrace final : public TraceView {
   public:
     std::vector<TraceStep> recorded;

@@ -113,6 +113,7 @@ class ServerTest : public testing::Test {
         views.sas = &sas;
         views.registrations = &registrations;
         views.trace = &trace;
+        views.calls = &calls;
         views.failures = &failures;
         views.drops = [] {
             return std::vector<DropCount>{
@@ -166,6 +167,7 @@ class ServerTest : public testing::Test {
     FakeSas sas;
     FakeRegistrations registrations;
     FakeTrace trace;
+    FakeCalls calls;
     FakeFailures failures;
     std::atomic<bool> healthy{true};
     std::vector<std::string> deregistered;  // who was asked for; after stop() or an answer
