@@ -121,6 +121,8 @@ enum class UnprotectedOther : unsigned char { reject, drop };         // A6
 enum class ServiceRouteMismatch : unsigned char { replace, reject };  // E2
 
 enum class Emergency : unsigned char { refuse, alternative, forward };
+// N1: may phones behind a NAT come with ESP in UDP? automatic: where the backend can.
+enum class Nat : unsigned char { automatic, on, off };
 
 struct Security {
     // Our list, most preferred first (A8); not empty, no pair twice. Default: all of A9 but 3DES.
@@ -138,6 +140,7 @@ struct Security {
     Emergency emergency = Emergency::alternative;              // calls of registered phones
     std::vector<std::string> emergency_numbers{"112", "911"};  // digits, * and #
     ServiceRouteMismatch service_route_mismatch = ServiceRouteMismatch::replace;
+    Nat nat = Nat::automatic;
 };
 
 struct Timers {
@@ -212,6 +215,8 @@ struct Config {
     Log log;
     Source source;
 
+    // Phones behind a NAT are taken (N1).
+    [[nodiscard]] bool nat() const { return security.nat != Nat::off && backend == Backend::dpdk; }
     // SA sets the chosen backend can hold.
     [[nodiscard]] std::uint32_t max_sets() const {
         switch (backend) {

@@ -410,6 +410,8 @@ void read_security(Section s, Security& c) {
     s.choice("service_route_mismatch", c.service_route_mismatch,
              Choices<ServiceRouteMismatch>{{"replace", ServiceRouteMismatch::replace},
                                            {"reject", ServiceRouteMismatch::reject}});
+    s.choice("nat", c.nat,
+             Choices<Nat>{{"auto", Nat::automatic}, {"on", Nat::on}, {"off", Nat::off}});
     s.finish();
 }
 
@@ -516,8 +518,26 @@ void check_screen(Section& top, const Config& c) {
     }
 }
 
+void check_nat(Section& top, const Config& c) {
+    if (c.security.nat == Nat::on && c.backend != Backend::dpdk) {
+        top.wrong("security.nat",
+                  "UDP encapsulation takes backend: dpdk; write that, or security.nat: off, and "
+                  "phones behind a NAT are refused");
+    }
+    if (!c.nat()) return;
+    for (const auto& [key, range] :
+         {std::pair{"gm.port_ps", c.gm.port_ps}, std::pair{"gm.port_pc", c.gm.port_pc}}) {
+        if (range.contains(4500)) {
+            top.wrong(key,
+                      "port 4500 is taken by UDP encapsulation; choose others, or write "
+                      "security.nat: off");
+        }
+    }
+}
+
 // What no section can see alone.
 void check_together(Section& top, const Config& c) {
+    check_nat(top, c);
     for (const Endpoint& e : c.core.listen) {
         const bool same = std::any_of(c.gm.addresses.begin(), c.gm.addresses.end(),
                                       [&](const Prefix& p) { return p.address == e.address; });

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -22,6 +23,7 @@ struct SetParams {
     IpAddress ours;  // the address it was sent to
     SaNumbers numbers;
     Suite suite;
+    std::optional<NatTraversal> nat{};
     const AkaKey* ck = nullptr;
     const AkaKey* ik = nullptr;
     // The highest sequence number already used on either outbound SA: sending goes on after it. 0
@@ -41,6 +43,8 @@ struct SetStats {
     std::uint64_t replays = 0;
     std::uint32_t highest_out_sequence = 0;  // the larger of the two outbound SAs
     TimePoint last_use{};
+    Endpoint
+        nat_endpoint{};  // behind a NAT: where its packets come from now; port 0: not learnt yet
 };
 
 enum class BackendEventKind : std::uint8_t {
@@ -76,7 +80,8 @@ class Backend {
 
     // Installs all four SAs or none (C12). When it returns they are live in both directions (B2).
     // exhausted: a table is full; conflict: an SPI slot or a selector is taken; unsupported: the
-    // suite; invalid: a port or address that is not protected (A6); io: the layer refused.
+    // suite, or a UE behind a NAT; invalid: a port or address that is not protected (A6); io: the
+    // layer refused.
     [[nodiscard]] virtual Result<void> install(const SetParams& params) = 0;
     // Unpublished when it returns: packets that come from now on find no SA. The keys are wiped as
     // soon as no worker can still be using them, without waiting here. Unknown id: nothing happens.
@@ -99,6 +104,9 @@ class Backend {
     // an inbound SA); no two sets installed at a time share a slot, whatever their owner.
     [[nodiscard]] virtual std::size_t capacity() const = 0;
     [[nodiscard]] virtual std::size_t installed() const = 0;
+
+    // Takes sets with SetParams::nat (N1). If not, install() of one fails with `unsupported`.
+    [[nodiscard]] virtual bool supports_nat() const { return false; }
 };
 
 // Outbound needs no "move to the new set": port_uc and port_pc change at each authentication (A5),

@@ -74,6 +74,7 @@ SaDatabase::SaDatabase(DatabaseConfig config, Backend& backend, TimerWheel& time
     : config_(std::move(config)),
       backend_(backend),
       timers_(timers),
+      random_(random),
       spis_(timers.clock(), SpiAllocator::Config{config_.first_spi_slot, config_.spi_slots,
                                                  config_.timers.spi_quarantine}),
       ports_(std::move(ports)),
@@ -96,18 +97,45 @@ void SaDatabase::add_listener(ChangeListener& listener) {
 }
 
 Result<void> SaDatabase::check_ue(std::string_view impi, const IpAddress& ue, Spi spi_uc,
-                                  Spi spi_us, Port port_uc, Port port_us) const {
+                                  Spi spi_us, Port port_uc, Port port_us,
+                                  const std::optional<IpAddress>& nat_inner) const {
     if (auto ok = check_numbers(spi_uc, spi_us, port_uc, port_us); !ok) return ok;
-    const SaSet* holder = find_by_client(ue, port_uc);
-    if (holder == nullptr) return {};
-    const bool incomplete_set =
-        holder->state != State::established && holder->state != State::draining;
-    const User* owner = find_user(holder->user);
-    if (incomplete_set && owner != nullptr && owner->impi() == impi)
-        return {};  // B3 will replace it
+    if (!client_port_in_use(impi, ue, port_uc, nat_inner)) return {};
     return fail(ErrorKind::conflict,
                 fmt::format("the UE's protected client port {} is in use already at {}", port_uc,
                             ue.to_string()));
+}
+
+bool SaDatabase::client_port_in_use(std::string_view impi, const IpAddress& ue, Port port_uc,
+                                    const std::optional<IpAddress>& nat_inner) const {
+    const auto completed = [](const SaSet& s) {
+        return s.state == State::established || s.state == State::draining;
+    };
+    if (nat_inner) {
+        // Others behind the same NAT count their ports for themselves.
+        const User* user = find_by_impi(impi);
+        return user != nullptr && std::ranges::any_of(user->sets, [&](SetId id) {
+                   const SaSet* s = find(id);
+                   return s != nullptr && completed(*s) && s->ue == ue && s->nat &&
+                          s->nat->inner == *nat_inner && s->nat->port_uc == port_uc;
+               });
+    }
+    const SaSet* holder = find_by_client(ue, port_uc);
+    if (holder == nullptr) return false;
+    const User* owner = find_user(holder->user);
+    // A set of an incomplete procedure will be replaced (B3).
+    return completed(*holder) || owner == nullptr || owner->impi() != impi;
+}
+
+Port SaDatabase::free_client_port(const IpAddress& ue, Port own) {
+    constexpr std::uint32_t first = 1024;
+    constexpr std::uint32_t ports = 65536 - first;
+    constexpr unsigned tries = 64;
+    for (unsigned i = 0; i < tries; ++i) {
+        const Port port = i == 0 ? own : static_cast<Port>(first + random_.below(ports));
+        if (!is_forbidden_protected_port(port) && find_by_client(ue, port) == nullptr) return port;
+    }
+    return 0;
 }
 
 Result<SetId> SaDatabase::reserve(const ReserveRequest& r) {
@@ -136,7 +164,10 @@ Result<SetId> SaDatabase::reserve(const ReserveRequest& r) {
     // B3: the challenge voids what an earlier procedure left.
     if (const User* known = find_by_impi(r.impi)) apply_to_all(known->id, Event::superseded);
 
-    if (find_by_client(r.ue, r.port_uc) != nullptr) {
+    const bool in_use = r.nat_inner ? client_port_in_use(r.impi, r.ue, r.port_uc, r.nat_inner)
+                                    : find_by_client(r.ue, r.port_uc) != nullptr;
+    const Port port_uc = r.nat_inner && !in_use ? free_client_port(r.ue, r.port_uc) : r.port_uc;
+    if (in_use || port_uc == 0) {
         return refuse({ErrorKind::conflict,
                        fmt::format("the UE's protected client port {} is in use already at {}",
                                    r.port_uc, r.ue.to_string())});
@@ -159,9 +190,18 @@ Result<SetId> SaDatabase::reserve(const ReserveRequest& r) {
         return refuse_user({ErrorKind::exhausted, "the user has six SAs per direction already"});
     }
     const std::uint64_t ue_hash = hash_of_ue(r.ue);
-    const auto pc = ports_.port_pc(user->last_port_pc, ue_hash, [&](Port port) {
-        return find_by_tuple(r.ue, r.port_us, port) != nullptr;
-    });
+    Port port_us = r.port_us;
+    const auto choose_pc = [&] {
+        return ports_.port_pc(user->last_port_pc, ue_hash, [&](Port port) {
+            return find_by_tuple(r.ue, port_us, port) != nullptr;
+        });
+    };
+    auto pc = choose_pc();
+    // More phones behind one NAT with one port_us than we have ports for: know this one by another.
+    for (unsigned tries = 0; !pc && r.nat_inner && tries < 8; ++tries) {
+        port_us = free_client_port(r.ue, 0);
+        if (port_us != 0 && port_us != port_uc) pc = choose_pc();
+    }
     if (!pc) return refuse_user(pc.error());
     const auto spis = spis_.allocate_pair(backend_.owner_of(r.ue, r.ours), r.spi_uc, r.spi_us);
     if (!spis) return refuse_user(spis.error());
@@ -180,8 +220,9 @@ Result<SetId> SaDatabase::reserve(const ReserveRequest& r) {
     set->tag = r.tag;
     set->ue = r.ue;
     set->ours = r.ours;
-    set->numbers = SaNumbers{r.spi_uc,  r.spi_us,  spis->first, spis->second,
-                             r.port_uc, r.port_us, *pc,         user->port_ps};
+    set->numbers = SaNumbers{r.spi_uc, r.spi_us, spis->first, spis->second,
+                             port_uc,  port_us,  *pc,         user->port_ps};
+    if (r.nat_inner) set->nat = NatTraversal{*r.nat_inner, r.port_uc, r.port_us};
     set->suite = r.suite;
     set->created = clock().now();
     set->keys = make_secret<SetKeys>();

@@ -115,6 +115,9 @@ struct ReserveRequest {
     Port port_uc = 0;
     Port port_us = 0;
     Suite suite;
+    // Behind a NAT (N1): the UE's own address; `ue` is then the NAT's. port_uc and port_us in the
+    // set's numbers may be others than these if a set at that address has them already.
+    std::optional<IpAddress> nat_inner{};
     const AkaKey* ck = nullptr;  // borrowed
     const AkaKey* ik = nullptr;
     SetId sm1_set = 0;  // the established or draining set SM1 came on; 0: in clear
@@ -187,9 +190,11 @@ class SaDatabase {
     // Are these numbers of a UE possible, and is (ue, port_uc) free (A4, A5, B6)? To be asked at
     // SM1, before anything is forwarded. invalid: SPI below 256, both SPIs equal, forbidden port.
     // conflict: (ue, port_uc) is in the table; a set of an incomplete procedure of the same IMPI
-    // does not count, because the challenge would replace it (B3).
+    // does not count, because the challenge would replace it (B3). `nat_inner`: the UE's own
+    // address behind a NAT; others behind it may use the same port then, the user itself may not.
     [[nodiscard]] Result<void> check_ue(std::string_view impi, const IpAddress& ue, Spi spi_uc,
-                                        Spi spi_us, Port port_uc, Port port_us) const;
+                                        Spi spi_us, Port port_uc, Port port_us,
+                                        const std::optional<IpAddress>& nat_inner = {}) const;
     // Removes registration SAs left of an earlier procedure of this IMPI (B3), then takes SPIs and
     // ports. The numbers are in find(id)->numbers. Errors as check_ue, and exhausted: a limit, no
     // SPI, no port; not_found: sm1_set is none of the user's.
@@ -254,6 +259,10 @@ class SaDatabase {
     // Octets of the tables and pools; not the texts and keys of each user.
     [[nodiscard]] std::size_t table_octets() const;
     [[nodiscard]] const SpiAllocator& spis() const { return spis_; }
+    // The packet layer takes UEs behind a NAT (N1).
+    [[nodiscard]] bool supports_nat() const { return backend_.supports_nat(); }
+    // Where the packets of a set behind a NAT come from now; port 0: not learnt yet, or no NAT.
+    [[nodiscard]] Endpoint nat_endpoint(SetId id) const;
     [[nodiscard]] const PortAllocator& ports() const { return ports_; }
     [[nodiscard]] const DatabaseConfig& config() const { return config_; }
     [[nodiscard]] const Clock& clock() const { return timers_.clock(); }
@@ -288,6 +297,11 @@ class SaDatabase {
     [[nodiscard]] std::uint64_t client_hash(const IpAddress& ue, Port port_uc) const;
     [[nodiscard]] const SaSet* find_by_client(const IpAddress& ue, Port port_uc) const;
     [[nodiscard]] std::uint64_t hash_of_ue(const IpAddress& ue) const;
+    [[nodiscard]] bool client_port_in_use(std::string_view impi, const IpAddress& ue, Port port_uc,
+                                          const std::optional<IpAddress>& nat_inner) const;
+    // A port under which no set at `ue` is known yet as its client port, `own` if that is free. 0:
+    // none was found.
+    [[nodiscard]] Port free_client_port(const IpAddress& ue, Port own);
 
     User* user_for(std::string_view impi);
     void drop_user_if_idle(UserId id);
@@ -317,6 +331,7 @@ class SaDatabase {
     DatabaseConfig config_;
     Backend& backend_;
     TimerWheel& timers_;
+    Random& random_;
     SpiAllocator spis_;
     PortAllocator ports_;
     SeededHash hash_;

@@ -79,6 +79,14 @@ const SaSet* SaDatabase::find_by_spi(Spi ours) const {
     return position == 0 ? nullptr : sets_.at(position - 1);
 }
 
+Endpoint SaDatabase::nat_endpoint(SetId id) const {
+    const SaSet* set = find(id);
+    if (set == nullptr || !set->nat || !in_backend(set->state)) return {};
+    SetStats stats;
+    backend_.stats(std::span(&id, 1), std::span(&stats, 1));
+    return stats.nat_endpoint;
+}
+
 const User* SaDatabase::find_user(UserId id) const {
     return users_.find(id);
 }

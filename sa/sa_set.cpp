@@ -9,6 +9,7 @@ SetParams SaSet::params() const {
     p.ours = ours;
     p.numbers = numbers;
     p.suite = suite;
+    p.nat = nat;
     if (keys) {
         p.ck = &keys->ck;
         p.ik = &keys->ik;

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string_view>
 
 #include "base/clock.h"
@@ -39,6 +40,7 @@ struct SaSet {
     IpAddress ue;
     IpAddress ours;
     SaNumbers numbers;
+    std::optional<NatTraversal> nat{};
     Suite suite;
     State state = State::reserved;
     bool used = false;  // a message other than SM7 came on it (D2)

@@ -5,7 +5,8 @@
 // (2), texts, number of sets (1), one record a set; end mark (4). A set: id, sm1_set, tag (8 each),
 // state, used (1 each), time of its timer left, lifetime left (8 each), age, age since established
 // (8 each), addresses, the four SPIs, the four ports, integrity, encryption (1 each), CK, IK (16
-// each), highest outbound sequence number (4). Times in nanoseconds.
+// each), highest outbound sequence number (4), and behind a NAT the UE's own address, port_uc and
+// port_us (2 each). Times in nanoseconds.
 
 #include <algorithm>
 
@@ -42,6 +43,7 @@ struct SaDatabase::RestoredSet {
     IpAddress ue;
     IpAddress ours;
     SaNumbers numbers;
+    std::optional<NatTraversal> nat;
     Suite suite;
     SecretPtr<SetKeys> keys;
     std::uint32_t out_sequence = 0;
@@ -118,6 +120,11 @@ SecretBytes SaDatabase::serialize() const {
             w.bytes(s.keys->ck.reveal());
             w.bytes(s.keys->ik.reveal());
             w.u32(std::max(s.out_sequence, stats[next].highest_out_sequence));
+            if (s.nat) {
+                w.ip(s.nat->inner);
+                w.u16(s.nat->port_uc);
+                w.u16(s.nat->port_us);
+            }
             w.end_record(record);
         }
         w.end_record(user_record);
@@ -187,6 +194,12 @@ Result<RestoreReport> SaDatabase::restore(std::span<const std::uint8_t> snapshot
             const auto ck = q.bytes(16);
             const auto ik = q.bytes(16);
             s.out_sequence = q.u32();
+            if (q.ok() && q.left() != 0) {
+                s.nat.emplace();
+                s.nat->inner = q.ip();
+                s.nat->port_uc = q.u16();
+                s.nat->port_us = q.u16();
+            }
             q.require(is_valid(s.suite) && s.id != 0 && plausible(s.timer_left) &&
                       plausible(s.lifetime_left) && plausible(s.age) &&
                       plausible(s.established_age));
@@ -299,6 +312,7 @@ bool SaDatabase::restore_set(RestoredSet& from, UserId user_id) {
     set->ue = from.ue;
     set->ours = from.ours;
     set->numbers = n;
+    set->nat = from.nat;
     set->suite = from.suite;
     set->used = from.used;
     set->created = now - from.age;

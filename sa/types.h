@@ -46,4 +46,15 @@ struct SaNumbers {
     bool operator==(const SaNumbers&) const = default;
 };
 
+// The UE is behind a NAT (N1, TS 33.203 Annex M): its ESP comes in UDP, in tunnel mode. Its set's
+// `ue` is then where SM1 came from, and the UE's ports in SaNumbers are those under which we know
+// it; these are what the UE itself calls them, and what stands inside the tunnel
+// (docs/decisions/0021).
+struct NatTraversal {
+    IpAddress inner;  // IPv4
+    Port port_uc = 0;
+    Port port_us = 0;
+    bool operator==(const NatTraversal&) const = default;
+};
+
 }  // namespace gmgate::sa

@@ -396,4 +396,9 @@ void Console::on_esp(const IpAddress& from, const IpAddress& to,
     if (ours) phone_->receive_esp(from, esp);
 }
 
+void Console::on_in_udp(const IpAddress& from, const IpAddress& to,
+                        std::span<const std::uint8_t> payload) {
+    if (to == phone_->plan().address) phone_->receive_in_udp(from, payload);
+}
+
 }  // namespace gmgate::ue

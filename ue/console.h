@@ -46,6 +46,8 @@ class Console final : public NetworkReceiver, private ScriptObserver {
     void on_udp(const Endpoint& from, const IpAddress& to, std::string_view payload) override;
     void on_esp(const IpAddress& from, const IpAddress& to,
                 std::span<const std::uint8_t> esp) override;
+    void on_in_udp(const IpAddress& from, const IpAddress& to,
+                   std::span<const std::uint8_t> payload) override;
 
   private:
     Console(PhoneContext& context, const LoadOptions& options, std::FILE* out,

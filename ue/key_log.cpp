@@ -61,15 +61,18 @@ std::string key_table_rows(const IpAddress& ue, const IpAddress& pcscf, const Sa
     Names n = wireshark(set.suite, set.secret->keys);
     const char* family = ue.is_v6() ? "IPv6" : "IPv4";
     std::string out;
-    const auto row = [&](const IpAddress& from, const IpAddress& to, Spi spi) {
+    // Who captures beyond a NAT sees another address of ours.
+    const std::string us = set.encapsulated ? "*" : ue.to_string();
+    const std::string them = pcscf.to_string();
+    const auto row = [&](const std::string& from, const std::string& to, Spi spi) {
         out += fmt::format("\"{}\",\"{}\",\"{}\",\"0x{:08x}\",\"{}\",\"{}\",\"{}\",\"{}\"\n",
-                           family, from.to_string(), to.to_string(), spi, n.encryption,
-                           n.encryption_key, n.authentication, n.authentication_key);
+                           family, from, to, spi, n.encryption, n.encryption_key, n.authentication,
+                           n.authentication_key);
     };
-    row(ue, pcscf, set.numbers.spi_ps);
-    row(ue, pcscf, set.numbers.spi_pc);
-    row(pcscf, ue, set.numbers.spi_uc);
-    row(pcscf, ue, set.numbers.spi_us);
+    row(us, them, set.numbers.spi_ps);
+    row(us, them, set.numbers.spi_pc);
+    row(them, us, set.numbers.spi_uc);
+    row(them, us, set.numbers.spi_us);
     for (std::string* s : {&n.encryption_key, &n.authentication_key}) {
         wipe(std::span(reinterpret_cast<std::uint8_t*>(s->data()), s->size()));
     }

@@ -324,4 +324,10 @@ void Load::on_esp(const IpAddress& from, const IpAddress& to, std::span<const st
     if (p != nullptr && !p->over()) p->receive_esp(from, esp);
 }
 
+void Load::on_in_udp(const IpAddress& from, const IpAddress& to,
+                     std::span<const std::uint8_t> payload) {
+    Phone* p = at(to);
+    if (p != nullptr && !p->over()) p->receive_in_udp(from, payload);
+}
+
 }  // namespace gmgate::ue

@@ -75,6 +75,8 @@ class Load final : public NetworkReceiver {
     void on_udp(const Endpoint& from, const IpAddress& to, std::string_view payload) override;
     void on_esp(const IpAddress& from, const IpAddress& to,
                 std::span<const std::uint8_t> esp) override;
+    void on_in_udp(const IpAddress& from, const IpAddress& to,
+                   std::span<const std::uint8_t> payload) override;
 
     [[nodiscard]] Stage stage() const { return stage_; }
     [[nodiscard]] const Statistics& statistics() const { return context_.statistics; }

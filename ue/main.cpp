@@ -50,6 +50,7 @@ struct Options {
     double call = -1, call_time = 10, traffic_time = 10, answer_after = 0;
     int refuse_calls = 0;
     bool precondition = false, no_100rel = false;
+    bool nat = false;
     std::vector<std::string> misbehave;
     LoadOptions load;
     double reregister = 0, hold = 0, silence = 4, timeout = 32, message_interval = 0.1;
@@ -127,6 +128,10 @@ void describe(CLI::App& app, Options& o) {
         ->group("Network")
         ->capture_default_str()
         ->check(CLI::IsMember({"own", "kernel"}));
+    app.add_flag("--nat", o.nat,
+                 "the phones may be behind a NAT (IPv4): they offer mod=UDP-enc-tun as well, and "
+                 "keep the NAT's mapping alive")
+        ->group("Network");
     app.add_flag_callback(
            "--remove-leavings",
            [] {
@@ -550,6 +555,7 @@ int run(Options& o) {
         l.misbehave.push_back(*m);
     }
     const bool kernel_esp = o.esp == "kernel";
+    if (kernel_esp && o.nat) return usage_error("--nat takes gmue's own ESP: leave --esp away");
     if (kernel_esp) {
         for (const auto& m : l.misbehave) {
             if (m.kind == Misbehaviour::replay || m.kind == Misbehaviour::forged_esp ||
@@ -665,6 +671,10 @@ int run(Options& o) {
                     std::span<const std::uint8_t> esp) override {
             if (to != nullptr) to->on_esp(from, at, esp);
         }
+        void on_in_udp(const IpAddress& from, const IpAddress& at,
+                       std::span<const std::uint8_t> payload) override {
+            if (to != nullptr) to->on_in_udp(from, at, payload);
+        }
     } relay;
     SocketNetwork::Options n;
     n.v4 = l.ipv6_share < 1;
@@ -672,6 +682,7 @@ int run(Options& o) {
     n.clear_port = o.clear_port;
     n.mtu = mtu;
     n.own_esp = !kernel_esp;
+    n.nat = o.nat;
     auto network = SocketNetwork::open(loop, relay, n);
     if (!network) return usage_error(network.error().text);
 
@@ -703,6 +714,7 @@ int run(Options& o) {
     context.observer = narrator ? &*narrator : nullptr;
     context.key_log = keys.get();
     context.host_esp = kernel.get();
+    context.nat = o.nat;
     context.card = [&](std::string_view imsi) {
         if (seed) return keys_by_rule(*seed, imsi);
         return file->find(imsi)->copy();

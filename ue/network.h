@@ -50,6 +50,9 @@ class Network {
     // network's.
     virtual void send_esp(const IpAddress& from, const IpAddress& to,
                           std::span<const std::uint8_t> esp) = 0;
+    // The same in UDP, from and to port 4500 (RFC 3948); also one octet 0xFF, the keep-alive.
+    virtual void send_in_udp(const IpAddress& from, const IpAddress& to,
+                             std::span<const std::uint8_t> payload) = 0;
     virtual std::unique_ptr<ClearStream> connect_tcp(const IpAddress& from, const Endpoint& to,
                                                      ClearStreamHandler& handler) = 0;
 };

@@ -90,6 +90,8 @@ struct PhoneContext {
     Duration message_interval = std::chrono::seconds(1);
     // How often a phone begins anew when nobody answers its SM7 (TS 33.203 7.3.1.4).
     unsigned restarts = 2;
+    bool nat = false;                               // offer ESP in UDP as well (TS 33.203 Annex M)
+    Duration keepalive = std::chrono::seconds(20);  // of a NAT's mapping (RFC 3948 4)
     PhoneTimes times{};
     CallOptions calls{};
 
@@ -165,7 +167,11 @@ class Phone final : private ClearStreamHandler, private AgentHost {
 
     // From the network; addresses are already matched.
     void receive_udp(const Endpoint& from, std::string_view payload);
-    void receive_esp(const IpAddress& from, std::span<const std::uint8_t> packet);
+    void receive_esp(const IpAddress& from, std::span<const std::uint8_t> packet) {
+        receive_esp(from, packet, false);
+    }
+    // From port 4500: ESP, if it is any.
+    void receive_in_udp(const IpAddress& from, std::span<const std::uint8_t> payload);
 
     [[nodiscard]] const PhonePlan& plan() const { return plan_; }
     [[nodiscard]] bool registered() const { return registered_; }
@@ -250,6 +256,7 @@ class Phone final : private ClearStreamHandler, private AgentHost {
     void transmit(const Transaction& t);
     void send_protected(SaSet& set, bool from_client_port, std::uint8_t protocol,
                         std::span<const std::uint8_t> inner);
+    void send_esp(const SaSet& set, std::span<const std::uint8_t> esp);
     void send_udp_protected(SaSet& set, bool from_client_port, std::string_view payload);
     TcpLink& client_link(SaSet& set);
     void on_message(std::string_view bytes, const Arrival& arrival);
@@ -290,6 +297,10 @@ class Phone final : private ClearStreamHandler, private AgentHost {
     void discard(std::unique_ptr<SaSet>& set);
     void end_transaction();
     void close_clear_stream();
+
+    void receive_esp(const IpAddress& from, std::span<const std::uint8_t> packet, bool in_udp);
+    // Tells a NAT that its mapping is in use, as long as there is an SA that needs it.
+    void keep_nat_open();
 
     // timers
     void on_retransmit();
@@ -358,6 +369,7 @@ class Phone final : private ClearStreamHandler, private AgentHost {
     std::unique_ptr<Scripted> scripted_;
     std::unique_ptr<Agent> agent_;
     Application* application_ = nullptr;
+    std::unique_ptr<Timer> keepalive_;  // only behind a NAT
     std::string outcome_;
 };
 

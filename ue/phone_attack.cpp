@@ -54,8 +54,7 @@ void Phone::send_attack_packets() {
     for (unsigned i = 0; i < copies; ++i) {
         switch (plan_.misbehaviour) {
             case Misbehaviour::replay:
-                if (recorded_)
-                    context_.network.send_esp(plan_.address, pcscf().address, *recorded_);
+                if (recorded_) send_esp(set, *recorded_);
                 break;
             case Misbehaviour::forged_esp:
             case Misbehaviour::unknown_spi: {
@@ -72,7 +71,7 @@ void Phone::send_attack_packets() {
                 Bytes esp;
                 context_.crypto.seal(set.suite, set.secret->keys, p, context_.random, esp);
                 if (misbehaves(Misbehaviour::forged_esp)) esp.back() ^= 0x01;
-                context_.network.send_esp(plan_.address, pcscf().address, esp);
+                send_esp(set, esp);
                 break;
             }
             case Misbehaviour::clear_on_protected:

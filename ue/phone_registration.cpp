@@ -72,7 +72,7 @@ void Phone::send_sm1(const Credentials* credentials, const char* step) {
         client = "Security-Client: ipsec-3gpp; alg=hmac-sha-1-96; spi-c=4294967296; spi-s=none\r\n";
     } else if (!misbehaves(Misbehaviour::no_security_client)) {
         client = security_client(plan_.style, *plan_.suites, proposed_.spi_uc, proposed_.spi_us,
-                                 proposed_.port_uc, proposed_.port_us);
+                                 proposed_.port_uc, proposed_.port_us, context_.nat);
     }
     RegisterContent c;
     c.expires = purpose_ == Purpose::deregister ? 0 : expires();
@@ -125,7 +125,7 @@ void Phone::on_challenge(const sip::Message& m) {
     for (const auto& v : m.values(sip::HeaderId::security_server)) texts.push_back(v.text);
     auto offered = parse_security_server(texts);
     if (!offered) return fail(offered.error().text);
-    const Mechanism* chosen = choose(*offered, *plan_.suites);
+    const Mechanism* chosen = choose(*offered, *plan_.suites, context_.nat);
     if (misbehaves(Misbehaviour::refuse_proposal)) {
         say("      the phone does not accept the proposal and gives the registration up");
         if (end_step("abandoned", "the proposal is not acceptable to the phone")) return;
@@ -247,6 +247,7 @@ Result<void> Phone::install(const Mechanism& mechanism, const AkaSuccess& aka) {
     if (misbehaves(Misbehaviour::near_sequence_end))
         set->secret->sent_ps = set->secret->sent_pc = near_sequence_end;
     set->suite = *mechanism.suite;
+    set->encapsulated = mechanism.encapsulated;
     set->numbers = proposed_;
     set->numbers.spi_pc = mechanism.spi_c;
     set->numbers.spi_ps = mechanism.spi_s;
@@ -270,7 +271,8 @@ Result<void> Phone::install(const Mechanism& mechanism, const AkaSuccess& aka) {
     if (context_.key_log != nullptr) context_.key_log->write(plan_.address, pcscf().address, *set);
     if (context_.observer != nullptr) {
         const auto& n = set->numbers;
-        say(fmt::format("      four SAs, {}{}", sa::to_string(set->suite),
+        say(fmt::format("      four SAs, {}{}{}", sa::to_string(set->suite),
+                        set->encapsulated ? ", in UDP" : "",
                         misbehaves(Misbehaviour::wrong_ik) ? ", with the wrong keys" : ""));
         const auto sa_line = [&](const char* label, Port ue, const char* arrow, const char* p_label,
                                  Port p, const char* spi_label, Spi spi) {
@@ -283,6 +285,11 @@ Result<void> Phone::install(const Mechanism& mechanism, const AkaSuccess& aka) {
         sa_line("port_us", n.port_us, "←", "port_pc", n.port_pc, "spi_us", n.spi_us);
     }
     pending_ = std::move(set);
+    if (pending_->encapsulated && !keepalive_) {
+        keepalive_ = std::make_unique<Timer>();
+        keepalive_->bind<&Phone::keep_nat_open>(this);
+        context_.timers.start(*keepalive_, context_.keepalive);
+    }
     return {};
 }
 
@@ -327,7 +334,7 @@ void Phone::send_sm7(const AkaSuccess& aka, Credentials credentials) {
     const std::string client =
         security_client(plan_.style, *plan_.suites,
                         misbehaves(Misbehaviour::altered_client) ? p.spi_uc ^ 1U : p.spi_uc,
-                        p.spi_us, p.port_uc, p.port_us);
+                        p.spi_us, p.port_uc, p.port_us, context_.nat);
     const std::string verify = verify_lines(misbehaves(Misbehaviour::altered_verify));
     RegisterContent c;
     c.expires = purpose_ == Purpose::deregister ? 0 : expires();

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
 #include "base/bytes.h"
@@ -10,6 +11,13 @@
 #include "ue/phone.h"
 
 namespace gmgate::ue {
+
+namespace {
+
+constexpr std::uint8_t protocol_ipv4 = 4;  // next header of tunnel mode
+constexpr std::size_t max_ip_packet = 65535;
+
+}  // namespace
 
 // ---- links hand on to the phone ----
 
@@ -61,6 +69,12 @@ void Phone::send_protected(SaSet& set, bool from_client_port, std::uint8_t proto
     p.sequence = ++last;
     p.next_header = protocol;
     p.payload = inner;
+    std::vector<Bytes> whole;
+    if (set.encapsulated) {
+        build_ip(set.local, pcscf().address, protocol, inner, max_ip_packet, p.sequence, whole);
+        p.next_header = protocol_ipv4;
+        p.payload = whole.front();
+    }
     Bytes esp;
     context_.crypto.seal(set.suite, set.secret->keys, p, context_.random, esp);
     if (spoil_) {
@@ -69,10 +83,28 @@ void Phone::send_protected(SaSet& set, bool from_client_port, std::uint8_t proto
         --last;
     }
     ++context_.statistics.esp_sent;
-    context_.network.send_esp(set.local, pcscf().address, esp);
+    send_esp(set, esp);
     if (misbehaves(Misbehaviour::replay) && phase_ == Phase::registered) {
         recorded_ = std::make_unique<Bytes>(std::move(esp));
     }
+}
+
+void Phone::send_esp(const SaSet& set, std::span<const std::uint8_t> esp) {
+    if (set.encapsulated) return context_.network.send_in_udp(set.local, pcscf().address, esp);
+    context_.network.send_esp(set.local, pcscf().address, esp);
+}
+
+void Phone::keep_nat_open() {
+    bool needed = false;
+    for (const SaSet* s : {current_.get(), pending_.get(), old_.get()})
+        needed = needed || (s != nullptr && s->encapsulated);
+    if (!needed) {
+        keepalive_.reset();
+        return;
+    }
+    static constexpr std::array<std::uint8_t, 1> octet{0xFF};
+    context_.network.send_in_udp(plan_.address, pcscf().address, octet);
+    context_.timers.start(*keepalive_, context_.keepalive);
 }
 
 void Phone::send_udp_protected(SaSet& set, bool from_client_port, std::string_view payload) {
@@ -108,7 +140,9 @@ TcpLink& Phone::client_link(SaSet& set) {
 
 std::uint16_t Phone::mss() const {
     // IP and TCP headers, and the worst of ESP: header 8, IV 16, padding 15 + 2, ICV 16.
-    const std::size_t overhead = (plan_.address.is_v6() ? 40U : 20U) + 20U + 57U;
+    // Behind a NAT the outer IP and UDP headers besides.
+    const std::size_t overhead =
+        (plan_.address.is_v6() ? 40U : 20U) + 20U + 57U + (context_.nat ? 28U : 0U);
     return static_cast<std::uint16_t>(
         std::max<std::size_t>(536, context_.mtu - std::min(context_.mtu, overhead)));
 }
@@ -123,7 +157,13 @@ void Phone::receive_udp(const Endpoint& from, std::string_view payload) {
     on_message(payload, a);
 }
 
-void Phone::receive_esp(const IpAddress& from, std::span<const std::uint8_t> packet) {
+void Phone::receive_in_udp(const IpAddress& from, std::span<const std::uint8_t> payload) {
+    // A keep-alive, or IKE's marker where ESP has its SPI.
+    if (payload.size() < 8 || load_be32(payload.data()) == 0) return;
+    receive_esp(from, payload, true);
+}
+
+void Phone::receive_esp(const IpAddress& from, std::span<const std::uint8_t> packet, bool in_udp) {
     auto& stats = context_.statistics;
     if (packet.size() < 8) {
         ++stats.esp_bad;
@@ -145,7 +185,7 @@ void Phone::receive_esp(const IpAddress& from, std::span<const std::uint8_t> pac
         ++stats.esp_unknown_spi;
         return;
     }
-    if (from != pcscf().address) {
+    if (from != pcscf().address || set->encapsulated != in_udp) {
         ++stats.esp_selector;
         return;
     }
@@ -166,8 +206,19 @@ void Phone::receive_esp(const IpAddress& from, std::span<const std::uint8_t> pac
     const auto& n = set->numbers;
     const Port expected_from = at_client_port ? n.port_ps : n.port_pc;
     const Port expected_to = at_client_port ? n.port_uc : n.port_us;
-    if (opened->next_header == protocol_udp) {
-        const auto udp = read_udp(from, set->local, opened->payload);
+    std::uint8_t protocol = opened->next_header;
+    std::span<const std::uint8_t> segment = opened->payload;
+    if (in_udp) {
+        const auto inner = protocol == protocol_ipv4 ? read_ipv4(segment) : std::nullopt;
+        if (!inner || inner->from != from || inner->to != set->local) {
+            ++stats.esp_selector;
+            return;
+        }
+        protocol = inner->protocol;
+        segment = inner->payload;
+    }
+    if (protocol == protocol_udp) {
+        const auto udp = read_udp(from, set->local, segment);
         if (!udp) {
             ++stats.esp_bad;
             return;
@@ -181,8 +232,8 @@ void Phone::receive_esp(const IpAddress& from, std::span<const std::uint8_t> pac
         a.from = {from, udp->from_port};
         a.to = {set->local, udp->to_port};
         on_message(as_text(udp->payload), a);
-    } else if (opened->next_header == protocol_tcp) {
-        const auto tcp = read_tcp(from, set->local, opened->payload);
+    } else if (protocol == protocol_tcp) {
+        const auto tcp = read_tcp(from, set->local, segment);
         if (!tcp) {
             ++stats.esp_bad;
             return;

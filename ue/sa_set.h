@@ -122,6 +122,7 @@ struct SaSet {
     IpAddress local;           // the phone's address under this set: it may have moved since (D5)
     SaNumbers numbers;
     sa::Suite suite;
+    bool encapsulated = false;  // tunnel mode in UDP: we are behind a NAT (TS 33.203 Annex M)
     SecretPtr<SaKeys> secret = make_secret<SaKeys>();
     // With the kernel's ESP; nullptr: gmue's own. Above the streams that ride it: they go first.
     std::unique_ptr<HostLink> host_link;

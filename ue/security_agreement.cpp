@@ -113,9 +113,10 @@ Result<Mechanism> parse_one(std::string_view text) {
     }
     const auto i = sa::parse_integrity(alg);
     const auto e = sa::parse_encryption(ealg);
-    if (m.name == "ipsec-3gpp" && i && e && iequals(prot, "esp") && iequals(mod, "trans") &&
-        sa::is_valid({*i, *e}) && m.spi_c > 255 && m.spi_s > 255 && m.port_c != 0 &&
-        m.port_s != 0) {
+    m.encapsulated = iequals(mod, "UDP-enc-tun");
+    if (m.name == "ipsec-3gpp" && i && e && iequals(prot, "esp") &&
+        (m.encapsulated || iequals(mod, "trans")) && sa::is_valid({*i, *e}) && m.spi_c > 255 &&
+        m.spi_s > 255 && m.port_c != 0 && m.port_s != 0) {
         m.suite = sa::Suite{*i, *e};
     }
     return m;
@@ -172,43 +173,49 @@ std::optional<Style> parse_style(std::string_view text) {
 }
 
 std::string security_client(Style style, std::span<const sa::Suite> suites, Spi spi_c, Spi spi_s,
-                            Port port_c, Port port_s) {
+                            Port port_c, Port port_s, bool nat) {
     std::string out;
     bool first = true;
-    for (const sa::Suite s : suites) {
+    const auto write = [&](sa::Suite s, bool encapsulated) {
         const auto alg = sa::name(s.integrity);
         const auto ealg = sa::name(s.encryption);
+        const std::string_view mod = encapsulated ? "UDP-enc-tun" : "trans";
         if (first || style == Style::google) out += "Security-Client: ";
         switch (style) {
             case Style::plain:
             case Style::qualcomm:
                 out += fmt::format(
-                    "{}ipsec-3gpp; alg={}; ealg={}; spi-c={}; spi-s={}; port-c={}; port-s={}",
+                    "{}ipsec-3gpp; alg={}; ealg={}; {}spi-c={}; spi-s={}; port-c={}; port-s={}",
                     first                      ? ""
                     : style == Style::qualcomm ? ","
                                                : ", ",
-                    alg, ealg, spi_c, spi_s, port_c, port_s);
+                    alg, ealg, encapsulated ? "mod=UDP-enc-tun; " : "", spi_c, spi_s, port_c,
+                    port_s);
                 break;
             case Style::samsung:
                 out += fmt::format(
-                    "{}ipsec-3gpp;prot=esp;mod=trans;spi-c={};spi-s={};port-c={};port-s={};alg={};"
+                    "{}ipsec-3gpp;prot=esp;mod={};spi-c={};spi-s={};port-c={};port-s={};alg={};"
                     "ealg={}",
-                    first ? "" : ", ", spi_c, spi_s, port_c, port_s, alg, ealg);
+                    first ? "" : ", ", mod, spi_c, spi_s, port_c, port_s, alg, ealg);
                 break;
             case Style::mediatek:
                 out += fmt::format(
-                    "{}ipsec-3gpp;prot=esp;mod=trans;spi-c={};spi-s={};port-c={};port-s={};ealg={};"
+                    "{}ipsec-3gpp;prot=esp;mod={};spi-c={};spi-s={};port-c={};port-s={};ealg={};"
                     "alg={}",
-                    first ? "" : ", ", spi_c, spi_s, port_c, port_s, ealg, alg);
+                    first ? "" : ", ", mod, spi_c, spi_s, port_c, port_s, ealg, alg);
                 break;
             case Style::google:
                 out += fmt::format(
-                    "ipsec-3gpp;alg={};prot=esp;mod=trans;ealg={};spi-c={:010};spi-s={:010};port-c="
+                    "ipsec-3gpp;alg={};prot=esp;mod={};ealg={};spi-c={:010};spi-s={:010};port-c="
                     "{};port-s={}\r\n",
-                    alg, ealg, spi_c, spi_s, port_c, port_s);
+                    alg, mod, ealg, spi_c, spi_s, port_c, port_s);
                 break;
         }
         first = false;
+    };
+    for (const sa::Suite s : suites) write(s, false);
+    if (nat) {
+        for (const sa::Suite s : suites) write(s, true);
     }
     if (!first && style != Style::google) out += "\r\n";
     return out;
@@ -228,10 +235,12 @@ Result<std::vector<Mechanism>> parse_security_server(std::span<const std::string
     return list;
 }
 
-const Mechanism* choose(std::span<const Mechanism> offered, std::span<const sa::Suite> supported) {
+const Mechanism* choose(std::span<const Mechanism> offered, std::span<const sa::Suite> supported,
+                        bool nat) {
     const Mechanism* best = nullptr;
     for (const Mechanism& m : offered) {
         if (!m.suite || std::ranges::find(supported, *m.suite) == supported.end()) continue;
+        if (m.encapsulated && !nat) continue;
         if (best == nullptr || m.q > best->q) best = &m;
     }
     return best;

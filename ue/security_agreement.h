@@ -33,16 +33,18 @@ inline constexpr std::array<Style, 5> all_styles{Style::plain, Style::samsung, S
 [[nodiscard]] std::optional<Style> parse_style(std::string_view text);
 
 // Header lines with CRLF: "Security-Client: …".
+// `nat`: each suite also with mod=UDP-enc-tun (TS 33.203 Annex M); the P-CSCF takes that or the
+// other by whether it finds a NAT.
 [[nodiscard]] std::string security_client(Style style, std::span<const sa::Suite> suites, Spi spi_c,
-                                          Spi spi_s, Port port_c, Port port_s);
+                                          Spi spi_s, Port port_c, Port port_s, bool nat = false);
 
 // One mechanism of Security-Server, as it came.
 struct Mechanism {
     std::string name;
     std::vector<std::pair<std::string, std::string>> parameters;  // names lower-case, order kept
-    std::optional<sa::Suite>
-        suite;  // ipsec-3gpp, ESP, transport mode, and algorithms we know; else nullopt
-    std::uint16_t q = 1000;  // thousandths; absent counts as 1
+    std::optional<sa::Suite> suite;  // ipsec-3gpp, ESP, a mode and algorithms we know; else nullopt
+    bool encapsulated = false;       // mod=UDP-enc-tun
+    std::uint16_t q = 1000;          // thousandths; absent counts as 1
     Spi spi_c = 0, spi_s = 0;
     Port port_c = 0, port_s = 0;
 };
@@ -53,9 +55,9 @@ struct Mechanism {
     std::span<const std::string_view> values);
 
 // A8: by preference (q, then order), the first whose suite is among `supported`. nullptr: none
-// (C7).
+// (C7). `nat`: UDP-enc-tun is supported too.
 [[nodiscard]] const Mechanism* choose(std::span<const Mechanism> offered,
-                                      std::span<const sa::Suite> supported);
+                                      std::span<const sa::Suite> supported, bool nat = false);
 
 // What the P-CSCF said, written back in the phone's own hand. The order of mechanisms is kept.
 [[nodiscard]] std::string security_verify(Style style, std::span<const Mechanism> offered);

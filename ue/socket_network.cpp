@@ -37,6 +37,7 @@ constexpr int buffer_size = 16 << 20;
 // What waits for a full socket buffer; more than this is lost, as on a real radio link.
 constexpr std::size_t max_queue = 1U << 16U;
 constexpr std::size_t control_size = 64;
+constexpr std::uint16_t encapsulation_port = 4500;
 
 bool set(int fd, int level, int option, int value) {
     return ::setsockopt(fd, level, option, &value, sizeof value) == 0;
@@ -132,6 +133,7 @@ SocketNetwork::~SocketNetwork() {
         if (f->udp.valid()) loop_.unwatch(f->udp.get());
         if (f->esp.valid()) loop_.unwatch(f->esp.get());
     }
+    if (in_udp_.valid()) loop_.unwatch(in_udp_.get());
 }
 
 Result<std::unique_ptr<SocketNetwork>> SocketNetwork::open(EventLoop& loop,
@@ -156,7 +158,33 @@ Result<std::unique_ptr<SocketNetwork>> SocketNetwork::open(EventLoop& loop,
             if ((ready & EventLoop::readable) != 0) self->receive_esp(*raw);
         });
     }
+    if (options.nat) {
+        if (auto r = n->open_encapsulation(); !r) return std::unexpected(r.error());
+    }
     return n;
+}
+
+Result<void> SocketNetwork::open_encapsulation() {
+    in_udp_ = UniqueFd(::socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    if (!in_udp_.valid())
+        return fail(ErrorKind::io, fmt::format("UDP socket: {}", std::strerror(errno)));
+    const int fd = in_udp_.get();
+    set(fd, IPPROTO_IP, IP_PKTINFO, 1);
+    set(fd, IPPROTO_IP, IP_FREEBIND, 1);
+    // Too long packets are fragmented, here or on the way.
+    set(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT);
+    set(fd, SOL_SOCKET, SO_NO_CHECK, 1);  // RFC 3948 2.1: the ICV is the checksum
+    big_buffers(fd);
+    sockaddr_in any{};
+    any.sin_family = AF_INET;
+    any.sin_port = htons(encapsulation_port);
+    if (::bind(fd, reinterpret_cast<sockaddr*>(&any), sizeof any) != 0) {
+        return fail(ErrorKind::io,
+                    fmt::format("UDP port {}: {}; another gmue --nat or an IKE daemon here?",
+                                encapsulation_port, std::strerror(errno)));
+    }
+    loop_.watch(fd, EventLoop::readable, [this](unsigned) { receive_in_udp(); });
+    return {};
 }
 
 Result<void> SocketNetwork::open_family(Family& f) {
@@ -243,6 +271,42 @@ void SocketNetwork::send_esp(const IpAddress& from, const IpAddress& to,
     pieces_.clear();
     build_ip(from, to, protocol_esp, esp, options_.mtu, ++identification_, pieces_);
     for (Bytes& p : pieces_) f->esp_queue.push_back({to, std::move(p)});
+}
+
+// At once, and lost when the socket's buffer is full: phones behind a NAT come in small numbers.
+void SocketNetwork::send_in_udp(const IpAddress& from, const IpAddress& to,
+                                std::span<const std::uint8_t> payload) {
+    if (!in_udp_.valid() || from.is_v6() || to.is_v6()) return note_error(EAFNOSUPPORT, "UDP");
+    sockaddr_storage name{};
+    iovec vector{const_cast<std::uint8_t*>(payload.data()), payload.size()};
+    alignas(cmsghdr) std::array<char, control_size> control{};
+    msghdr h{};
+    h.msg_name = &name;
+    h.msg_namelen = Endpoint{to, encapsulation_port}.to_sockaddr(name);
+    h.msg_iov = &vector;
+    h.msg_iovlen = 1;
+    h.msg_control = control.data();
+    in_pktinfo info{};
+    std::memcpy(&info.ipi_spec_dst, from.octets().data(), 4);
+    auto* c = reinterpret_cast<cmsghdr*>(control.data());
+    c->cmsg_level = IPPROTO_IP;
+    c->cmsg_type = IP_PKTINFO;
+    c->cmsg_len = CMSG_LEN(sizeof info);
+    std::memcpy(CMSG_DATA(c), &info, sizeof info);
+    h.msg_controllen = CMSG_SPACE(sizeof info);
+    if (::sendmsg(in_udp_.get(), &h, 0) < 0) note_error(errno, "UDP port 4500");
+}
+
+void SocketNetwork::receive_in_udp() {
+    Receiver& r = receiver_memory();
+    const int n = r.read(in_udp_.get());
+    for (int k = 0; k < n; ++k) {
+        const auto i = static_cast<std::size_t>(k);
+        const auto to = destination(r.messages[i].msg_hdr);
+        const Endpoint from = Endpoint::from_sockaddr(r.names[i]);
+        if (to && from.port == encapsulation_port)
+            receiver_.on_in_udp(from.address, *to, r.packet(i));
+    }
 }
 
 void SocketNetwork::flush() {

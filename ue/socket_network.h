@@ -28,6 +28,9 @@ class NetworkReceiver {
     virtual void on_udp(const Endpoint& from, const IpAddress& to, std::string_view payload) = 0;
     virtual void on_esp(const IpAddress& from, const IpAddress& to,
                         std::span<const std::uint8_t> esp) = 0;
+    // From port 4500 of `from` to ours: ESP in UDP, or what else comes there.
+    virtual void on_in_udp(const IpAddress& from, const IpAddress& to,
+                           std::span<const std::uint8_t> payload) = 0;
 };
 
 class SocketNetwork final : public Network {
@@ -38,6 +41,7 @@ class SocketNetwork final : public Network {
         std::uint16_t clear_port = 5060;
         std::size_t mtu = 1500;
         bool own_esp = true;  // false: the kernel's, no raw socket
+        bool nat = false;     // IPv4's port 4500 too, for ESP in UDP
     };
     // The error names the remedy: no CAP_NET_RAW, port taken, …
     static Result<std::unique_ptr<SocketNetwork>> open(EventLoop& loop, NetworkReceiver& receiver,
@@ -47,6 +51,8 @@ class SocketNetwork final : public Network {
     void send_udp(const Endpoint& from, const Endpoint& to, std::string_view payload) override;
     void send_esp(const IpAddress& from, const IpAddress& to,
                   std::span<const std::uint8_t> esp) override;
+    void send_in_udp(const IpAddress& from, const IpAddress& to,
+                     std::span<const std::uint8_t> payload) override;
     std::unique_ptr<ClearStream> connect_tcp(const IpAddress& from, const Endpoint& to,
                                              ClearStreamHandler& handler) override;
 
@@ -60,6 +66,8 @@ class SocketNetwork final : public Network {
     Result<void> open_family(Family& family);
     void receive_udp(Family& family);
     void receive_esp(Family& family);
+    Result<void> open_encapsulation();
+    void receive_in_udp();
     void flush_esp(Family& family);
     void flush_udp(Family& family);
     void note_error(int error, const char* what);
@@ -70,6 +78,7 @@ class SocketNetwork final : public Network {
     Options options_;
     std::unique_ptr<Family> v4_;
     std::unique_ptr<Family> v6_;
+    UniqueFd in_udp_;
     std::uint32_t identification_ = 1;
     std::uint64_t send_errors_ = 0;
     std::string first_send_error_;

@@ -16,6 +16,7 @@ dataplane::DpdkOptions dpdk_options(const config::Config& c) {
     o.port_ps = {c.gm.port_ps.first, c.gm.port_ps.last};
     o.port_pc = {c.gm.port_pc.first, c.gm.port_pc.last};
     o.mtu = c.gm.mtu;
+    o.nat = c.nat();
     o.workers = c.dpdk.workers;
     o.max_sets = c.dpdk.max_sets;
     o.verify_only = c.backend == config::Backend::screen;
@@ -128,6 +129,7 @@ registration::Policy policy(const config::Config& c) {
     }
     p.emergency_numbers = c.security.emergency_numbers;
     p.e_cscf = c.core.e_cscf;
+    p.nat = c.nat();
     switch (c.core.reg_event) {
         case config::RegEvent::off:
             break;

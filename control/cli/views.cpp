@@ -81,6 +81,13 @@ std::string joined(const json& texts) {
     return fmt::format("{}", fmt::join(all, ", "));
 }
 
+// A word of what is said of a NAT (N1); empty: there is none.
+std::string nat_text(const json& row, const char* key) {
+    const auto nat = row.find("nat");
+    return nat == row.end() || !nat->is_object() || !nat->contains(key) ? std::string()
+                                                                        : text(*nat, key);
+}
+
 // name{label="value"}: one series, as Prometheus writes it.
 std::string series(const json& sample) {
     std::string out = text(sample, "name");
@@ -135,10 +142,11 @@ Table sa_table(const Style& style) {
 }
 
 void add_sa(Table& table, const json& r) {
-    table.add({text(r, "impi"), text(r, "ue"), text(r, "state"), suite(r),
-               spi_text(whole(r, "spi_ps")), spi_text(whole(r, "spi_pc")),
-               spi_text(whole(r, "spi_uc")), spi_text(whole(r, "spi_us")),
-               age_text(number(r, "age_seconds")), left(r)});
+    const std::string inner = nat_text(r, "inner");
+    table.add({text(r, "impi"), inner.empty() ? text(r, "ue") : text(r, "ue") + " (" + inner + ")",
+               text(r, "state"), suite(r), spi_text(whole(r, "spi_ps")),
+               spi_text(whole(r, "spi_pc")), spi_text(whole(r, "spi_uc")),
+               spi_text(whole(r, "spi_us")), age_text(number(r, "age_seconds")), left(r)});
 }
 
 std::string sa_card(const json& r, const Style& style) {
@@ -148,6 +156,12 @@ std::string sa_card(const json& r, const Style& style) {
     card.put("IMPUs", joined(list(r, "impus")));
     card.put("suite", suite(r));
     card.put("UE / ours", text(r, "ue") + " / " + text(r, "ours"));
+    if (const std::string inner = nat_text(r, "inner"); !inner.empty()) {
+        const std::string endpoint = nat_text(r, "endpoint");
+        card.put("behind a NAT",
+                 fmt::format("itself {}, UDP {}", inner,
+                             endpoint.empty() ? "from nowhere yet" : "from " + endpoint));
+    }
     const std::string arrow = style.unicode ? "→" : "->";
     card.put("in, requests", fmt::format("UE {} {} ours {}   SPI {} (ps)", whole(r, "port_uc"),
                                          arrow, whole(r, "port_ps"), spi_text(whole(r, "spi_ps"))));

@@ -254,6 +254,14 @@ json to_json(const SaRow& r, bool detail) {
            {"port_ps", r.numbers.port_ps},
            {"age_seconds", seconds(r.age)}};
     if (r.expires_in) o["expires_in_seconds"] = seconds(*r.expires_in);
+    if (r.nat) {
+        json& nat = o["nat"];
+        nat = {{"inner", r.nat->inner.to_string()},
+               {"port_uc", r.nat->port_uc},
+               {"port_us", r.nat->port_us}};
+        if (detail && r.stats.nat_endpoint.port != 0)
+            nat["endpoint"] = r.stats.nat_endpoint.to_string();
+    }
     if (detail) {
         o["impus"] = r.impus;
         o["in_packets"] = r.stats.in_packets;

@@ -16,6 +16,7 @@ SaRow SaDatabaseView::row_of(const sa::SaSet& set, const sa::User& user, bool de
     row.ue = set.ue;
     row.ours = set.ours;
     row.numbers = set.numbers;
+    row.nat = set.nat;
     row.suite = set.suite;
     row.age = std::max(now - set.created, Duration{});
     // reg-await-auth, lifetime or drain: whichever ends the set.

@@ -41,6 +41,7 @@ struct SaRow {
     IpAddress ue;
     IpAddress ours;
     sa::SaNumbers numbers;
+    std::optional<sa::NatTraversal> nat;
     sa::Suite suite;
     Duration age{};                      // since it was installed
     std::optional<Duration> expires_in;  // nullopt: no life time is running

@@ -44,6 +44,7 @@ struct Carrier {
     sa::State state = sa::State::removed;
     std::uint64_t tag = 0;
     sa::SaNumbers numbers;
+    std::optional<sa::NatTraversal> nat;  // N1
 
     [[nodiscard]] bool is_protected() const { return set != 0; }
     // Whose transactions a message on it uses up (S3).
@@ -52,7 +53,7 @@ struct Carrier {
                               : sip::TransactionLayer::Party::stranger;
     }
     static Carrier of(const sa::SaSet& s) {
-        return Carrier{s.id, s.user, s.state, s.tag, s.numbers};
+        return Carrier{s.id, s.user, s.state, s.tag, s.numbers, s.nat};
     }
 };
 

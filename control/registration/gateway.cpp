@@ -198,7 +198,7 @@ struct Gateway::Impl {
     bool refuse_faulty(Side& side, const sip::Flow& flow, const Carrier& carrier,
                        const sip::Message& message, sip::ParseStatus status);
     [[nodiscard]] static sip::Flow path_back(const sip::Flow& flow, const Carrier& carrier,
-                                             const sip::Message& request);
+                                             const sip::Message& request, bool on_gm);
     [[nodiscard]] RegistrationView view_of(const Registration& registration,
                                            const sa::User& user) const;
     [[nodiscard]] RegistrationView view_of(const RegistrationProcedure& procedure) const;
@@ -214,11 +214,11 @@ struct Gateway::Impl {
 };
 
 sip::Flow Gateway::Impl::path_back(const sip::Flow& flow, const Carrier& carrier,
-                                   const sip::Message& request) {
+                                   const sip::Message& request, bool on_gm) {
     const auto via = sip::sent_by(request);
     if (!via) return flow;
-    return carrier.is_protected() ? reply_path(flow, *via, carrier.numbers)
-                                  : reply_path(flow, *via);
+    if (carrier.is_protected()) return reply_path(flow, *via, carrier.numbers, carrier.nat);
+    return on_gm ? reply_path_in_clear(flow, *via) : reply_path(flow, *via);
 }
 
 void Gateway::Impl::answer_stateless(Side& side, const sip::Flow& reply, const Endpoint& source,
@@ -254,8 +254,8 @@ bool Gateway::Impl::refuse_faulty(Side& side, const sip::Flow& flow, const Carri
         code != 0 && message.answerable() && !message.is_method("ACK") && sip::sent_by(message);
     ctx.refuse(why, answer ? code : 0, flow.remote, {});
     if (answer)
-        answer_stateless(side, path_back(flow, carrier, message), flow.remote, message, code,
-                         reason);
+        answer_stateless(side, path_back(flow, carrier, message, &side == &ctx.gm), flow.remote,
+                         message, code, reason);
     if (&side == &ctx.gm && message.is_request() && message.is_method("REGISTER")) {
         answer ? ctx.registration_failed({why, code, flow.remote})
                : ctx.registration_discarded(why, flow.remote);
@@ -358,13 +358,13 @@ void Gateway::Impl::on_gm(const sip::Flow& flow, std::span<char> bytes) {
             ctx.policy.unprotected_other == UnprotectedOther::reject && !message.is_method("ACK");
         ctx.refuse(Reason::unprotected_request, answer ? 403 : 0, flow.remote, {});
         if (answer) {
-            answer_stateless(ctx.gm, path_back(flow, carrier, message), flow.remote, message, 403,
-                             {});
+            answer_stateless(ctx.gm, path_back(flow, carrier, message, true), flow.remote, message,
+                             403, {});
         }
         return;
     }
 
-    Arrival arrival{flow, path_back(flow, carrier, message), carrier, 0};
+    Arrival arrival{flow, path_back(flow, carrier, message, true), carrier, 0};
     const auto received =
         ctx.gm.transactions->receive_request(flow, arrival.reply, message, carrier.party());
     switch (received.arrival) {
@@ -433,7 +433,7 @@ void Gateway::Impl::on_core(const sip::Flow& flow, std::span<char> bytes) {
         return;
     }
     ctx.metrics.request(GatewayMetrics::Side::core, message.method());
-    Arrival arrival{flow, path_back(flow, clear, message), clear, 0};
+    Arrival arrival{flow, path_back(flow, clear, message, false), clear, 0};
     const auto received = ctx.core.transactions->receive_request(flow, arrival.reply, message);
     switch (received.arrival) {
         case sip::TransactionLayer::Arrival::fresh:

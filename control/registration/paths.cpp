@@ -15,12 +15,21 @@ sip::Flow reply_path(const sip::Flow& request, const sip::Via& via) {
     return reply;
 }
 
-sip::Flow reply_path(const sip::Flow& request, const sip::Via& via, const sa::SaNumbers& numbers) {
+sip::Flow reply_path_in_clear(const sip::Flow& request, const sip::Via& via) {
+    sip::Flow reply = reply_path(request, via);
+    if (check_via(via, request.remote.address) == ViaCheck::different)
+        reply.remote.port = request.remote.port;
+    return reply;
+}
+
+sip::Flow reply_path(const sip::Flow& request, const sip::Via& via, const sa::SaNumbers& numbers,
+                     const std::optional<sa::NatTraversal>& nat) {
     sip::Flow reply = request;
     if (request.transport == sip::Transport::tcp) return reply;
     reply.connection = 0;
     const bool from_client_port = request.remote.port == numbers.port_uc;
-    const bool back_to_source = via.rport_present || via.port == numbers.port_uc;
+    const sa::Port port_uc = nat ? nat->port_uc : numbers.port_uc;
+    const bool back_to_source = via.rport_present || via.port == port_uc;
     if (from_client_port && !back_to_source) {
         reply.local.port = numbers.port_pc;
         reply.remote.port = numbers.port_us;
@@ -49,6 +58,12 @@ ViaCheck check_via(const sip::Via& via, const IpAddress& source) {
     const auto address = IpAddress::parse(via.host);
     if (!address) return ViaCheck::unresolved;
     return *address == source ? ViaCheck::same : ViaCheck::different;
+}
+
+ViaCheck check_via(const sip::Via& via, const IpAddress& source,
+                   const std::optional<IpAddress>& inner) {
+    const ViaCheck seen = check_via(via, source);
+    return seen == ViaCheck::different && inner ? check_via(via, *inner) : seen;
 }
 
 }  // namespace gmgate::registration

@@ -98,6 +98,8 @@ struct Policy {
     ConsistencyFailure consistency_failure = ConsistencyFailure::reject;
     UnprotectedOther unprotected_other = UnprotectedOther::reject;
     ServiceRouteMismatch service_route_mismatch = ServiceRouteMismatch::replace;
+    // N1: phones behind a NAT may register with UDP encapsulation, if the packet layer can do it.
+    bool nat = true;
 
     Emergency emergency = Emergency::alternative;
     std::vector<std::string> emergency_numbers{"112", "911"};  // dialled so, digits only

@@ -55,6 +55,7 @@ bool RegistrationProcedure::keep_texts(const RegisterFacts& facts, std::string_v
 void RegistrationProcedure::start(const Arrival& sm1, const sip::Message& request,
                                   const RegisterFacts& facts,
                                   const std::optional<secagree::Choice>& choice,
+                                  const std::optional<IpAddress>& nat_inner,
                                   std::uint64_t reported) {
     started_ = ctx_.now();
     trace_user_ = ctx_.trace.user_of(facts.impi);
@@ -67,6 +68,7 @@ void RegistrationProcedure::start(const Arrival& sm1, const sip::Message& reques
     source_ = sm1.flow.remote;
     server_ = sm1.transaction;
     choice_ = choice;
+    nat_inner_ = nat_inner;
     expires_ = facts.expires;
     failure_report_ = reported != 0;
     if (failure_report_) {
@@ -242,6 +244,7 @@ void RegistrationProcedure::challenge(const sip::Message& response, std::span<ch
     request.port_uc = choice_->mechanism.port_c;
     request.port_us = choice_->mechanism.port_s;
     request.suite = choice_->suite;
+    request.nat_inner = nat_inner_;
     request.ck = &ck;
     request.ik = &ik;
     request.sm1_set = sm1_.set;
@@ -270,8 +273,7 @@ void RegistrationProcedure::challenge(const sip::Message& response, std::span<ch
     set_ = traced_set_;
     ctx_.note_event(trace_user_, Step::set_installed, set_, numbers_.spi_ps, Reason::ok, attempt_);
 
-    const std::string server =
-        secagree::security_server(secagree::ServerList::of(ctx_.policy.suites, numbers_));
+    const std::string server = secagree::security_server(server_list());
     if (!edit_response(response, server)) {
         drop_set(sa::Event::aborted);
         fail_later(500, Reason::malformed);
@@ -283,6 +285,12 @@ void RegistrationProcedure::challenge(const sip::Message& response, std::span<ch
     send_answer(401, Step::sm6, Reason::ok);
     (void)ctx_.sets.apply(set_, sa::Event::sm6_sent);
     ctx_.metrics.challenged(ctx_.now() - started_);
+}
+
+secagree::ServerList RegistrationProcedure::server_list() const {
+    return secagree::ServerList::of(
+        ctx_.policy.suites, numbers_,
+        nat_inner_ ? secagree::Mode::udp_enc_tun : secagree::Mode::transport);
 }
 
 // 200 to SM1: D3, D4. Only on an SA: what came in clear was not authenticated by anybody.
@@ -344,7 +352,7 @@ Reason RegistrationProcedure::check_second(const Arrival& sm7, const sip::Messag
     if (!via) return Reason::malformed;
     // A symbolic name is compared by its resolution, which is the source unless a resolver says
     // otherwise (B6).
-    if (check_via(*via, sm7.flow.remote.address) == ViaCheck::different)
+    if (check_via(*via, sm7.flow.remote.address, nat_inner_) == ViaCheck::different)
         return Reason::via_mismatch;
     if (facts.impu != impu()) return Reason::identity_mismatch;
 
@@ -359,7 +367,7 @@ Reason RegistrationProcedure::check_second(const Arrival& sm7, const sip::Messag
         if (now.is_malformed() || !secagree::same_offer(before, now))
             return Reason::client_mismatch;
     }
-    const auto sent = secagree::ServerList::of(ctx_.policy.suites, numbers_);
+    const secagree::ServerList sent = server_list();
     const auto* verify = request.first(HeaderId::security_verify);
     if (verify == nullptr) return Reason::verify_missing;
     if (request.next(*verify) == nullptr &&

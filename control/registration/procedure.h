@@ -53,9 +53,11 @@ class RegistrationProcedure {
 
     // Each of these may end the procedure: the object is gone when the call returns.
     //
-    // reported: attempt() of the procedure whose challenge this REGISTER refuses (C3); 0: none.
+    // nat_inner: the UE is behind a NAT and this is its own address (N1). reported: attempt() of
+    // the procedure whose challenge this REGISTER refuses (C3); 0: none.
     void start(const Arrival& sm1, const sip::Message& request, const RegisterFacts& facts,
-               const std::optional<secagree::Choice>& choice, std::uint64_t reported);
+               const std::optional<secagree::Choice>& choice,
+               const std::optional<IpAddress>& nat_inner, std::uint64_t reported);
     void on_second_register(const Arrival& sm7, const sip::Message& request,
                             const RegisterFacts& facts);
     void on_response(const sip::Message& response, std::span<char> bytes);
@@ -103,6 +105,8 @@ class RegistrationProcedure {
     // Why SM7 does not fit SM1 and SM6 (B4, C8); ok: it does.
     [[nodiscard]] Reason check_second(const Arrival& sm7, const sip::Message& request,
                                       const RegisterFacts& facts) const;
+    // What Security-Server said, or says (C8).
+    [[nodiscard]] secagree::ServerList server_list() const;
     // The core's answer, as it goes to the UE. False: it cannot be made.
     bool edit_response(const sip::Message& response, std::string_view security_server);
     // Sends what is in the context's scratch; `path`: another way than asked for (D6).
@@ -149,6 +153,7 @@ class RegistrationProcedure {
 
     Endpoint ue_;  // source of SM1
     IpAddress ours_;
+    std::optional<IpAddress> nat_inner_;
     Carrier sm1_;  // the set SM1 came on
     sip::Flow sm1_reply_;
     sip::Flow reply_;  // of the request being answered

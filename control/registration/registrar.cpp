@@ -270,6 +270,21 @@ std::uint64_t Registrar::take_failure_report(const Arrival& arrival, const Regis
     return refused ? attempt : 0;
 }
 
+// N1: what it offers can be had, and its addresses are such as the packet layer can translate.
+bool Registrar::takes_nat(const Arrival& arrival, const sip::Message& request,
+                          const IpAddress& inner) const {
+    if (!ctx_.policy.nat || !ctx_.sets.supports_nat()) return false;
+    if (inner.is_v6() || arrival.flow.remote.address.is_v6() || inner.is_unspecified())
+        return false;
+    secagree::MechanismList offer;
+    offer.parse(request, HeaderId::security_client);
+    // What is absent or malformed is refused for that, and not for the NAT.
+    return offer.empty() || offer.is_malformed() ||
+           std::ranges::any_of(offer.mechanisms(), [](const secagree::Mechanism& m) {
+               return m.mode == secagree::Mode::udp_enc_tun;
+           });
+}
+
 void Registrar::on_first(const Arrival& arrival, const sip::Message& request,
                          const RegisterFacts& facts) {
     const Carrier& carrier = arrival.carrier;
@@ -289,9 +304,14 @@ void Registrar::on_first(const Arrival& arrival, const sip::Message& request,
     }
     const auto via = sip::top_via(request);
     if (!via) return refuse(400, Reason::malformed);
-    if (check_via(*via, arrival.flow.remote.address) == ViaCheck::different) {
+    std::optional<IpAddress> nat_inner;  // N1
+    if (carrier.nat) nat_inner = carrier.nat->inner;
+    if (check_via(*via, arrival.flow.remote.address, nat_inner) == ViaCheck::different) {
         if (carrier.is_protected()) return refuse(403, Reason::via_mismatch);
-        // N1: something between us rewrites addresses, and ESP would not pass it without UDP
+        nat_inner = IpAddress::parse(via->host);
+    }
+    if (nat_inner && !takes_nat(arrival, request, *nat_inner)) {
+        // Something between us rewrites addresses, and ESP would not pass it without UDP
         // encapsulation.
         return refuse(403, Reason::nat_unsupported,
                       {{"Warning", "399 gmgate \"address translation on the way\""}});
@@ -309,7 +329,8 @@ void Registrar::on_first(const Arrival& arrival, const sip::Message& request,
             return refuse(421, Reason::sec_agree_missing, {{"Require", "sec-agree"}});
     } else {
         const secagree::ChoicePolicy policy{ctx_.policy.suites,
-                                            ctx_.policy.missing_ealg == MissingEalg::null, false};
+                                            ctx_.policy.missing_ealg == MissingEalg::null,
+                                            nat_inner.has_value()};
         const auto chosen = secagree::choose(offer, policy);
         if (!chosen) {
             const int code = secagree::response_code(chosen.error());
@@ -319,7 +340,7 @@ void Registrar::on_first(const Arrival& arrival, const sip::Message& request,
                     if (!ours.empty()) ours += ", ";
                     ours += "ipsec-3gpp;alg=" + std::string(sa::name(suite.integrity)) +
                             ";ealg=" + std::string(sa::name(suite.encryption)) +
-                            ";prot=esp;mod=trans";
+                            (nat_inner ? ";prot=esp;mod=UDP-enc-tun" : ";prot=esp;mod=trans");
                 }
                 return refuse(code, Reason::no_common_algorithm,
                               {{"Security-Server", ours}, {"Require", "sec-agree"}});
@@ -329,8 +350,9 @@ void Registrar::on_first(const Arrival& arrival, const sip::Message& request,
         }
         choice = *chosen;
         const auto& m = chosen->mechanism;
-        if (const auto possible = ctx_.sets.check_ue(facts.impi, arrival.flow.remote.address,
-                                                     m.spi_c, m.spi_s, m.port_c, m.port_s);
+        if (const auto possible =
+                ctx_.sets.check_ue(facts.impi, arrival.flow.remote.address, m.spi_c, m.spi_s,
+                                   m.port_c, m.port_s, nat_inner);
             !possible) {
             if (possible.error().kind == ErrorKind::conflict) {
                 return refuse(403, Reason::port_in_use,
@@ -395,7 +417,7 @@ void Registrar::on_first(const Arrival& arrival, const sip::Message& request,
         begun_in_clear_.push_back(procedure.id());
     }
     ctx_.metrics.set_pending(procedures_.size());
-    procedure.start(arrival, request, facts, choice, reported);
+    procedure.start(arrival, request, facts, choice, nat_inner, reported);
 }
 
 Result<void> Registrar::store(const RegistrationProcedure& procedure, sa::SetId set, bool fresh_set,

@@ -104,6 +104,8 @@ class Registrar final : public sip::TransactionUser, public sa::SetObserver {
   private:
     // SM1 or a REGISTER of a registered user.
     void on_first(const Arrival& arrival, const sip::Message& request, const RegisterFacts& facts);
+    [[nodiscard]] bool takes_nat(const Arrival& arrival, const sip::Message& request,
+                                 const IpAddress& inner) const;
     [[nodiscard]] bool from_is_the_users(const Carrier& carrier, const sip::Message& request,
                                          const RegisterFacts& facts) const;
     void note_arrival(const Arrival& arrival, Step step, Reason reason, std::string_view impi,

@@ -32,6 +32,12 @@ namespace gmgate::dataplane {
     X(next_header, "authentic ESP that carries neither UDP nor TCP (A3)")                      \
     X(selector,                                                                                \
       "authentic ESP whose inner ports or transport header are not those of its SA (A3)")      \
+    X(encapsulation,                                                                           \
+      "ESP in UDP for an SA without a NAT, or not in UDP for one behind a NAT (N1)")           \
+    X(inner_header,                                                                            \
+      "authentic ESP of a phone behind a NAT whose inner IP header is damaged, a fragment's, " \
+      "or not the phone's (A3, N1)")                                                           \
+    X(not_esp_in_udp, "neither ESP nor keep-alive on UDP port 4500: IKE, IPv6 or too short")   \
     X(outer_header,                                                                            \
       "ESP under an IP or link header the host would refuse (bad checksum, another station's " \
       "address; screen: also options, extension headers, VLAN): it never reaches the replay "  \
@@ -40,6 +46,8 @@ namespace gmgate::dataplane {
     X(outbound_sequence_exhausted, "outbound SA at the end of its sequence numbers (D7)")      \
     X(outbound_no_room,                                                                        \
       "no room in the buffer for the ESP header or trailer, or the packet grew beyond 64 KiB") \
+    X(outbound_no_endpoint,                                                                    \
+      "packet for a phone behind a NAT of which nothing authentic has come yet (N1)")          \
     X(outbound_icmp_quote,                                                                     \
       "ICMP error of the host that would quote a protected packet in clear (A6)")              \
     X(crypto,                                                                                  \

@@ -20,6 +20,9 @@ struct alignas(64) WorkerCounters {
     Relaxed<std::uint64_t> in_other;            // given to the host untouched
     Relaxed<std::uint64_t> in_fragments;        // handed out for reassembly
     Relaxed<std::uint64_t> in_handed_over;      // handed out for another worker
+    Relaxed<std::uint64_t> in_keepalives;       // of phones behind a NAT (N1): freed
+    // Not packets: a phone behind a NAT was found at another endpoint than before.
+    Relaxed<std::uint64_t> nat_moved;
 
     Relaxed<std::uint64_t> out_received;
     Relaxed<std::uint64_t> out_protected;  // encapsulated

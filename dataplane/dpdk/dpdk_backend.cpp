@@ -18,9 +18,11 @@
 #include <mutex>
 #include <unordered_map>
 
+#include "base/bytes.h"
 #include "base/log.h"
 #include "base/random.h"
 #include "base/unique_fd.h"
+#include "dataplane/core/udp_encapsulation.h"
 #include "dataplane/dpdk/eal.h"
 #include "dataplane/dpdk/host_port.h"
 #include "dataplane/dpdk/interface.h"
@@ -33,6 +35,8 @@ namespace {
 // The most ESP adds to a packet of transport mode: SPI and sequence 8, IV 16, padding 15, trailer
 // 2, ICV 12 (A9), rounded up.
 constexpr unsigned esp_overhead = 56;
+// ... and the tunnel in UDP: the outer headers. What is inner then is payload of ESP besides.
+constexpr unsigned nat_overhead = encapsulation_overhead;
 constexpr unsigned smallest_ipv6_mtu = 1280;
 // What an install() waits at most for the place of a removed set; workers pass a round within
 // microseconds, or have lost their core.
@@ -200,6 +204,7 @@ Result<void> DpdkBackend::Impl::assemble(Port& wire_port, Port& host_port,
             fast.other_addresses = others;
             fast.protected_ports = ports;
             fast.verify_only = options.verify_only;
+            fast.nat = options.nat && !options.verify_only;
             if (own_wire) fast.host_mac = own_wire->mac();
             worker_random.push_back(std::make_unique<SystemRandom>());
             auto path =
@@ -289,7 +294,8 @@ Result<std::unique_ptr<DpdkBackend>> DpdkBackend::create(const DpdkOptions& opti
     // A host that seals itself counts ESP's octets itself.
     host.mtu = options.verify_only
                    ? options.mtu
-                   : std::max(options.mtu - esp_overhead, v6 ? smallest_ipv6_mtu : 0U);
+                   : std::max(options.mtu - esp_overhead - (options.nat ? nat_overhead : 0U),
+                              v6 ? smallest_ipv6_mtu : 0U);
     host.queues = options.workers;
     auto tap = HostPort::open(host, impl->own_pools->for_size(host.mtu + 128U));
     if (!tap) return std::unexpected(tap.error());
@@ -323,6 +329,8 @@ Result<void> DpdkBackend::install(const sa::SetParams& params) {
                         "port " + std::to_string(port) +
                             " of the SA set is not a protected one (gm.port_ps, gm.port_pc)");
     }
+    if (params.nat && !supports_nat())
+        return fail(ErrorKind::unsupported, "UDP encapsulation is switched off (security.nat)");
     impl_->reclaim_ready(2);
     const SequenceState state{.out_uc = params.out_sequence, .out_us = params.out_sequence};
     auto handle = impl_->table->publish(params, state);
@@ -438,6 +446,12 @@ void DpdkBackend::stats(std::span<const sa::SetId> ids, std::span<sa::SetStats> 
         stats[i].replays = c.replays;
         stats[i].highest_out_sequence = c.highest_out_sequence;
         if (c.last_use != 0) stats[i].last_use = Worker::time_of(c.last_use);
+        if (c.nat_endpoint != 0) {
+            std::array<std::uint8_t, 4> address{};
+            store_be32(address.data(), static_cast<std::uint32_t>(c.nat_endpoint >> 16U));
+            stats[i].nat_endpoint = {IpAddress::v4(address),
+                                     static_cast<std::uint16_t>(c.nat_endpoint)};
+        }
     }
 }
 
@@ -475,6 +489,10 @@ void DpdkBackend::drain_events(const std::function<void(const sa::BackendEvent&)
 
 std::uint32_t DpdkBackend::owner_of(const IpAddress& ue, const IpAddress& ours) const {
     return owner_of_pair(ue, ours, impl_->options.workers);
+}
+
+bool DpdkBackend::supports_nat() const {
+    return impl_->options.nat && !impl_->options.verify_only;
 }
 
 std::size_t DpdkBackend::capacity() const {
@@ -556,6 +574,12 @@ void DpdkBackend::register_metrics(metrics::Registry& registry) const {
     static constexpr const char* bytes_help = "ESP octets of packets passed on";
     fast(bytes, bytes_help, {{"direction", "inbound"}}, &WorkerCounters::in_authentic_bytes);
     fast(bytes, bytes_help, {{"direction", "outbound"}}, &WorkerCounters::out_protected_bytes);
+    fast("gmgate_dataplane_nat_keepalives_total",
+         "Keep-alive octets of phones behind a NAT, taken and thrown away", {},
+         &WorkerCounters::in_keepalives);
+    fast("gmgate_dataplane_nat_endpoint_changes_total",
+         "Times an authentic packet showed that a phone's NAT gave it another address or port", {},
+         &WorkerCounters::nat_moved);
     static constexpr const char* handed = "gmgate_dataplane_handed_over_total";
     static constexpr const char* handed_help = "Packets given to the worker that owns their SA";
     fast(handed, handed_help, {{"direction", "inbound"}}, &WorkerCounters::in_handed_over);

@@ -70,6 +70,10 @@ struct DpdkOptions {
     std::uint16_t mtu = 1500;  // of the wire, octets, 1280–9000 (8000 on gm_interface); the TAP's
                                // is lower by what ESP adds
 
+    // ESP in UDP on port 4500 for UEs behind a NAT (N1); the host then sees nothing of that port.
+    // Not with verify_only.
+    bool nat = false;
+
     unsigned workers = 1;               // 1–15
     std::vector<unsigned> worker_cpus;  // pin worker i to worker_cpus[i]; empty: not pinned
     std::uint32_t max_sets = 131072;    // SA sets the tables can hold
@@ -128,6 +132,7 @@ class DpdkBackend final : public sa::Backend {
     [[nodiscard]] int event_fd() const override;
     void drain_events(const std::function<void(const sa::BackendEvent&)>& handle) override;
     [[nodiscard]] std::uint32_t owner_of(const IpAddress& ue, const IpAddress& ours) const override;
+    [[nodiscard]] bool supports_nat() const override;
     [[nodiscard]] std::size_t capacity() const override;
     // Removed sets whose keys are not wiped yet: a worker is still in the round in which it may
     // have seen them.

@@ -66,6 +66,8 @@ struct FastPathConfig {
     // came, bit for bit, everything else is as ever. Outbound: nothing is sealed; the host's ESP
     // passes, cleartext from protected ports ends here (A6). The table may be inbound_only.
     bool verify_only = false;
+    // ESP in UDP (N1): what comes to port 4500 of ours is taken, the host sees none of it.
+    bool nat = false;
     // The link address of the host's port: ESP sent to another one is not for the host, whatever
     // its IP addresses. All zeros: not checked.
     std::array<std::uint8_t, 6> host_mac{};

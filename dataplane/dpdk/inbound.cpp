@@ -8,6 +8,7 @@
 #include "base/bytes.h"
 #include "dataplane/core/checksum.h"
 #include "dataplane/core/replay_window.h"
+#include "dataplane/core/udp_encapsulation.h"
 
 namespace gmgate::dataplane {
 namespace {
@@ -88,22 +89,20 @@ void InboundPath::classify_one(rte_mbuf* m, InboundResult& result) {
     std::uint8_t* frame = frame_of(m);
     const PacketView view = classify({frame, m->data_len});
     switch (view.kind) {
-        case PacketKind::esp: {
-            Item& item = items_[item_count_++];
-            item.m = m;
-            item.frame = frame;
-            item.view = view;
-            item.spi = load_be32(frame + view.l4);
-            item.sequence = load_be32(frame + view.l4 + 4);
-            item.sa = &context_.table.slot_of(item.spi);
-            prefetch_sa(*item.sa);
+        case PacketKind::esp:
+            take_esp(m, frame, view, false);
             return;
-        }
         case PacketKind::udp:
         case PacketKind::tcp:
             if (context_.config.protected_ports.contains(view.destination_port) &&
                 context_.ours.contains(frame + view.destination_at(), view.v6)) {
                 drops_.add(m, DropReason::cleartext_protected_port);
+                return;
+            }
+            if (view.destination_port == encapsulation_port && context_.config.nat &&
+                view.kind == PacketKind::udp &&
+                context_.ours.contains(frame + view.destination_at(), view.v6)) {
+                unwrap(m, frame, view);
                 return;
             }
             break;
@@ -147,6 +146,38 @@ void InboundPath::classify_one(rte_mbuf* m, InboundResult& result) {
     result.to_host.push(m);
 }
 
+void InboundPath::take_esp(rte_mbuf* m, std::uint8_t* frame, const PacketView& view,
+                           bool encapsulated) {
+    Item& item = items_[item_count_++];
+    item.m = m;
+    item.frame = frame;
+    item.view = view;
+    item.spi = load_be32(frame + view.l4);
+    item.sequence = load_be32(frame + view.l4 + 4);
+    item.encapsulated = encapsulated;
+    item.sa = &context_.table.slot_of(item.spi);
+    prefetch_sa(*item.sa);
+}
+
+// UDP to port 4500 of ours.
+void InboundPath::unwrap(rte_mbuf* m, std::uint8_t* frame, PacketView view) {
+    switch (look_into({frame, m->data_len}, view)) {
+        case Encapsulated::esp:
+            take_esp(m, frame, view, true);
+            return;
+        case Encapsulated::keepalive:
+            context_.counters.in_keepalives.add();
+            drops_.add_uncounted(m);
+            return;
+        case Encapsulated::other:
+            drops_.add(m, DropReason::not_esp_in_udp);
+            return;
+        case Encapsulated::malformed:
+            drops_.add(m, DropReason::malformed_transport);
+            return;
+    }
+}
+
 ReplayVerdict InboundPath::replay_check(InboundSa& sa, std::uint32_t sequence) {
     if (replay_words_ == 0) return ReplayWindow64::check(sequence, sa.highest.get(), sa.window);
     return WideReplayWindow(context_.table.wide_window(sa), replay_words_)
@@ -185,7 +216,14 @@ void InboundPath::admit(Item& item, InboundResult& result) {
         }
         return;
     }
-    if (view.v6 != (sa.v6 != 0) || !address_equals(item.frame + view.source_at(), sa.ue, view.v6) ||
+    const bool encapsulated = (sa.flags & InboundSa::encapsulated) != 0;
+    if (encapsulated != item.encapsulated) [[unlikely]] {
+        drops_.add(item.m, DropReason::encapsulation);
+        return;
+    }
+    // Behind a NAT the source may change: what is authentic says where the UE is now.
+    if (view.v6 != (sa.v6 != 0) ||
+        (!encapsulated && !address_equals(item.frame + view.source_at(), sa.ue, view.v6)) ||
         !address_equals(item.frame + view.destination_at(), sa.ours, view.v6)) {
         drops_.add(item.m, DropReason::wrong_address);
         return;
@@ -282,6 +320,7 @@ void InboundPath::finish(const CryptoJob& job, const EspGeometry& geometry, std:
         drop_replay(item, verdict);
         return;
     }
+    const bool forward = item.sequence > sa.highest.get();
     replay_advance(sa, item.sequence);
 
     // Authentic from here on.
@@ -300,6 +339,10 @@ void InboundPath::finish(const CryptoJob& job, const EspGeometry& geometry, std:
 
     if (context_.config.verify_only) {
         finish_screened(job, geometry, result);
+        return;
+    }
+    if (item.encapsulated) {
+        finish_encapsulated(job, geometry, forward, result);
         return;
     }
     const PacketView& view = item.view;
@@ -334,6 +377,71 @@ void InboundPath::finish(const CryptoJob& job, const EspGeometry& geometry, std:
     rte_mbuf* m = item.m;
     m->data_off = static_cast<std::uint16_t>(m->data_off + head);
     m->data_len = static_cast<std::uint16_t>(view.l4 + size);
+    m->pkt_len = m->data_len;
+    context_.counters.in_authentic.add();
+    context_.counters.in_authentic_bytes.add(job.length + geometry.icv);
+    result.to_host.push(m);
+}
+
+// Only what is authentic and newer than all before it comes here: a forged packet cannot move the
+// endpoint, nor one that was recorded, nor one that was overtaken.
+void InboundPath::learn(const Item& item, NatPath& path) {
+    const std::uint8_t* source = item.frame + item.view.source_at();
+    const std::uint32_t address = load_be32(source);
+    const std::uint16_t port = item.view.source_port;
+    // Nobody can be written to there.
+    if (port == 0 || !is_unicast(address) || context_.ours.contains(source, false)) return;
+    const std::uint8_t* mac = item.frame + 6;
+    const std::uint64_t link = (std::uint64_t{load_be16(mac)} << 32U) | load_be32(mac + 2);
+    const std::uint64_t endpoint = NatPath::pack(address, port);
+    const std::uint64_t before = path.endpoint.get();
+    if (endpoint != before) {
+        if (before != 0) context_.counters.nat_moved.add();
+        path.endpoint.set(endpoint);
+    }
+    if (link != path.link.get()) path.link.set(link);
+}
+
+// Tunnel mode in UDP: what goes to the host is the packet inside, under the address and port by
+// which the host knows the UE.
+void InboundPath::finish_encapsulated(const CryptoJob& job, const EspGeometry& geometry,
+                                      bool forward, InboundResult& result) {
+    const Item& item = items_[job.tag];
+    const InboundSa& sa = *item.sa;
+    NatPath& path = context_.table.nat_path(sa.set - 1);
+    if (forward) learn(item, path);
+
+    std::uint8_t* ip = job.esp + geometry.head();
+    const std::uint32_t cleartext = job.length - geometry.head();
+    const std::uint8_t next_header = ip[cleartext - 1];
+    const std::uint32_t trailer = ip[cleartext - 2] + esp_trailer_size;
+    if (trailer > cleartext) {
+        drops_.add(item.m, DropReason::bad_padding);
+        return;
+    }
+    if (next_header != protocol_ipv4) {
+        drops_.add(item.m,
+                   next_header == protocol_none ? DropReason::dummy : DropReason::next_header);
+        return;
+    }
+    const bool server = (sa.flags & InboundSa::from_port_us) != 0;
+    const Ipv4Endpoint own{path.inner, server ? path.port_us : path.port_uc};
+    const Ipv4Endpoint ours{first_four(sa.ours), sa.our_port};
+    const auto total = inner_length({ip, cleartext - trailer}, own, ours);
+    if (!total) {
+        drops_.add(item.m, total.error());
+        return;
+    }
+    take_over_congestion(item.frame[item.view.l3 + 1], ip);
+    translate_source(ip, {first_four(sa.ue), sa.ue_port});
+
+    // The link header moves up to the packet; what was around it is cut off.
+    const std::uint32_t link = item.view.l3;
+    const auto cut = static_cast<std::uint32_t>(ip - item.frame) - link;
+    std::memmove(item.frame + cut, item.frame, link);
+    rte_mbuf* m = item.m;
+    m->data_off = static_cast<std::uint16_t>(m->data_off + cut);
+    m->data_len = static_cast<std::uint16_t>(link + *total);
     m->pkt_len = m->data_len;
     context_.counters.in_authentic.add();
     context_.counters.in_authentic_bytes.add(job.length + geometry.icv);

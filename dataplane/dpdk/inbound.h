@@ -29,13 +29,19 @@ class InboundPath {
         PacketView view;
         std::uint32_t spi;
         std::uint32_t sequence;
+        bool encapsulated;  // in UDP; the view's l4 and end are those of the ESP inside
     };
 
     void classify_one(rte_mbuf* m, InboundResult& result);
+    void take_esp(rte_mbuf* m, std::uint8_t* frame, const PacketView& view, bool encapsulated);
+    void unwrap(rte_mbuf* m, std::uint8_t* frame, PacketView view);
     void admit(Item& item, InboundResult& result);
     void finish(const CryptoJob& job, const EspGeometry& geometry, std::uint32_t now,
                 InboundResult& result);
     [[nodiscard]] bool host_would_take(const Item& item) const;
+    void learn(const Item& item, NatPath& path);
+    void finish_encapsulated(const CryptoJob& job, const EspGeometry& geometry, bool forward,
+                             InboundResult& result);
     void finish_screened(const CryptoJob& job, const EspGeometry& geometry, InboundResult& result);
     void fail_integrity(const Item& item, std::uint32_t now);
     [[nodiscard]] ReplayVerdict replay_check(InboundSa& sa, std::uint32_t sequence);

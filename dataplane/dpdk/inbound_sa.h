@@ -15,7 +15,12 @@ namespace gmgate::dataplane {
 // the other fields only while it is 0 and no worker can still hold the slot; the owner worker alone
 // writes the replay state, flags and counters.
 struct alignas(64) InboundSa {
-    enum Flag : std::uint8_t { first_reported = 1, sequence_reported = 2 };
+    enum Flag : std::uint8_t {
+        first_reported = 1,
+        sequence_reported = 2,
+        encapsulated = 4,  // behind a NAT: its set has a NatPath
+        from_port_us = 8,  // of that: the UE's server port
+    };
 
     std::atomic<sa::Spi> spi{0};
     std::uint32_t set = 0;  // index of the set + 1; 0: the slot is free (control thread)

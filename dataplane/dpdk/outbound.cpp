@@ -5,6 +5,7 @@
 
 #include "base/bytes.h"
 #include "dataplane/core/checksum.h"
+#include "dataplane/core/udp_encapsulation.h"
 
 namespace gmgate::dataplane {
 namespace {
@@ -17,10 +18,20 @@ constexpr std::uint64_t offload_flags = RTE_MBUF_F_TX_L4_MASK | RTE_MBUF_F_TX_IP
                                         RTE_MBUF_F_TX_TCP_SEG | RTE_MBUF_F_TX_IPV4 |
                                         RTE_MBUF_F_TX_IPV6;
 
+// For `added` octets before the frame and `tail` behind `end`.
+bool has_room(rte_mbuf* m, std::uint32_t end, std::uint32_t added, std::uint32_t tail) {
+    const std::uint32_t link_padding = m->data_len - end;
+    return rte_pktmbuf_headroom(m) >= added && rte_pktmbuf_tailroom(m) + link_padding >= tail &&
+           end + added + tail <= largest_packet;
+}
+
 }  // namespace
 
 OutboundPath::OutboundPath(WorkerContext& context, Random& random)
-    : context_(context), drops_(context.counters), ivs_(random) {}
+    : context_(context),
+      drops_(context.counters),
+      ivs_(random),
+      outer_identification_(static_cast<std::uint16_t>(random.u32())) {}
 
 void OutboundPath::run(rte_mbuf* const* packets, std::uint16_t count, OutboundResult& result) {
     result.to_wire.count = 0;
@@ -156,37 +167,29 @@ void OutboundPath::encapsulate(Item& item, OutboundResult& result) {
         result.to_worker.packets.push(item.m);
         return;
     }
-    const std::uint32_t last = sa.sequence.get();
-    if (last == ~std::uint32_t{0}) {
+    if (sa.sequence.get() == ~std::uint32_t{0}) {
         drops_.add(item.m, DropReason::outbound_sequence_exhausted);
+        return;
+    }
+    if ((sa.flags & OutboundSa::encapsulated) != 0) {
+        encapsulate_in_udp(item, sa);
         return;
     }
     const PacketView& view = item.view;
     const EspGeometry& geometry = context_.geometry[sa.suite];
     const std::uint32_t payload = view.end - view.l4;
-    const std::uint32_t padding = geometry.padding(payload);
     const std::uint32_t head = geometry.head();
-    const std::uint32_t tail = padding + esp_trailer_size + geometry.icv;
+    const std::uint32_t tail = geometry.padding(payload) + esp_trailer_size + geometry.icv;
     rte_mbuf* m = item.m;
     // IPv6 counts without its header of 40, IPv4 with its own.
     const std::uint32_t ip_length = view.end - view.l3 - (view.v6 ? 40U : 0U) + head + tail;
-    const std::uint32_t link_padding = m->data_len - view.end;
-    if (ip_length > largest_packet || rte_pktmbuf_headroom(m) < head ||
-        rte_pktmbuf_tailroom(m) + link_padding < tail || view.end + head + tail > largest_packet) {
+    if (ip_length > largest_packet || !has_room(m, view.end, head, tail)) {
         drops_.add(m, DropReason::outbound_no_room);
         return;
     }
     fix_transport_checksum(item);
 
-    const std::uint32_t sequence = last + 1;
-    sa.sequence.set(sequence);
-    std::uint8_t* frame = frame_of(m) - head;
-    std::memmove(frame, frame + head, view.l4);
-    m->data_off = static_cast<std::uint16_t>(m->data_off - head);
-    m->data_len = static_cast<std::uint16_t>(view.end + head + tail);
-    m->pkt_len = m->data_len;
-    m->ol_flags &= ~offload_flags;
-
+    std::uint8_t* frame = grow(m, view.end, head, tail, view.l4);
     std::uint8_t* ip = frame + view.l3;
     frame[view.next_header_at] = protocol_esp;
     if (view.v6) {
@@ -195,7 +198,69 @@ void OutboundPath::encapsulate(Item& item, OutboundResult& result) {
         store_be16(ip + 2, static_cast<std::uint16_t>(ip_length));
         store_be16(ip + 10, ipv4_header_checksum({ip, (ip[0] & 0x0FU) * std::size_t{4}}));
     }
-    std::uint8_t* esp = frame + view.l4;
+    seal(item, sa, frame + view.l4, payload, view.protocol);
+}
+
+// To a UE behind a NAT (N1): the host's packet, addressed as the UE calls itself, in ESP, in UDP to
+// where the UE was heard last.
+void OutboundPath::encapsulate_in_udp(Item& item, OutboundSa& sa) {
+    const NatPath& path = context_.table.nat_path(sa.set);
+    const std::uint64_t endpoint = path.endpoint.get();
+    if (endpoint == 0) {
+        drops_.add(item.m, DropReason::outbound_no_endpoint);
+        return;
+    }
+    const PacketView& view = item.view;
+    const EspGeometry& geometry = context_.geometry[sa.suite];
+    const std::uint32_t payload = view.end - view.l3;
+    const std::uint32_t tail = geometry.padding(payload) + esp_trailer_size + geometry.icv;
+    const std::uint32_t added = outer_headers_size + geometry.head();
+    const std::uint32_t length = added + payload + tail;
+    rte_mbuf* m = item.m;
+    const bool options = view.l4 - view.l3 != inner_header_size;
+    if (length > largest_packet || options || !has_room(m, view.end, added, tail)) {
+        drops_.add(m, DropReason::outbound_no_room);
+        return;
+    }
+    fix_transport_checksum(item);
+    const bool server = (sa.flags & OutboundSa::to_port_us) != 0;
+    translate_destination(frame_of(m) + view.l3,
+                          {path.inner, server ? path.port_us : path.port_uc});
+    const std::uint8_t tos = frame_of(m)[view.l3 + 1];
+
+    std::uint8_t* frame = grow(m, view.end, added, tail, view.l3);
+    Ipv4Endpoint to;
+    store_be32(to.address.data(), static_cast<std::uint32_t>(endpoint >> 16U));
+    to.port = static_cast<std::uint16_t>(endpoint);
+    // The host has found the way to the address it knows; to another one the way is back.
+    if (to.address != first_four(sa.ue)) {
+        const std::uint64_t link = path.link.get();
+        store_be16(frame, static_cast<std::uint16_t>(link >> 32U));
+        store_be32(frame + 2, static_cast<std::uint32_t>(link));
+    }
+    write_outer_headers(frame + view.l3, length, tos, outer_identification_++, first_four(sa.ours),
+                        to);
+    seal(item, sa, frame + view.l3 + outer_headers_size, payload, protocol_ipv4);
+}
+
+std::uint8_t* OutboundPath::grow(rte_mbuf* m, std::uint32_t end, std::uint32_t added,
+                                 std::uint32_t tail, std::uint32_t kept) {
+    std::uint8_t* frame = frame_of(m) - added;
+    std::memmove(frame, frame + added, kept);
+    m->data_off = static_cast<std::uint16_t>(m->data_off - added);
+    m->data_len = static_cast<std::uint16_t>(end + added + tail);
+    m->pkt_len = m->data_len;
+    m->ol_flags &= ~offload_flags;
+    return frame;
+}
+
+void OutboundPath::seal(Item& item, OutboundSa& sa, std::uint8_t* esp, std::uint32_t payload,
+                        std::uint8_t next_header) {
+    const EspGeometry& geometry = context_.geometry[sa.suite];
+    const std::uint32_t head = geometry.head();
+    const std::uint32_t padding = geometry.padding(payload);
+    const std::uint32_t sequence = sa.sequence.get() + 1;
+    sa.sequence.set(sequence);
     store_be32(esp, sa.spi);
     store_be32(esp + 4, sequence);
     if (geometry.iv != 0) {
@@ -208,7 +273,7 @@ void OutboundPath::encapsulate(Item& item, OutboundResult& result) {
             std::memcpy(esp + esp_header_size, &iv, sizeof(iv));
         }
     }
-    write_trailer(esp + head + payload, padding, view.protocol);
+    write_trailer(esp + head + payload, padding, next_header);
 
     CryptoJob& job = jobs_[sa.suite][job_counts_[sa.suite]++];
     job.esp = esp;

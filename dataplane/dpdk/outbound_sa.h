@@ -13,7 +13,11 @@ namespace gmgate::dataplane {
 // The control thread writes while no entry of the OutboundTable leads here; the owner worker alone
 // writes what is Relaxed.
 struct alignas(64) OutboundSa {
-    enum Flag : std::uint8_t { sequence_reported = 1 };
+    enum Flag : std::uint8_t {
+        sequence_reported = 1,
+        encapsulated = 2,  // behind a NAT: its set has a NatPath
+        to_port_us = 4,    // of that: the UE's server port
+    };
 
     sa::Spi spi = 0;        // the UE's
     std::uint32_t set = 0;  // index of the set; in a free record the next free one

@@ -35,6 +35,12 @@ namespace gmgate::dataplane {
     return a;
 }
 
+// The IPv4 address in one of those.
+[[nodiscard]] inline std::array<std::uint8_t, 4> first_four(
+    const std::array<std::uint8_t, 16>& address) {
+    return {address[0], address[1], address[2], address[3]};
+}
+
 [[nodiscard]] inline bool address_equals(const std::uint8_t* at,
                                          const std::array<std::uint8_t, 16>& address, bool v6) {
     if (v6) return std::memcmp(at, address.data(), 16) == 0;

@@ -46,6 +46,7 @@ struct SaTable::Set {
     std::uint32_t schedule;  // in the slab of its suite; free set: the next free one
     std::uint8_t suite;
     bool published;
+    bool nat;
 };
 
 class SaTable::Slab {
@@ -94,6 +95,8 @@ SaTable::SaTable(const SaTableConfig& config, std::unique_ptr<CryptoEngine> expa
                                 config.huge_pages)),
       windows_(as_table<std::uint64_t>(window_pages_, slot_count(config) * replay_words_)),
       outbound_(inbound_only_ ? 1 : 2 * capacity_, {random.u64(), random.u64()}, config.huge_pages),
+      nat_pages_(table_pages(capacity_ * sizeof(NatPath), false)),
+      nat_(as_table<NatPath>(nat_pages_, capacity_)),
       set_pages_(table_pages(capacity_ * sizeof(Set), false)),
       sets_(as_table<Set>(set_pages_, capacity_)),
       free_head_(no_index) {
@@ -136,6 +139,10 @@ Result<void> SaTable::check(const sa::SetParams& params) const {
     if (params.ue.is_v6() != params.ours.is_v6() || params.ue == params.ours) {
         return fail(ErrorKind::invalid,
                     "SA table: the addresses of a set must be two of one family");
+    }
+    if (params.nat && (inbound_only_ || params.ue.is_v6() || params.nat->inner.is_v6())) {
+        return fail(ErrorKind::unsupported,
+                    "SA table: UDP encapsulation is for IPv4, and not for the screen");
     }
     const sa::SaNumbers& n = params.numbers;
     if (sa::SpiLayout::owner(n.spi_ps) != sa::SpiLayout::owner(n.spi_pc)) {
@@ -204,12 +211,21 @@ Result<SetHandle> SaTable::publish(const sa::SetParams& params, const SequenceSt
               inbound_only_ ? OutboundTable::none : outbound_.allocate(),
               slab != nullptr ? slab->allocate() : 0,
               suite,
-              true};
+              true,
+              params.nat.has_value()};
     std::array<std::uint8_t, small_key_size> key{};
     const sa::EspKeys keys = sa::expand_keys(params.suite, *params.ck, *params.ik);
     expander_->expand(params.suite, keys, key,
                       slab != nullptr ? slab->record(set.schedule) : std::span<std::uint8_t>());
 
+    if (params.nat) {
+        NatPath& path = nat_[index];
+        std::ranges::copy(params.nat->inner.octets(), path.inner.begin());
+        path.port_uc = params.nat->port_uc;
+        path.port_us = params.nat->port_us;
+        path.endpoint.set(0);
+        path.link.set(0);
+    }
     if (!inbound_only_ && !prepare_outbound(set, index, params, state, key)) {
         wipe(key);
         outbound_.release(set.out_us);
@@ -257,6 +273,10 @@ void SaTable::fill_inbound(sa::Spi spi, std::uint16_t ue_port, std::uint16_t our
     sa.suite = set.suite;
     sa.v6 = params.ue.is_v6() ? 1 : 0;
     sa.flags = 0;
+    if (params.nat) {
+        sa.flags = InboundSa::encapsulated;
+        if (spi == params.numbers.spi_pc) sa.flags |= InboundSa::from_port_us;
+    }
     sa.failure_second = 0;
     sa.highest.set(highest);
     sa.last_use.set(0);
@@ -288,6 +308,10 @@ void SaTable::fill_outbound(std::uint32_t record, sa::Spi spi, std::uint16_t ue_
     sa.suite = set.suite;
     sa.v6 = params.ue.is_v6() ? 1 : 0;
     sa.flags = 0;
+    if (params.nat) {
+        sa.flags = OutboundSa::encapsulated;
+        if (spi == params.numbers.spi_us) sa.flags |= OutboundSa::to_port_us;
+    }
     sa.owner = static_cast<std::uint8_t>(sa::SpiLayout::owner(set.spi_ps));
     sa.sequence.set(sequence);
     sa.first_sequence = sequence;
@@ -339,6 +363,7 @@ SetCounters SaTable::counters(SetHandle handle) const {
         c.replays += sa.replays.get();
         c.last_use = std::max(c.last_use, sa.last_use.get());
     }
+    if (set.nat) c.nat_endpoint = nat_[handle.index].endpoint.get();
     if (inbound_only_) return c;
     for (const std::uint32_t record : {set.out_uc, set.out_us}) {
         const OutboundSa& sa = outbound_.record(record);

@@ -19,6 +19,7 @@
 #include "dataplane/core/event_ring.h"
 #include "dataplane/dpdk/crypto_engine.h"
 #include "dataplane/dpdk/inbound_sa.h"
+#include "dataplane/dpdk/nat_path.h"
 #include "dataplane/dpdk/outbound_table.h"
 #include "sa/backend.h"
 
@@ -51,6 +52,7 @@ struct SetCounters {
     std::uint32_t highest_out_sequence = 0;  // the larger of the two
     std::uint32_t last_use =
         0;  // the workers' second of the last authentic inbound packet; 0: none
+    std::uint64_t nat_endpoint = 0;  // as in NatPath
 };
 
 // What a restart carries over (D7, no reuse of sequence numbers; no replay of old packets).
@@ -101,6 +103,8 @@ class SaTable {
         return windows_.data() + static_cast<std::size_t>(&sa - slots_.data()) * replay_words_;
     }
     [[nodiscard]] OutboundTable& outbound() { return outbound_; }
+    // Of the set with that index, behind a NAT.
+    [[nodiscard]] NatPath& nat_path(std::uint32_t set) { return nat_[set]; }
     [[nodiscard]] const std::uint8_t* schedule(std::uint8_t suite, std::uint32_t index) const {
         const SlabRef& slab = slab_of_suite_[suite];
         return slab.stride == 0 ? nullptr : slab.base + std::size_t{index} * slab.stride;
@@ -144,6 +148,8 @@ class SaTable {
     std::vector<std::unique_ptr<Slab>> slabs_;  // one a distinct schedule size
     std::array<SlabRef, sa::all_suites.size()> slab_of_suite_{};
     std::array<Slab*, sa::all_suites.size()> slab_owner_{};
+    SecretPages nat_pages_;
+    std::span<NatPath> nat_;
     SecretPages set_pages_;
     std::span<Set> sets_;
     std::uint32_t fresh_ = 0;

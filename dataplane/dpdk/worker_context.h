@@ -53,6 +53,8 @@ class DropList {
         counters_.drop(reason);
         packets_.push(m);
     }
+    // Thrown away, but no drop: it had done what it came for.
+    void add_uncounted(rte_mbuf* m) { packets_.push(m); }
     void free_all() {
         if (packets_.count != 0) rte_pktmbuf_free_bulk(packets_.data(), packets_.count);
     }

@@ -252,6 +252,8 @@ Result<void> KernelBackend::install(const sa::SetParams& p) {
     };
     if (!sa::is_valid(p.suite) || p.ck == nullptr || p.ik == nullptr)
         return refuse(ErrorKind::unsupported, "no such algorithm pair");
+    if (p.nat)
+        return refuse(ErrorKind::unsupported, "no UDP encapsulation: that takes backend dpdk (N1)");
     if (p.ue.is_v6() != p.ours.is_v6())
         return refuse(ErrorKind::invalid, "the two addresses of a set are of one family");
     // No policy of ours covers another address or port: cleartext would pass beside the SA (A6).

@@ -1,6 +1,7 @@
 // The classifier on anything a wire can bring: it must stay inside the frame, and what it says must
 // be true of it.
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -8,6 +9,7 @@
 #include <span>
 
 #include "dataplane/core/classifier.h"
+#include "dataplane/core/udp_encapsulation.h"
 
 namespace {
 
@@ -40,9 +42,29 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
             check(v.protocol == protocol_esp && v.end - v.l4 >= 8 &&
                   frame[v.next_header_at] == protocol_esp);
             break;
-        case PacketKind::udp:
+        case PacketKind::udp: {
             check(v.protocol == protocol_udp && v.end - v.l4 >= 8);
+            PacketView inside = v;
+            if (look_into(frame, inside) != Encapsulated::esp) break;
+            check(inside.l4 == v.l4 + 8 && inside.end <= v.end && inside.end - inside.l4 >= 8);
+            // As if it had been decrypted: the packet inside, under the addresses it names itself.
+            const auto payload = std::span(exact.get(), size).subspan(inside.l4 + 8U);
+            if (payload.size() < 24) break;
+            Ipv4Endpoint ue, ours;
+            std::copy_n(payload.begin() + 12, 4, ue.address.begin());
+            std::copy_n(payload.begin() + 16, 4, ours.address.begin());
+            ue.port = static_cast<std::uint16_t>((payload[20] << 8U) | payload[21]);
+            ours.port = static_cast<std::uint16_t>((payload[22] << 8U) | payload[23]);
+            const auto length = inner_length(payload, ue, ours);
+            if (!length) break;
+            check(*length <= payload.size());
+            take_over_congestion(3, payload.data());
+            const Ipv4Endpoint label{{203, 0, 113, 7}, 4711};
+            translate_source(payload.data(), label);
+            translate_destination(payload.data(), ue);
+            check(inner_length(payload, label, ue) == *length);
             break;
+        }
         case PacketKind::tcp:
             check(v.protocol == protocol_tcp && v.end - v.l4 >= 20);
             break;

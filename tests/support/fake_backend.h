@@ -8,6 +8,7 @@
 #include <deque>
 #include <functional>
 #include <map>
+#include <optional>
 #include <set>
 #include <span>
 #include <tuple>
@@ -25,6 +26,7 @@ class FakeBackend : public sa::Backend {
         IpAddress ours;
         sa::SaNumbers numbers;
         sa::Suite suite;
+        std::optional<sa::NatTraversal> nat;
         sa::AkaKey ck;
         sa::AkaKey ik;
         std::uint32_t out_sequence = 0;
@@ -39,6 +41,7 @@ class FakeBackend : public sa::Backend {
     void emit(const sa::BackendEvent& event) { events_.push_back(event); }
     void set_stats(sa::SetId id, const sa::SetStats& stats) { stats_[id] = stats; }
     void set_owner(std::uint32_t owner) { owner_ = owner; }
+    void set_nat(bool supported) { nat_ = supported; }
 
     // --- asked by the test ---
     [[nodiscard]] const std::map<sa::SetId, Installed>& sets() const { return sets_; }
@@ -61,6 +64,7 @@ class FakeBackend : public sa::Backend {
             --fail_times_;
             return fail(fail_kind_, "install refused by the test");
         }
+        if (p.nat && !nat_) return fail(ErrorKind::unsupported, "no UDP encapsulation");
         if (sets_.size() >= capacity_) return fail(ErrorKind::exhausted, "the table is full");
         if (sets_.contains(p.id)) return fail(ErrorKind::conflict, "the set is installed already");
         for (const sa::Spi spi : {p.numbers.spi_pc, p.numbers.spi_ps}) {
@@ -77,8 +81,8 @@ class FakeBackend : public sa::Backend {
         for (const sa::Spi spi : {p.numbers.spi_pc, p.numbers.spi_ps})
             slots_.insert(sa::SpiLayout::slot(spi));
         for (const auto& t : outbound(p.ue, p.ours, p.numbers)) outbound_.insert(t);
-        sets_.emplace(p.id, Installed{p.ue, p.ours, p.numbers, p.suite, p.ck->copy(), p.ik->copy(),
-                                      p.out_sequence});
+        sets_.emplace(p.id, Installed{p.ue, p.ours, p.numbers, p.suite, p.nat, p.ck->copy(),
+                                      p.ik->copy(), p.out_sequence});
         return {};
     }
     void remove(sa::SetId id) override { remove(std::span<const sa::SetId>(&id, 1)); }
@@ -117,6 +121,7 @@ class FakeBackend : public sa::Backend {
     }
     [[nodiscard]] std::size_t capacity() const override { return capacity_; }
     [[nodiscard]] std::size_t installed() const override { return sets_.size(); }
+    [[nodiscard]] bool supports_nat() const override { return nat_; }
     void set_first_slot(std::uint32_t slot) { first_slot_ = slot; }
 
   private:
@@ -129,6 +134,7 @@ class FakeBackend : public sa::Backend {
     std::size_t capacity_;
     std::uint32_t first_slot_ = 0;
     std::uint32_t owner_ = 0;
+    bool nat_ = true;
     ErrorKind fail_kind_ = ErrorKind::io;
     int fail_times_ = 0;
     std::size_t install_calls_ = 0;

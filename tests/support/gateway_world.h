@@ -206,9 +206,12 @@ class Phone {
     std::string impi, impu;
     IpAddress address;
     sip::Transport transport;
-    std::uint16_t port = 5060;  // unprotected
+    std::uint16_t port = 5060;  // unprotected; of the NAT, if there is one
+    // Behind a NAT (N1): the phone's own address, while `address` is the NAT's.
+    std::optional<IpAddress> inner;
     sa::Port port_uc = 7000;
     sa::Port port_us = 7777;
+    sa::Spi first_spi = 5001;  // where a test gives phones ranges of their own
     sa::Spi spi_uc = 5001;
     sa::Spi spi_us = 5002;
     std::string offer;             // other mechanisms; empty: hmac-sha-1-96 with null and aes-cbc
@@ -487,6 +490,14 @@ class World {
         }
         return nullptr;
     }
+    // Behind a NAT: the inner address and the SPI lead to the phone, or in clear its port.
+    [[nodiscard]] bool beyond_nat(const Phone& p, const Wire& wire) const {
+        if (!p.inner) return true;
+        const FakeBackend::Installed* set = wire.set == 0 ? nullptr : backend.set(wire.set);
+        if (set == nullptr) return wire.flow.remote.port == p.port;
+        return set->nat && set->nat->inner == *p.inner && set->numbers.spi_uc >= p.first_spi &&
+               set->numbers.spi_uc <= p.spi_uc;
+    }
     [[nodiscard]] bool is_protected(const sip::Flow& f) const {
         return sets->ports().is_port_ps(f.local.port) || sets->ports().is_port_pc(f.local.port);
     }
@@ -537,7 +548,8 @@ class World {
                 for (const std::string& key : keys)
                     EXPECT_FALSE(wire.message.contains(key)) << "a key reached a phone";
                 for (auto& p : phones) {
-                    if (p->address == wire.flow.remote.address) p->receive(wire);
+                    if (p->address == wire.flow.remote.address && beyond_nat(*p, wire))
+                        p->receive(wire);
                 }
                 break;
             }
@@ -565,13 +577,15 @@ inline Phone::Phone(World& w, std::string user, IpAddress a, sip::Transport t)
       transport(t) {}
 
 inline std::string Phone::contact() const {
-    return "sip:" + impi.substr(0, impi.find('@')) + "@" + address.to_uri_host() + ":" +
-           std::to_string(port_us) + (transport == sip::Transport::tcp ? ";transport=tcp" : "");
+    return "sip:" + impi.substr(0, impi.find('@')) + "@" + inner.value_or(address).to_uri_host() +
+           ":" + std::to_string(port_us) +
+           (transport == sip::Transport::tcp ? ";transport=tcp" : "");
 }
 
 inline std::string Phone::security_client() const {
     const std::string numbers =
-        ";prot=esp;mod=trans;spi-c=" + std::to_string(spi_uc) + ";spi-s=" + std::to_string(spi_us) +
+        ";prot=esp;mod=" + std::string(inner ? "UDP-enc-tun" : "trans") +
+        ";spi-c=" + std::to_string(spi_uc) + ";spi-s=" + std::to_string(spi_us) +
         ";port-c=" + std::to_string(port_uc) + ";port-s=" + std::to_string(port_us);
     if (!offer.empty()) return offer + numbers;
     return "ipsec-3gpp;alg=hmac-sha-1-96;ealg=null" + numbers +
@@ -587,7 +601,8 @@ inline std::string Phone::answer_to(std::string_view nonce, std::string_view res
 
 inline std::string Phone::register_text(const RegisterOptions& o, const Security* on) {
     const std::string who = o.impu.empty() ? impu : o.impu;
-    const std::string host = o.via_host.empty() ? address.to_uri_host() : o.via_host;
+    const std::string host =
+        o.via_host.empty() ? inner.value_or(address).to_uri_host() : o.via_host;
     const std::uint16_t via_port = on != nullptr ? on->numbers.port_us : port;
     std::string t =
         "REGISTER sip:home.example SIP/2.0\r\nVia: SIP/2.0/" + std::string(sip::name(transport)) +
@@ -635,9 +650,15 @@ inline void Phone::send_on(const Security& s, const std::string& text) {
     w.flow = {transport, Endpoint{World::gm_address(address), s.numbers.port_ps},
               Endpoint{address, s.numbers.port_uc}, connection};
     w.message.text = text;
-    // The packet layer takes it only if the keys are those of the installed set.
+    // The packet layer takes it only if the keys are those of the installed set, and behind a NAT
+    // puts the port in place by which the gateway knows the phone.
     for (const auto& [id, set] : world.backend.sets()) {
-        if (set.ue == address && set.numbers == s.numbers && !wrong_ik) {
+        const bool same = inner ? set.nat && set.nat->inner == *inner &&
+                                      set.nat->port_uc == s.numbers.port_uc &&
+                                      set.numbers.spi_ps == s.numbers.spi_ps
+                                : set.numbers == s.numbers;
+        if (same) w.flow.remote.port = set.numbers.port_uc;
+        if (set.ue == address && same && !wrong_ik) {
             w.esp = std::ranges::equal(set.ck.reveal(), s.ck) &&
                     std::ranges::equal(set.ik.reveal(), s.ik);
         }

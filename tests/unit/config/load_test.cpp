@@ -64,6 +64,8 @@ TEST(ConfigLoad, AnnotatedExampleShowsTheDefaults) {
     EXPECT_EQ(full->security.suites, least->security.suites);
     EXPECT_EQ(full->security.missing_ealg, least->security.missing_ealg);
     EXPECT_EQ(full->security.consistency_failure, least->security.consistency_failure);
+    EXPECT_EQ(full->security.nat, least->security.nat);
+    EXPECT_TRUE(full->nat());
     EXPECT_EQ(full->security.unprotected_other, least->security.unprotected_other);
     EXPECT_EQ(full->security.service_route_mismatch, least->security.service_route_mismatch);
     EXPECT_EQ(full->timers.reg_await_auth, least->timers.reg_await_auth);
@@ -154,6 +156,7 @@ security:
   suites: [HMAC-SHA-1-96/null, hmac-md5-96/des-ede3-cbc]
   missing_ealg: refuse
   consistency_failure: silent
+  nat: off
   unprotected_other: drop
   emergency: forward
   emergency_numbers: [999, "*112#"]
@@ -213,6 +216,7 @@ log: {level: debug, time: false}
                              sa::Suite{sa::Integrity::hmac_md5_96, sa::Encryption::des_ede3_cbc}));
     EXPECT_EQ(c->security.missing_ealg, MissingEalg::refuse);
     EXPECT_EQ(c->security.consistency_failure, ConsistencyFailure::silent);
+    EXPECT_EQ(c->security.nat, Nat::off);
     EXPECT_EQ(c->security.unprotected_other, UnprotectedOther::drop);
     EXPECT_EQ(c->security.service_route_mismatch, ServiceRouteMismatch::reject);
     EXPECT_EQ(c->timers.reg_await_auth, std::chrono::minutes(4));

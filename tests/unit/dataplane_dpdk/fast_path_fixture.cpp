@@ -99,6 +99,9 @@ void FastPathTest::make_path(unsigned worker, bool fill_checksums, bool verify_o
     config.protected_ports.add_range(first_port_pc, first_port_pc + 999);
     config.fill_checksums = fill_checksums;
     config.verify_only = verify_only;
+    config.nat = nat_;
+    config.our_addresses.insert(config.our_addresses.end(), more_addresses_.begin(),
+                                more_addresses_.end());
     path_ = std::make_unique<FastPath>(config, table_, make_engine(engine_), random_);
     last_drops_ = {};
 }

@@ -74,6 +74,8 @@ class FastPathTest : public testing::Test {
 
     void make_path(unsigned worker = 0, bool fill_checksums = false, bool verify_only = false);
 
+    bool nat_ = false;                       // for the next make_path()
+    std::vector<IpAddress> more_addresses_;  // of ours
     SeededRandom random_{42};
     EngineKind engine_;
     SaTable table_;

@@ -72,6 +72,44 @@ TEST(Phone, EverySuiteAndStyle) {
     }
 }
 
+// N1: ESP in UDP, if the P-CSCF finds a NAT.
+TEST(Phone, BehindANat) {
+    for (const Style style : all_styles) {
+        for (const bool tcp : {false, true}) {
+            Lab lab;
+            lab.pcscf.script.nat = true;
+            lab.context.nat = true;
+            lab.context.messages = 2;
+            LoadOptions o = one();
+            o.styles = {style};
+            o.tcp_share = tcp ? 1 : 0;
+            o.reregister_once = true;
+            lab.start(o);
+            ASSERT_TRUE(lab.finish());
+            const auto& s = lab.statistics;
+            EXPECT_TRUE(lab.load().good()) << name(style) << tally(s.failures);
+            EXPECT_EQ(s.reregistrations, 1U);
+            EXPECT_EQ(s.messages_answered, 2U);
+            EXPECT_EQ(s.violations.total(), 0U) << tally(s.violations);
+            EXPECT_EQ(lab.pcscf.forged + lab.pcscf.replayed + lab.pcscf.unknown, 0U);
+        }
+    }
+}
+
+TEST(Phone, KeepsANatsMappingOpen) {
+    for (const bool nat : {false, true}) {
+        Lab lab;
+        lab.pcscf.script.nat = nat;
+        lab.context.nat = true;
+        LoadOptions o = one();
+        o.hold = std::chrono::seconds(65);
+        lab.start(o);
+        ASSERT_TRUE(lab.finish(std::chrono::seconds(200)));
+        EXPECT_TRUE(lab.load().good()) << tally(lab.statistics.failures);
+        EXPECT_EQ(lab.pcscf.keepalives, nat ? 3U : 0U) << "one in twenty seconds";
+    }
+}
+
 TEST(Phone, SurvivesLoss) {
     for (const unsigned every : {3U, 4U, 5U, 7U}) {
         Lab lab;

@@ -121,9 +121,27 @@ void ScriptedPcscf::send_udp(const Endpoint& from, const Endpoint& to, std::stri
     });
 }
 
+void ScriptedPcscf::send_in_udp(const IpAddress& from, const IpAddress& to,
+                                std::span<const std::uint8_t> payload) {
+    if (payload.size() == 1 && payload[0] == 0xFF) {
+        ++keepalives;
+        return;
+    }
+    receive_esp(from, to, payload, true);
+}
+
 void ScriptedPcscf::send_esp(const IpAddress& from, const IpAddress& to,
                              std::span<const std::uint8_t> esp) {
+    receive_esp(from, to, esp, false);
+}
+
+void ScriptedPcscf::receive_esp(const IpAddress& from, const IpAddress& to,
+                                std::span<const std::uint8_t> esp, bool in_udp) {
     if (lost()) return;
+    if (in_udp != script.nat) {
+        ++unknown;
+        return;
+    }
     later([this, from, to, packet = Bytes(esp.begin(), esp.end())] {
         auto it = users.find(from);
         Set* set = nullptr;
@@ -156,8 +174,19 @@ void ScriptedPcscf::send_esp(const IpAddress& from, const IpAddress& to,
             return;
         }
         w.mark(sequence);
-        const auto inner = opened->payload;
-        if (opened->next_header == protocol_tcp) {
+        auto inner = opened->payload;
+        auto protocol = opened->next_header;
+        if (script.nat) {
+            const auto packet_inside = read_ipv4(inner);
+            if (protocol != 4 || !packet_inside || packet_inside->from != from ||
+                packet_inside->to != to) {
+                ++unknown;
+                return;
+            }
+            inner = packet_inside->payload;
+            protocol = packet_inside->protocol;
+        }
+        if (protocol == protocol_tcp) {
             const auto s = read_tcp(from, to, inner);
             if (s) receive_tcp(user, *set, at_ps, *s);
             return;
@@ -186,10 +215,19 @@ void ScriptedPcscf::send_protected(User& user, Set& set, bool to_client_port, st
     p.sequence = ++(to_client_port ? set.sent_uc : set.sent_us);
     p.next_header = protocol;
     p.payload = inner;
+    std::vector<Bytes> tunnel;
+    if (script.nat) {
+        build_ip(self(user.address).address, user.address, protocol, inner, 65535, 1, tunnel);
+        p.next_header = 4;
+        p.payload = tunnel.front();
+    }
     Bytes esp;
     crypto_.seal(set.suite, *set.keys, p, random_, esp);
     if (lost()) return;
-    later([this, to = user.address, esp] { phones->on_esp(self(to).address, to, esp); });
+    later([this, to = user.address, esp] {
+        const IpAddress us = self(to).address;
+        script.nat ? phones->on_in_udp(us, to, esp) : phones->on_esp(us, to, esp);
+    });
 }
 
 void ScriptedPcscf::send_sip(User& user, Set& set, bool tcp, const std::string& text) {
@@ -336,7 +374,8 @@ std::string ScriptedPcscf::challenge(const sip::Message& m, User& user, Set* car
         const std::string one =
             fmt::format("ipsec-3gpp;q=0.{};alg={};ealg={};spi-c={};spi-s={};port-c={};port-s={}", q,
                         sa::name(s.integrity), sa::name(s.encryption), set->n.spi_pc, set->n.spi_ps,
-                        set->n.port_pc, set->n.port_ps);
+                        set->n.port_pc, set->n.port_ps) +
+            (script.nat ? ";mod=UDP-enc-tun" : "");
         server += (server.empty() ? "" : ", ") + one;
         q -= 50;
     }

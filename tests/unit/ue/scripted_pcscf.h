@@ -30,6 +30,7 @@ class ScriptedPcscf final : public Network {
     // What to do wrong, or otherwise.
     struct Script {
         bool silent = false;          // answers nothing
+        bool nat = false;             // finds a NAT: UDP-enc-tun, and ESP in UDP alone
         bool leak_keys = false;       // ck and ik in SM6
         bool accept_replays = false;  // no window
         bool answer_clear = false;    // SM12 in clear
@@ -81,6 +82,8 @@ class ScriptedPcscf final : public Network {
     void send_udp(const Endpoint& from, const Endpoint& to, std::string_view payload) override;
     void send_esp(const IpAddress& from, const IpAddress& to,
                   std::span<const std::uint8_t> esp) override;
+    void send_in_udp(const IpAddress& from, const IpAddress& to,
+                     std::span<const std::uint8_t> payload) override;
     std::unique_ptr<ClearStream> connect_tcp(const IpAddress& from, const Endpoint& to,
                                              ClearStreamHandler& handler) override;
 
@@ -96,6 +99,7 @@ class ScriptedPcscf final : public Network {
     std::vector<std::string> requests;   // every request that passed the packet layer, in order
     std::vector<Spi> request_spis;       // and what each came on: our spi_ps; 0: in clear
     std::vector<std::string> responses;  // responses of phones
+    std::uint64_t keepalives = 0;
     std::uint64_t forged = 0, replayed = 0, unknown = 0, clear_dropped = 0;
     Endpoint v4 = *Endpoint::parse("10.21.0.1:5060");
     Endpoint v6 = *Endpoint::parse("[fd00:21::1]:5060");
@@ -103,6 +107,8 @@ class ScriptedPcscf final : public Network {
   private:
     struct Stream;
     void later(std::function<void()> what);
+    void receive_esp(const IpAddress& from, const IpAddress& to, std::span<const std::uint8_t> esp,
+                     bool in_udp);
     void on_sip(const std::string& text, const Endpoint& from, const Endpoint& to, Set* set,
                 const std::function<void(std::string)>& reply);
     std::string challenge(const sip::Message& m, User& user, Set* carrier);

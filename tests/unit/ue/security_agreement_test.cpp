@@ -111,6 +111,26 @@ TEST_P(Styles, ClientSaysWhatItShould) {
     }
 }
 
+TEST_P(Styles, BothModesBehindANat) {
+    const std::vector<Suite> suites{sha, md5};
+    const std::string lines = security_client(GetParam(), suites, 4711, 4712, 40001, 40002, true);
+    std::string message = "REGISTER sip:x SIP/2.0\r\n" + lines + "\r\n";
+    sip::Message m;
+    ASSERT_EQ(m.parse(message), sip::ParseStatus::ok);
+    std::vector<std::string_view> values;
+    for (const auto& v : m.values(sip::HeaderId::security_client)) values.push_back(v.text);
+    const auto list = parse_security_server(values);
+    ASSERT_TRUE(list) << list.error().text;
+    ASSERT_EQ(list->size(), 4U);
+    for (std::size_t i = 0; i < 4; ++i) {
+        EXPECT_EQ((*list)[i].suite, suites[i % 2]);
+        EXPECT_EQ((*list)[i].encapsulated, i >= 2);
+    }
+    const std::span encapsulated(std::span(*list).subspan(2));
+    EXPECT_EQ(choose(encapsulated, suites), nullptr);
+    EXPECT_EQ(choose(encapsulated, suites, true), encapsulated.data());
+}
+
 TEST_P(Styles, VerifyKeepsMeaningAndOrder) {
     const auto list =
         parse({"ipsec-3gpp;q=0.9;alg=hmac-sha-1-96;ealg=aes-cbc;spi-c=300;spi-s=4000000000;port-c="
