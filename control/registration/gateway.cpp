@@ -198,7 +198,7 @@ struct Gateway::Impl {
     bool refuse_faulty(Side& side, const sip::Flow& flow, const Carrier& carrier,
                        const sip::Message& message, sip::ParseStatus status);
     [[nodiscard]] static sip::Flow path_back(const sip::Flow& flow, const Carrier& carrier,
-                                             const sip::Message& request, bool on_gm);
+                                             const sip::Message& request, bool on_gm = true);
     [[nodiscard]] RegistrationView view_of(const Registration& registration,
                                            const sa::User& user) const;
     [[nodiscard]] RegistrationView view_of(const RegistrationProcedure& procedure) const;
@@ -358,13 +358,13 @@ void Gateway::Impl::on_gm(const sip::Flow& flow, std::span<char> bytes) {
             ctx.policy.unprotected_other == UnprotectedOther::reject && !message.is_method("ACK");
         ctx.refuse(Reason::unprotected_request, answer ? 403 : 0, flow.remote, {});
         if (answer) {
-            answer_stateless(ctx.gm, path_back(flow, carrier, message, true), flow.remote, message,
-                             403, {});
+            answer_stateless(ctx.gm, path_back(flow, carrier, message), flow.remote, message, 403,
+                             {});
         }
         return;
     }
 
-    Arrival arrival{flow, path_back(flow, carrier, message, true), carrier, 0};
+    Arrival arrival{flow, path_back(flow, carrier, message), carrier, 0};
     const auto received =
         ctx.gm.transactions->receive_request(flow, arrival.reply, message, carrier.party());
     switch (received.arrival) {

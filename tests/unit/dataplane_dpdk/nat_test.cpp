@@ -344,7 +344,6 @@ TEST_F(Nat, CongestionOutsideIsToldInside) {
 }
 
 TEST_F(Nat, AnotherWorkersGoesToIt) {
-    make_path(1);
     SaTable two({.capacity = 64, .workers = 2, .huge_pages = false}, make_engine(engine_), random_);
     const Phone phone(0, plain_, false, random_, 1);
     sa::SetParams params = phone.params();

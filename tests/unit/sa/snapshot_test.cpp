@@ -23,7 +23,10 @@ struct Source : SaFixture {
         r.suite = Suite{Integrity::null, Encryption::aes_gcm};
         bob_new = register_ue(r);
         db->note_use(bob_new);  // bob drains
-        carol = challenge(request("carol@home", "10.0.0.3"));
+        r = request("carol@home", "10.0.0.3");
+        r.nat_inner = *IpAddress::parse("192.168.1.2");  // N1
+        carol = challenge(r);
+        EXPECT_TRUE(db->find(carol)->nat);
         EXPECT_TRUE(db->reserve(request("dave@home", "10.0.0.4")));
         SetStats stats;
         stats.highest_out_sequence = 4242;
@@ -54,6 +57,7 @@ TEST(Snapshot, EverythingLiveComesBackAsItWas) {
         EXPECT_EQ(a->numbers, b->numbers);
         EXPECT_EQ(a->ue, b->ue);
         EXPECT_EQ(a->ours, b->ours);
+        EXPECT_EQ(a->nat, b->nat);
         EXPECT_EQ(a->suite, b->suite);
         EXPECT_EQ(a->sm1_set, b->sm1_set);
         EXPECT_EQ(a->used, b->used);
