@@ -126,7 +126,7 @@ TEST_P(Styles, BothModesBehindANat) {
         EXPECT_EQ((*list)[i].suite, suites[i % 2]);
         EXPECT_EQ((*list)[i].encapsulated, i >= 2);
     }
-    const std::span encapsulated(std::span(*list).subspan(2));
+    const auto encapsulated = std::span<const Mechanism>(*list).subspan(2);
     EXPECT_EQ(choose(encapsulated, suites), nullptr);
     EXPECT_EQ(choose(encapsulated, suites, true), encapsulated.data());
 }
