@@ -62,6 +62,7 @@ bool understands(std::string_view tag) {
 Agent::Agent(const AgentContext& context, AgentHost& host) : context_(context), host_(host) {}
 
 Agent::~Agent() {
+    subscription_.reset();
     calls_.clear();
 }
 
@@ -144,6 +145,17 @@ Result<void> Agent::message(std::string_view to, std::string_view text, MessageD
     return {};
 }
 
+Result<void> Agent::subscribe(std::uint32_t expires, MessageDone done) {
+    if (!subscription_) subscription_ = std::make_unique<Subscription>(*this);
+    if (subscription_->begin(expires, std::move(done))) return {};
+    return fail(ErrorKind::conflict, "not registered, or subscribed already");
+}
+
+Result<void> Agent::unsubscribe(MessageDone done) {
+    if (subscription_ && subscription_->end(std::move(done))) return {};
+    return fail(ErrorKind::conflict, "there is no subscription");
+}
+
 void Agent::hang_up() {
     const Depth depth(depth_);
     for (std::size_t i = 0; i < calls_.size(); ++i) {
@@ -156,6 +168,7 @@ void Agent::registration_over(std::string_view why) {
     for (std::size_t i = 0; i < calls_.size(); ++i) {
         if (!calls_[i]->over()) calls_[i]->drop(why);
     }
+    if (subscription_) subscription_->drop();
     for (auto& c : clients_) c.transaction->abandon();
 }
 
@@ -410,6 +423,10 @@ bool Agent::on_request(const sip::Message& m, const ReplyPath& path) {
     if (to && !to->tag().empty()) {
         if (Call* call = call_of(m, true)) {
             if (const auto t = open(m, path)) call->on_request(m, t);
+            return true;
+        }
+        if (m.is_method("NOTIFY") && subscription_ && subscription_->has(m)) {
+            if (const auto t = open(m, path)) subscription_->on_notify(m, *t);
             return true;
         }
         for (const std::string_view method : {"NOTIFY", "OPTIONS", "REFER"}) {

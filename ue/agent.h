@@ -18,6 +18,7 @@
 #include "ue/call.h"
 #include "ue/dialog.h"
 #include "ue/statistics.h"
+#include "ue/subscription.h"
 #include "ue/times.h"
 #include "ue/transactions.h"
 
@@ -72,6 +73,9 @@ class Agent {
     Result<Call*> call(std::string_view to, Duration talk);
     // MESSAGE; `done` gets the final status, 0: no answer. `to` and `text` are the caller's.
     Result<void> message(std::string_view to, std::string_view text, MessageDone done);
+    // To its own registration state; `done` as above. conflict: there is one already, or none.
+    Result<void> subscribe(std::uint32_t expires, MessageDone done);
+    Result<void> unsubscribe(MessageDone done);
     // Ends every call in order (BYE, CANCEL).
     void hang_up();
     // The registration went: calls and transactions end here, without a word.
@@ -127,6 +131,7 @@ class Agent {
     std::vector<Client> clients_;
     std::vector<std::shared_ptr<ServerTransaction>> servers_;
     std::vector<std::unique_ptr<Call>> calls_;
+    std::unique_ptr<Subscription> subscription_;
 };
 
 // Option tags a phone of gmue understands in Require.

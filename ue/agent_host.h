@@ -52,6 +52,15 @@ enum class CallEvent : std::uint8_t {
 };
 [[nodiscard]] std::string_view name(CallEvent event);
 
+// What a NOTIFY of the phone's own registration said.
+struct RegistrationNews {
+    std::uint32_t version = 0;
+    bool full = true;
+    bool reauthenticate = false;  // the network wants a REGISTER soon ("shortened")
+    bool gone = false;            // the registration ended
+    bool may_return = false;      // ... and the phone is to register anew ("deactivated")
+};
+
 class AgentHost {
   public:
     virtual ~AgentHost() = default;
@@ -65,6 +74,7 @@ class AgentHost {
     // From inside the call: place, change and end what you like, destroy nothing.
     virtual void call_event(Call& call, CallEvent event) = 0;
     virtual void message_came(std::string_view from, std::string_view text) = 0;
+    virtual void registration_news(const RegistrationNews& news) = 0;
 };
 
 }  // namespace gmgate::ue

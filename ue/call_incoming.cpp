@@ -226,6 +226,12 @@ void Call::on_reinvite(const sip::Message& m, const std::shared_ptr<ServerTransa
     if (changing_) return respond(*t, 491);
     // Large requests go over TCP and may overtake a small ACK: who changes the call has our 2xx.
     if (state_ == State::established && !acked_ && !reinvite_) confirmed();
+    if (reinvite_ && reinvite_->final()) {
+        reinvite_.reset();
+        repeat_.stop();
+        limit_.stop();
+        acked_ = true;
+    }
     if (state_ != State::established || !acked_ || reinvite_) {
         const std::string after = std::to_string(agent_.context().random.below(11));
         const std::array<sip::HeaderField, 1> headers{{{"Retry-After", after}}};

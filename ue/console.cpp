@@ -32,6 +32,7 @@ std::string_view console_help() {
                                                IMPU: a URI, or the number alone. park: goes on at once
   hold, resume, bye                            of the call there is; bye gives up one that rings, refuses one that comes
   message IMPU TEXT                            MESSAGE
+  subscribe, unsubscribe                       its own registration state; each NOTIFY is an event
   answering [after=S] [refuse=STATUS] [precondition|plain]
                                                calls that come: how long they ring, or what they get; calls of
                                                its own: resources first, or no PRACK
@@ -54,6 +55,7 @@ Console::~Console() {
     phone_->stop();
     context_.on_call = nullptr;
     context_.on_text = nullptr;
+    context_.on_news = nullptr;
 }
 
 Result<std::unique_ptr<Console>> Console::make(PhoneContext& context, const LoadOptions& o,
@@ -81,6 +83,7 @@ Result<std::unique_ptr<Console>> Console::make(PhoneContext& context, const Load
     context.on_call = [self = c.get()](Phone&, Call& call, CallEvent e) {
         self->call_event(call, e);
     };
+    context.on_news = [self = c.get()](Phone&, const RegistrationNews& n) { self->news(n); };
     context.on_text = [self = c.get()](Phone&, std::string_view from, std::string_view text) {
         self->text_came(from, text);
     };

@@ -38,10 +38,10 @@ class Console final : public NetworkReceiver, private ScriptObserver {
     void end_of_input();
     // Frees what the phone put aside; after each round of events.
     void collect() { context_.collect(); }
-    // 0; exit_call or exit_message, whichever failed first; 1: a line was not understood or could
-    // not be carried out.
+    // 0; exit_call, exit_message or exit_subscribe, whichever failed first; 1: a line was not
+    // understood or could not be carried out.
     [[nodiscard]] int exit_code() const { return failed_ != 0 ? failed_ : errors_ == 0 ? 0 : 1; }
-    static constexpr int exit_call = 3, exit_message = 4;
+    static constexpr int exit_call = 3, exit_message = 4, exit_subscribe = 5;
 
     void on_udp(const Endpoint& from, const IpAddress& to, std::string_view payload) override;
     void on_esp(const IpAddress& from, const IpAddress& to,
@@ -74,6 +74,8 @@ class Console final : public NetworkReceiver, private ScriptObserver {
     bool do_change(bool hold);
     bool do_bye();
     bool do_message(std::string_view words);
+    bool do_subscribe(bool on);
+    void news(const RegistrationNews& news);
     void do_answering(std::string_view words);
     void call_event(Call& call, CallEvent event);
     void text_came(std::string_view from, std::string_view text);

@@ -66,6 +66,7 @@ bool Console::execute_call(std::string_view word, std::string_view rest, bool& t
     if (word == "hold" || word == "resume") return do_change(word == "hold");
     if (word == "bye") return do_bye();
     if (word == "message") return do_message(rest);
+    if (word == "subscribe" || word == "unsubscribe") return do_subscribe(word == "subscribe");
     if (word == "answering") {
         do_answering(rest);
         return false;
@@ -150,6 +151,33 @@ bool Console::do_message(std::string_view rest) {
         return false;
     }
     return true;
+}
+
+bool Console::do_subscribe(bool on) {
+    const auto done = [this](int status, std::string_view reason) {
+        const bool good = status >= 200 && status < 300;
+        if (!good) failed(exit_subscribe);
+        print(dump(Json{{"did", command_},
+                        {"outcome", good ? "answered" : "failed"},
+                        {"status", status},
+                        {"text", reason}}));
+        context_.timers.start(timer_, Duration{0});
+    };
+    const auto r =
+        on ? phone_->agent().subscribe(context_.expires, done) : phone_->agent().unsubscribe(done);
+    if (r) return true;
+    failed(exit_subscribe);
+    error(r.error().text);
+    return false;
+}
+
+void Console::news(const RegistrationNews& n) {
+    print(dump(Json{{"event", "notify"},
+                    {"version", n.version},
+                    {"full", n.full},
+                    {"reauthenticate", n.reauthenticate},
+                    {"gone", n.gone},
+                    {"may_return", n.may_return}}));
 }
 
 void Console::do_answering(std::string_view rest) {

@@ -49,7 +49,7 @@ struct Options {
     std::string bridge, bridge_app;
     double call = -1, call_time = 10, traffic_time = 10, answer_after = 0;
     int refuse_calls = 0;
-    bool precondition = false, no_100rel = false;
+    bool precondition = false, no_100rel = false, subscribe = false;
     bool nat = false;
     std::vector<std::string> misbehave;
     LoadOptions load;
@@ -88,7 +88,8 @@ Ctrl-C: phones that hold de-register (unless --stay). While they register, or a 
     gmue … --bridge 127.0.0.1:5080 &  sipp 127.0.0.1:5080 -i 127.0.0.1 -p 5070 -s 001010000000002 -sn uac -m 1
 
 Exit code: 0 all phones saw what they should; 1 some did not; 2 wrong options, permissions or addresses; 3 a call failed;
-  4 a message between phones failed. With --console: 1 a line was not understood or could not be carried out, 3 and 4 as above.)";
+  4 a message between phones failed. With --console: 1 a line was not understood or could not be carried out, 3 and 4 as above, 5 a
+  subscription failed.)";
 
 void describe(CLI::App& app, Options& o) {
     app.description(
@@ -287,6 +288,11 @@ void describe(CLI::App& app, Options& o) {
         ->group("Calls and messages");
     app.add_flag("--no-100rel", o.no_100rel, "no reliable provisional answers: no PRACK")
         ->group("Calls and messages");
+    app.add_flag("--subscribe", o.subscribe,
+                 "each phone subscribes to its own registration state (RFC 3680) and obeys: "
+                 "registers anew when asked to, stops when the network ends its registration; "
+                 "off by default")
+        ->group("After registration");
     app.add_option("--bridge", o.bridge,
                    "ADDR:PORT of this host: a program (sipp, a softphone) that sends plain SIP "
                    "over UDP there is the application in phone 1, and what it says goes through "
@@ -728,6 +734,7 @@ int run(Options& o) {
     context.reregister = seconds(o.reregister);
     context.messages = o.messages;
     context.message_interval = seconds(o.message_interval);
+    context.subscribe = o.subscribe;
     context.calls.answer_after = seconds(o.answer_after);
     context.calls.refuse = o.refuse_calls;
     context.calls.precondition = o.precondition;

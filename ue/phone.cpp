@@ -329,7 +329,7 @@ void Phone::on_request_answer(const sip::Message& m) {
 // re-registration.
 void Phone::next_errand() {
     if (phase_ != Phase::registered || transaction_) return;
-    if (reauthenticate_) {
+    if (reauthenticate_ || told_gone_) {
         context_.timers.start(periodic_, context_.times.t1);
         return;
     }
@@ -550,9 +550,10 @@ void Phone::on_deadline() {
 }
 
 void Phone::on_periodic() {
-    if (scripted_) return;
     if (phase_ != Phase::registered) return;
     if (transaction_) return;  // next_errand() comes back to it
+    if (told_gone_) return leave_as_told();
+    if (scripted_) return;
     if (std::exchange(reauthenticate_, false)) return reregister();
     if (messages_left_ > 0) {
         --messages_left_;

@@ -78,6 +78,7 @@ struct PhoneContext {
     // From inside: see AgentHost. `from` and `text` are somebody else's words.
     std::function<void(Phone&, Call&, CallEvent)> on_call{};
     std::function<void(Phone&, std::string_view from, std::string_view text)> on_text{};
+    std::function<void(Phone&, const RegistrationNews&)> on_news{};
 
     std::string realm{};
     Endpoint pcscf4{};
@@ -94,6 +95,7 @@ struct PhoneContext {
     Duration keepalive = std::chrono::seconds(20);  // of a NAT's mapping (RFC 3948 4)
     PhoneTimes times{};
     CallOptions calls{};
+    bool subscribe = false;  // to its own registration state, after the first registration
 
     TextPool texts{};
     // Sets taken out of use while their code may still be running; cleared by the driver between
@@ -279,6 +281,8 @@ class Phone final : private ClearStreamHandler, private AgentHost {
     void narrate(std::string_view line) const override { say(line); }
     void call_event(Call& call, CallEvent event) override;
     void message_came(std::string_view from, std::string_view text) override;
+    void registration_news(const RegistrationNews& news) override;
+    void leave_as_told();
     bool agent_response(const sip::Message& message, const Arrival& arrival);
     bool agent_request(const sip::Message& message, const Arrival& arrival);
     void narrate_sent(const SaSet& set, bool tcp, std::string_view bytes) const;
@@ -335,6 +339,8 @@ class Phone final : private ClearStreamHandler, private AgentHost {
     bool attacked_ = false;
     bool talking_ = false;
     bool reauthenticate_ = false;  // the network asked for it (F3)
+    bool told_gone_ = false;       // the network ended the registration
+    bool may_return_ = false;      // ... and wants a new one
     bool obeying_ = false;         // ... and this procedure began after that
     bool deaf_ = false;
     bool hold_answers_ = false;

@@ -86,6 +86,43 @@ void Phone::message_came(std::string_view from, std::string_view text) {
     if (context_.on_text) context_.on_text(*this, from, text);
 }
 
+void Phone::registration_news(const RegistrationNews& news) {
+    if (context_.on_news) context_.on_news(*this, news);
+    if (news.reauthenticate) {
+        reauthenticate_ = true;
+        obeying_ = false;
+    }
+    if (news.gone) {
+        say("      the network ended the registration");
+        told_gone_ = true;
+        may_return_ = news.may_return;
+    }
+    // Once its 200 is out.
+    if ((news.gone || news.reauthenticate) && phase_ == Phase::registered)
+        context_.timers.start(periodic_, context_.times.t1);
+}
+
+// The network ended the registration (TS 24.229 5.1.1.7): SAs and calls go; it registers anew if it
+// was told to.
+void Phone::leave_as_told() {
+    told_gone_ = false;
+    reauthenticate_ = false;
+    if (agent_) agent_->registration_over("the network ended the registration");
+    discard(pending_);
+    discard(old_);
+    discard(current_);
+    registered_ = false;
+    ++context_.statistics.ended_by_network;
+    if (script_ != nullptr) {
+        phase_ = Phase::idle;
+        return;
+    }
+    if (!may_return_) return finish();
+    call_token_ = context_.random.u64();
+    restarts_ = 0;
+    begin(Purpose::initial);
+}
+
 bool Phone::agent_response(const sip::Message& m, const Arrival& arrival) {
     if (!agent_ && application_ == nullptr) return false;
     if (context_.observer != nullptr) {

@@ -454,6 +454,14 @@ void Phone::become_registered() {
         ++stats.reregistrations;
     }
     if (application_ != nullptr) application_->phone_registered();
+    if (first && context_.subscribe) {
+        // Refused or not answered: it lives without, as most networks' phones do.
+        (void)agent().subscribe(granted_, [this](int status, std::string_view reason) {
+            if (status < 200 || status >= 300)
+                context_.statistics.calls.failures.add(
+                    fmt::format("{} {} to SUBSCRIBE", status, reason));
+        });
+    }
     if (end_step("registered", fmt::format("for {} s", granted_))) return;
     switch (first ? plan_.misbehaviour : Misbehaviour::none) {
         case Misbehaviour::none:

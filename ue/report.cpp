@@ -50,6 +50,8 @@ nlohmann::ordered_json call_summary(const CallStatistics& c) {
             {"messages_received", c.messages_received},
             {"message_failures", tally(c.message_failures)},
             {"message_ms", latency(c.message)},
+            {"subscriptions", c.subscriptions},
+            {"notifies", c.notifies},
             {"bad_input", tally(c.bad_input)}};
 }
 
@@ -126,6 +128,7 @@ std::string json_summary(const Load& load, double seconds, std::uint64_t send_er
     j["registered"] = s.registered;
     j["failed"] = s.failed;
     j["deregistered"] = s.deregistered;
+    j["ended_by_network"] = s.ended_by_network;
     j["failures"] = tally(s.failures);
     j["violations"] = tally(s.violations);
     j["seconds"] = seconds;

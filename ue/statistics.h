@@ -100,6 +100,7 @@ struct Statistics {
     std::uint64_t registered = 0;  // phones that completed SM12 at least once
     std::uint64_t failed = 0;      // phones that should have, and did not
     std::uint64_t deregistered = 0;
+    std::uint64_t ended_by_network = 0;  // registrations, told by NOTIFY
     std::uint64_t reregistrations = 0;
     std::uint64_t reregistrations_failed = 0;
     std::uint64_t challenges = 0;         // SM6 received

@@ -49,6 +49,7 @@ class End final : public AgentHost {
     void message_came(std::string_view from, std::string_view text) override {
         messages.emplace_back(from, text);
     }
+    void registration_news(const RegistrationNews& n) override { news.push_back(n); }
     bool put(std::string_view bytes);
 
     [[nodiscard]] std::size_t sent_count(std::string_view start) const {
@@ -78,6 +79,7 @@ class End final : public AgentHost {
     SeededRandom random;
     std::vector<std::string> sent, events;
     std::vector<std::pair<std::string, std::string>> messages;
+    std::vector<RegistrationNews> news;
     Call::Facts facts;
     std::function<void(Call&, CallEvent)> on_event;
     Agent agent;
@@ -92,7 +94,10 @@ class Pair {
     void run(Duration time) {
         const TimePoint end = clock.now() + time;
         while (clock.now() < end) {
-            clock.advance(std::chrono::milliseconds(1));
+            Duration step = std::chrono::milliseconds(1);
+            if (queue_.empty())
+                step = std::clamp(wheel.until_next(), step, std::max(step, end - clock.now()));
+            clock.advance(step);
             while (!queue_.empty() && queue_.front().due <= clock.now()) {
                 auto item = std::move(queue_.front());
                 queue_.pop_front();
