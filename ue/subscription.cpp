@@ -172,9 +172,10 @@ void Subscription::on_notify(const sip::Message& m, ServerTransaction& t) {
         const auto why = sip::find_param(all.substr(std::min(all.find(';'), all.size())), "reason");
         const std::string_view reason = why ? why->value : std::string_view{};
         // RFC 6665 4.1.3.
-        if (state_ == State::ending || reason == "rejected" || reason == "noresource") {
+        if (reason == "rejected" || reason == "noresource") {
             state_ = State::none;
-        } else {
+            agent_.forget(this);
+        } else if (state_ != State::ending) {  // ending: the answer to SUBSCRIBE is the end
             anew(reason == "deactivated" || reason == "timeout" ? Duration{0}
                                                                 : retry_after_failure);
         }

@@ -10,6 +10,7 @@
 namespace gmgate::ue {
 namespace {
 
+using std::chrono::milliseconds;
 using std::chrono::seconds;
 using test::Pair;
 
@@ -23,7 +24,7 @@ class Notifier {
         return std::string(m.value(id).value_or(""));
     }
     // To the last SUBSCRIBE.
-    void answer(int code, std::string_view more = "Expires: 600000\r\n") {
+    void answer(int code, std::string_view more = "Expires: 3600\r\n") {
         const std::string s = pair.a.last_sent("SUBSCRIBE");
         const std::string to = field(s, sip::HeaderId::to);
         EXPECT_TRUE(pair.give(
@@ -80,14 +81,14 @@ TEST(Subscription, IsMadeRefreshedAndEnded) {
     EXPECT_EQ(n.field(s, sip::HeaderId::event), "reg");
     EXPECT_EQ(n.field(s, sip::HeaderId::expires), "600000");
     EXPECT_FALSE(n.pair.a.agent.subscribe(1, {})) << "there is one";
-    n.pair.run(seconds(599'000));
+    n.pair.run(seconds(2999));
     EXPECT_EQ(n.asked(), 1U);
-    n.pair.run(seconds(401));
+    n.pair.run(milliseconds(1100));
     ASSERT_EQ(n.asked(), 2U);
     EXPECT_NE(n.field(n.pair.a.last_sent("SUBSCRIBE"), sip::HeaderId::to).find("tag=n"),
               std::string::npos);
     n.answer(200, "Expires: 100\r\n");
-    n.pair.run(seconds(51));
+    n.pair.run(milliseconds(50'100));
     EXPECT_EQ(n.asked(), 3U) << "half of a short time";
     n.answer(200, "Expires: 100\r\n");
     ASSERT_TRUE(n.pair.a.agent.unsubscribe({}));
@@ -104,20 +105,20 @@ TEST(Subscription, ForgottenByTheOtherEndItIsMadeAnew) {
     Notifier n;
     n.begin();
     const auto first = n.field(n.pair.a.last_sent("SUBSCRIBE"), sip::HeaderId::call_id);
-    n.pair.run(seconds(599'401));
+    n.pair.run(milliseconds(3'000'100));
     n.answer(481);
-    n.pair.run(seconds(1));
+    n.pair.run(milliseconds(100));
     EXPECT_EQ(n.asked(), 3U);
     EXPECT_NE(n.field(n.pair.a.last_sent("SUBSCRIBE"), sip::HeaderId::call_id), first);
     n.answer(200);
     // And so when a NOTIFY says that it is over, unless it says why not.
     EXPECT_TRUE(n.notify({}, "terminated;reason=deactivated"));
-    n.pair.run(seconds(1));
+    n.pair.run(milliseconds(100));
     EXPECT_EQ(n.asked(), 4U);
     n.cseq = 0;
     n.answer(200);
     EXPECT_TRUE(n.notify({}, "terminated;reason=rejected"));
-    n.pair.run(seconds(700'000));
+    n.pair.run(seconds(5000));
     EXPECT_EQ(n.asked(), 4U);
 }
 
