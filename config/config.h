@@ -77,10 +77,15 @@ enum class RegEvent : unsigned char { off, rfc3680, seed };  // E5, F2
 // The side of the home network.
 struct Core {
     std::vector<Endpoint> listen;  // ours; at least one; at most one per address family
-    Endpoint next_hop;             // I-CSCF or S-CSCF; its family is one of `listen`
+    // I-CSCFs or S-CSCFs, most preferred first; their families are of `listen`. Or a domain.
+    std::vector<Endpoint> next_hops;
+    std::string domain;                 // found by DNS (RFC 3263); empty: next_hops
+    std::uint16_t domain_port = 0;      // 0: the DNS tells
+    std::vector<Endpoint> dns_servers;  // empty: the system's
     Transport transport = Transport::udp;
     Interconnect interconnect = Interconnect::path;  // what the core takes as the way to a phone
-    // Who beside next_hop may speak to us there (S2): hosts that Service-Routes name, and networks.
+    // Who beside the next hops may speak to us there (S2): hosts that Service-Routes name, and
+    // networks.
     bool trust_service_routes = true;
     std::vector<Prefix> trusted;
     std::optional<Endpoint> e_cscf;  // where emergency calls go; its family is one of `listen`

@@ -237,6 +237,55 @@ void read_gm(Section s, Gm& c, bool has_device) {
     s.finish();
 }
 
+// One element of core.next_hop: an address, or a domain with or without a port.
+void read_next_hop(Section& s, Core& c, const std::string& text) {
+    const std::optional<Endpoint> e = Endpoint::parse(text, 5060);
+    if (!e) {
+        const std::size_t colon = text.find(':');
+        const std::string name = text.substr(0, colon);
+        std::uint16_t port = 0;
+        bool good = is_host_name(name) && name.find_first_not_of("0123456789.") != name.npos;
+        if (colon != std::string::npos) {
+            const std::optional<Endpoint> with = Endpoint::parse("192.0.2.1" + text.substr(colon));
+            good = good && with && with->port != 0;
+            if (good) port = with->port;
+        }
+        if (!good) {
+            s.wrong("next_hop",
+                    fmt::format("'{}' is neither an address nor a domain; write 10.30.0.2:5060, "
+                                "[fd00:30::2]:5060 or ims.home.example",
+                                printable(text)));
+        } else if (!c.domain.empty()) {
+            s.wrong("next_hop", fmt::format("{} is the second domain; give one", name));
+        } else {
+            c.domain = name;
+            c.domain_port = port;
+        }
+    } else if (e->port == 0 || e->address.is_unspecified() || is_multicast(e->address)) {
+        s.wrong("next_hop",
+                fmt::format("{} is no host one can send to; write the address of the I-CSCF or "
+                            "S-CSCF",
+                            e->to_string()));
+    } else if (std::find(c.listen.begin(), c.listen.end(), *e) != c.listen.end()) {
+        s.wrong("next_hop", fmt::format("{} is our own address (core.listen); requests would run "
+                                        "in a circle, write the home network's",
+                                        e->to_string()));
+    } else if (!c.listen.empty() &&
+               std::none_of(c.listen.begin(), c.listen.end(), [&](const Endpoint& o) {
+                   return o.address.is_v6() == e->address.is_v6();
+               })) {
+        s.wrong("next_hop",
+                fmt::format("{} is {}, but core.listen has no address of that kind; add one there",
+                            e->to_string(), e->address.is_v6() ? "IPv6" : "IPv4"));
+    } else if (std::find(c.next_hops.begin(), c.next_hops.end(), *e) != c.next_hops.end()) {
+        s.wrong("next_hop", fmt::format("{} stands there twice", e->to_string()));
+    } else if (c.next_hops.size() == 16) {
+        s.wrong("next_hop", "more than 16; give a domain and let the DNS tell them");
+    } else {
+        c.next_hops.push_back(*e);
+    }
+}
+
 void read_core(Section s, Core& c) {
     s.list("listen", [&](int, const std::string& text) {
         const std::optional<Endpoint> e = Endpoint::parse(text, 5060);
@@ -255,25 +304,28 @@ void read_core(Section s, Core& c) {
     });
     if (c.listen.empty())
         s.missing("listen", "give our address towards the home network, such as 10.30.0.1:5060");
-    if (!s.endpoint("next_hop", c.next_hop, 5060)) {
-        s.missing("next_hop", "give the address of the I-CSCF or S-CSCF, such as 10.30.0.2:5060");
-    } else if (c.next_hop.address.is_unspecified() || is_multicast(c.next_hop.address)) {
-        s.wrong(
-            "next_hop",
-            fmt::format("{} is no host one can send to; write the address of the I-CSCF or S-CSCF",
-                        c.next_hop.to_string()));
-    } else if (std::find(c.listen.begin(), c.listen.end(), c.next_hop) != c.listen.end()) {
-        s.wrong("next_hop", fmt::format("{} is our own address (core.listen); requests would run "
-                                        "in a circle, write the home network's",
-                                        c.next_hop.to_string()));
-    } else if (!c.listen.empty() &&
-               std::none_of(c.listen.begin(), c.listen.end(), [&](const Endpoint& e) {
-                   return e.address.is_v6() == c.next_hop.address.is_v6();
-               })) {
-        s.wrong("next_hop",
-                fmt::format("{} is {}, but core.listen has no address of that kind; add one there",
-                            c.next_hop.to_string(), c.next_hop.address.is_v6() ? "IPv6" : "IPv4"));
+    if (!s.list("next_hop", [&](int, const std::string& text) { read_next_hop(s, c, text); })) {
+        if (!s.has("next_hop"))
+            s.missing("next_hop",
+                      "give the address of the I-CSCF or S-CSCF, such as 10.30.0.2:5060");
+    } else if (!c.domain.empty() && !c.next_hops.empty()) {
+        s.wrong("next_hop", fmt::format("the domain {} stands beside addresses; give either one "
+                                        "domain or a list of addresses",
+                                        c.domain));
     }
+    s.list("dns_servers", [&](int, const std::string& text) {
+        if (text == "system") return;
+        const std::optional<Endpoint> e = Endpoint::parse(text, 53);
+        if (!e || e->port == 0 || e->address.is_unspecified() || is_multicast(e->address)) {
+            s.wrong("dns_servers", fmt::format("'{}' is not the address of a DNS server; write "
+                                               "10.30.0.53, 10.30.0.53:5353, or system",
+                                               printable(text)));
+        } else if (c.dns_servers.size() == 8) {
+            s.wrong("dns_servers", "more than 8 servers; give the nearest ones");
+        } else {
+            c.dns_servers.push_back(*e);
+        }
+    });
     s.choice("transport", c.transport,
              Choices<Transport>{{"udp", Transport::udp}, {"tcp", Transport::tcp}});
     s.choice("interconnect", c.interconnect,
@@ -552,11 +604,12 @@ void check_together(Section& top, const Config& c) {
         return std::any_of(c.gm.addresses.begin(), c.gm.addresses.end(),
                            [&](const Prefix& p) { return p.address == a; });
     };
-    if (is_ours(c.core.next_hop.address)) {
+    for (const Endpoint& hop : c.core.next_hops) {
+        if (!is_ours(hop.address)) continue;
         top.wrong(
             "core.next_hop",
             fmt::format("{} is an address of the Gm side (gm.addresses); write the home network's",
-                        c.core.next_hop.to_string()));
+                        hop.to_string()));
     }
     if (c.security.emergency == Emergency::forward && !c.core.e_cscf) {
         top.wrong("security.emergency",

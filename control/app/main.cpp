@@ -20,6 +20,7 @@
 #include "config/config.h"
 #include "control/app/packet_layer.h"
 #include "control/app/wiring.h"
+#include "control/dns/cares_resolver.h"
 #include "control/ops/api.h"
 #include "control/ops/exporter.h"
 #include "control/ops/registration_view.h"
@@ -60,6 +61,10 @@ std::vector<ops::HealthItem> health(PacketLayer& packets, const registration::Ga
                    fmt::format("{} of {} SA sets in use{}", used, capacity,
                                roomy ? "" : "; raise " + packets.capacity_key())});
     out.push_back(ops::core_health(gateway.core_health(), now));
+    for (const auto& hop : gateway.next_hops()) {
+        out.push_back({"next_hop " + hop.hop.to_string(), hop.usable,
+                       fmt::format("{}; {} requests failed", hop.state, hop.failures)});
+    }
     out.push_back({"registrations", true,
                    fmt::format("{} registered, {} authenticating, {} users with SAs",
                                gateway.registered(), gateway.pending(), database.user_count())});
@@ -98,6 +103,8 @@ int run(const config::Config& c, bool dumps) {
     auto database = sa::SaDatabase::create(database_config(c), backend, loop.timers(), random);
     if (!database) return stopped(database.error());
     packets.ready();
+    auto resolver = dns::CaresResolver::create(loop, c.core.dns_servers);
+    if (!resolver) return stopped(resolver.error());
     registration::Gateway gateway(policy(c), **database, loop.timers(), random, registry);
 
     sip::SocketTransport gm(loop, gateway.gm(), gm_transport(c, packets.device()), registry, "gm");
@@ -107,6 +114,7 @@ int run(const config::Config& c, bool dumps) {
     if (auto r = open_gm(gm, c); !r) return stopped(r.error());
     if (auto r = open_core(core, c); !r) return stopped(r.error());
     gateway.attach(gm, core);
+    gateway.resolve_with(**resolver);
 
     packets.register_metrics(registry);
     (*database)->register_metrics(registry);

@@ -94,9 +94,10 @@ registration::Policy policy(const config::Config& c) {
     for (const auto& a : c.gm.addresses) p.gm_addresses.push_back(a.address);
     p.gm_port = c.gm.unprotected_port;
     p.core = c.core.listen;
-    p.next_hop = c.core.next_hop;
-    p.next_hop_transport =
+    const auto transport =
         c.core.transport == config::Transport::tcp ? sip::Transport::tcp : sip::Transport::udp;
+    for (const auto& hop : c.core.next_hops) p.next_hops.push_back({transport, hop});
+    if (!c.core.domain.empty()) p.domain = {c.core.domain, c.core.domain_port, transport};
     p.interconnect = c.core.interconnect == config::Interconnect::via
                          ? registration::Interconnect::via
                          : registration::Interconnect::path;

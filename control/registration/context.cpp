@@ -79,21 +79,34 @@ Context::Context(Policy p, sa::SaDatabase& s, TimerWheel& t, Random& r, metrics:
       trace(policy.limits.trace_records, r.u64()),
       failures(policy.limits.failure_records),
       reporter(t),
-      tokens(policy.flow_token_key ? *policy.flow_token_key : FlowTokens::draw(r)) {
+      tokens(policy.flow_token_key ? *policy.flow_token_key : FlowTokens::draw(r)),
+      next_hops({policy.core,
+                 !policy.name.empty()  ? policy.name
+                 : policy.core.empty() ? std::string()
+                                       : policy.core.front().address.to_uri_host(),
+                 policy.t1},
+                timers, random, registry) {
     if (policy.gm_addresses.empty()) throw std::invalid_argument("no address on Gm is given");
     if (policy.suites.empty()) throw std::invalid_argument("the list of algorithm pairs is empty");
     for (const sa::Suite suite : policy.suites) {
         if (!sa::is_valid(suite))
             throw std::invalid_argument("an algorithm pair is not valid: " + sa::to_string(suite));
     }
-    const auto local = std::ranges::find_if(policy.core, [&](const Endpoint& e) {
-        return e.address.is_v6() == policy.next_hop.address.is_v6();
-    });
-    if (local == policy.core.end()) {
-        throw std::invalid_argument("no core address of ours has the family of the next hop " +
-                                    policy.next_hop.to_string());
+    if (policy.core.empty()) throw std::invalid_argument("no address of ours towards the core");
+    next_hops.set(policy.next_hops);
+    if (!policy.domain && policy.next_hops.empty())
+        throw std::invalid_argument("no next hop towards the core is given");
+    if (!policy.next_hops.empty() && next_hops.view().size() != policy.next_hops.size()) {
+        throw std::invalid_argument(
+            "no core address of ours has the family of one of the next hops, or one is given "
+            "twice");
     }
-    core_local = *local;
+    core_local = policy.core.front();
+    for (const Endpoint& e : policy.core) {
+        if (!policy.next_hops.empty() &&
+            e.address.is_v6() == policy.next_hops.front().at.address.is_v6())
+            core_local = e;
+    }
     const std::string address =
         core_local.address.to_uri_host() + ":" + std::to_string(core_local.port);
     core_host = policy.name.empty() ? address : policy.name + ":" + std::to_string(core_local.port);
@@ -102,20 +115,86 @@ Context::Context(Policy p, sa::SaDatabase& s, TimerWheel& t, Random& r, metrics:
     scratch.reserve(4096);
 }
 
-sip::Flow Context::core_flow() const {
-    Endpoint local = core_local;
-    if (policy.next_hop_transport == sip::Transport::tcp) local.port = 0;
-    return sip::Flow{policy.next_hop_transport, local, policy.next_hop, 0};
+sip::Flow Context::core_flow(const std::optional<Endpoint>& stay) const {
+    return next_hops.pick(stay).value_or(sip::Flow{sip::Transport::udp, core_local, Endpoint{}, 0});
+}
+
+namespace {
+
+std::optional<sip::Transport> transport_of(const sip::Uri& uri) {
+    const auto wanted = uri.param("transport");
+    if (!wanted) return std::nullopt;
+    return iequals(wanted->value, "tcp") ? sip::Transport::tcp : sip::Transport::udp;
+}
+
+}  // namespace
+
+std::optional<sip::Flow> Context::flow_to(std::string_view route_value) const {
+    // A route stands in brackets. A Request-URI does not, and read as a header's value it would
+    // lose its parameters to the header (RFC 3261 20.10).
+    std::optional<sip::Uri> bare;
+    std::optional<sip::NameAddr> name;
+    if (route_value.find('<') == std::string_view::npos) {
+        bare = sip::parse_uri(route_value);
+    } else {
+        name = sip::parse_name_addr(route_value);
+    }
+    if (!bare && !name) return std::nullopt;
+    const sip::Uri& uri = bare ? *bare : name->uri;
+    if (uri.host.empty()) return std::nullopt;
+    const auto transport = transport_of(uri);
+    if (const auto address = IpAddress::parse(uri.host)) {
+        return next_hops.flow_to(transport.value_or(sip::Transport::udp),
+                                 {*address, uri.port == 0 ? std::uint16_t{5060} : uri.port});
+    }
+    if (hosts == nullptr) return std::nullopt;
+    const auto target = hosts->find(uri.host, uri.port, transport);
+    return target ? next_hops.flow_to(target->transport, target->at) : std::nullopt;
+}
+
+void Context::learn(const sip::Uri& hop) {
+    if (hosts != nullptr) return hosts->learn(hop.host, hop.port, transport_of(hop));
+    cannot_trust(hop.host);
+}
+
+void Context::resolve_with(dns::Resolver& resolver) {
+    const auto has = [&](bool v6) {
+        return std::ranges::any_of(policy.core,
+                                   [v6](const Endpoint& e) { return e.address.is_v6() == v6; });
+    };
+    hosts = std::make_unique<dns::Hosts>(resolver, timers, random, has(false), has(true));
+    if (!policy.domain) return;
+    dns::Locator::Options options;
+    options.name = policy.domain->name;
+    options.port = policy.domain->port;
+    options.transport = policy.domain->transport;
+    options.v4 = has(false);
+    options.v6 = has(true);
+    domain = std::make_unique<dns::Locator>(
+        std::move(options), resolver, timers, random, [this](const auto& targets) {
+            std::vector<NextHop> found;
+            for (const dns::Target& t : targets) {
+                // Requests must not run in a circle, whatever the DNS says.
+                const bool ours = std::ranges::find(policy.core, t.at) != policy.core.end();
+                if (!ours) found.push_back({t.transport, t.at});
+            }
+            if (!found.empty()) next_hops.set(found);
+        });
+    domain->ask();
 }
 
 std::string Context::via_on(const sip::Flow& flow) const {
-    const std::uint16_t port = flow.local.port == 0 ? core_local.port : flow.local.port;
+    const auto local = std::ranges::find_if(
+        policy.core, [&](const Endpoint& e) { return e.address == flow.local.address; });
+    const std::uint16_t port = local == policy.core.end() ? core_local.port : local->port;
     return "SIP/2.0/" + std::string(sip::name(flow.transport)) + " " +
            flow.local.address.to_uri_host() + ":" + std::to_string(port) + ";branch=";
 }
 
 bool Context::trusts(const IpAddress& peer) const {
-    if (peer == policy.next_hop.address || hops_.contains(peer)) return true;
+    if (next_hops.trusts(peer) || hops_.contains(peer)) return true;
+    // Only names of Service-Routes are looked up before a request of the core's is taken.
+    if (policy.trust_service_routes && hosts != nullptr && hosts->contains(peer)) return true;
     if (policy.e_cscf && peer == policy.e_cscf->address) return true;
     return std::ranges::any_of(policy.trusted, [&](const Network& n) { return n.contains(peer); });
 }
@@ -181,7 +260,7 @@ void Context::core_failed(Reason why) {
         return;
     silence_told_ = true;
     silence_told_at_ = now();
-    log::warn("core", "{}: {} does not answer REGISTER. {}", name(why), policy.next_hop.to_string(),
+    log::warn("core", "{}: {} does not answer REGISTER. {}", name(why), next_hops.names(),
               info(why).remedy);
 }
 

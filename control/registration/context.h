@@ -4,6 +4,7 @@
 
 #include <array>
 #include <initializer_list>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -13,11 +14,14 @@
 #include "base/clock.h"
 #include "base/random.h"
 #include "base/timer_wheel.h"
+#include "control/dns/hosts.h"
+#include "control/dns/locator.h"
 #include "control/registration/core_watch.h"
 #include "control/registration/failures.h"
 #include "control/registration/flow_token.h"
 #include "control/registration/limiter.h"
 #include "control/registration/metrics.h"
+#include "control/registration/next_hops.h"
 #include "control/registration/paths.h"
 #include "control/registration/policy.h"
 #include "control/registration/reasons.h"
@@ -87,12 +91,22 @@ class Context {
     Side core;
     std::string scratch;  // the message being built; good until the next one
 
-    // Our core endpoint towards the configured next hop, and its text for our URIs
-    // ("192.0.2.1:5060").
+    NextHops next_hops;
+    // Both only with a resolver.
+    std::unique_ptr<dns::Locator> domain;
+    std::unique_ptr<dns::Hosts> hosts;
+    void resolve_with(dns::Resolver& resolver);
+
+    // Our core endpoint towards the first of the next hops.
     Endpoint core_local;
     std::string core_host;  // host[:port] in Path and Record-Route
     std::string generator;  // icid-generated-at
-    [[nodiscard]] sip::Flow core_flow() const;
+    // The way to the core: to the best next hop, or to `stay` while that one lives. Its remote
+    // address is unspecified while no next hop is known: nothing can be sent there.
+    [[nodiscard]] sip::Flow core_flow(const std::optional<Endpoint>& stay = {}) const;
+    // The way a Route, a Record-Route or a target of the core's names: an address, or a host name
+    // whose addresses are known. nullopt: it cannot be sent to directly, the next hop routes on.
+    [[nodiscard]] std::optional<sip::Flow> flow_to(std::string_view route_value) const;
     // Our Via on a request to the core, up to the branch: "SIP/2.0/UDP 192.0.2.1:5060;branch=".
     [[nodiscard]] std::string via_on(const sip::Flow& flow) const;
     [[nodiscard]] TimePoint now() const { return timers.now(); }
@@ -100,8 +114,9 @@ class Context {
     [[nodiscard]] bool trusts(const IpAddress& peer) const;
     // A host of a Service-Route, if policy trusts these. The first 256 are remembered.
     void trust(const IpAddress& hop);
-    // The core named a hop by a host name: nothing can be compared with it. Told once.
-    void cannot_trust(std::string_view host);
+    // A hop of a Service-Route by its host name: looked up, and its addresses are trusted as those
+    // the core writes out. Without a resolver nothing can be compared with it: told once.
+    void learn(const sip::Uri& hop);
     [[nodiscard]] bool is_our_core_host(const sip::Uri& uri) const;
 
     // Answers the request at hand. `reason` is counted unless it is ok.
@@ -182,6 +197,8 @@ class Context {
                     std::uint64_t attempt = 0);
 
   private:
+    void cannot_trust(std::string_view host);
+
     std::uint64_t call_ = 0;                // of the message at hand
     std::optional<sip::Transport> over_{};  // and how it came
     std::unordered_set<IpAddress> hops_;    // the core named them

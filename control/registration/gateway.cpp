@@ -95,6 +95,19 @@ class GmTransport final : public sip::TransportLayer {
     Timer close_timer_;
 };
 
+// Nothing is sent to a next hop that is not known.
+class CoreTransport final : public sip::TransportLayer {
+  public:
+    explicit CoreTransport(sip::TransportLayer& below) : below_(below) {}
+    bool send(const sip::Flow& flow, std::span<const char> bytes) override {
+        return !flow.remote.address.is_unspecified() && below_.send(flow, bytes);
+    }
+    void close(sip::ConnectionId connection) override { below_.close(connection); }
+
+  private:
+    sip::TransportLayer& below_;
+};
+
 // What the subscriber to registration state asks of us (E5).
 class RegEventHost final : public regevent::Host {
   public:
@@ -106,13 +119,10 @@ class RegEventHost final : public regevent::Host {
     }
     // Only to hosts that may speak to us: a document of the core's sends us nowhere else (S2).
     sip::Flow flow_to(std::string_view uri) const override {
-        sip::Flow flow = ctx_.core_flow();
-        const auto name = sip::parse_name_addr(uri);
-        const auto address = name ? IpAddress::parse(name->uri.host) : std::nullopt;
-        if (!address || address->is_v6() != flow.local.address.is_v6() || !ctx_.trusts(*address))
-            return flow;
-        flow.remote = {*address, name->uri.port == 0 ? std::uint16_t{5060} : name->uri.port};
-        return flow;
+        sip::ValueSplitter values(uri);  // a route set: the first of it is next
+        const auto first = uri.empty() ? std::nullopt : values.next();
+        const auto flow = first ? ctx_.flow_to(*first) : std::nullopt;
+        return flow && ctx_.trusts(flow->remote.address) ? *flow : ctx_.core_flow();
     }
     std::optional<Duration> on_reginfo(regevent::UserId id, const sip::RegInfo& info,
                                        bool ended) override {
@@ -170,10 +180,10 @@ struct Gateway::Impl {
                        sip::text(why));
             is_gm ? impl.on_broken_gm(flow, why, held) : impl.on_broken_core(flow, why, held);
         }
-        void on_connection_closed(const sip::Flow& flow, bool /*was_established*/) override {
+        void on_connection_closed(const sip::Flow& flow, bool was_established) override {
             if (is_gm) impl.gm_transport->owed().forget(flow.connection);
             Side& side = is_gm ? impl.ctx.gm : impl.ctx.core;
-            if (side.transactions) side.transactions->connection_closed(flow);
+            if (side.transactions) side.transactions->connection_closed(flow, was_established);
         }
         Impl& impl;
         bool is_gm;
@@ -205,6 +215,7 @@ struct Gateway::Impl {
 
     Context ctx;
     std::optional<GmTransport> gm_transport;
+    std::optional<CoreTransport> core_transport;
     Registrar registrar;
     Proxy proxy;
     RegEventHost reg_event_host;
@@ -529,10 +540,16 @@ void Gateway::attach(sip::TransportLayer& gm, sip::TransportLayer& core) {
                                                ctx.policy.limits.transactions};
     sip::TransportLayer& guarded = impl_->gm_transport.emplace(ctx, gm);
     ctx.gm.transport = &guarded;
-    ctx.core.transport = &core;
+    sip::TransportLayer& outward = impl_->core_transport.emplace(core);
+    ctx.core.transport = &outward;
     ctx.gm.transactions.emplace(guarded, ctx.timers, ctx.random, times, limits);
-    ctx.core.transactions.emplace(core, ctx.timers, ctx.random, times, limits);
+    ctx.core.transactions.emplace(outward, ctx.timers, ctx.random, times, limits);
+    ctx.next_hops.attach(*ctx.core.transactions);
     if (impl_->reg_event) impl_->reg_event->attach(*ctx.core.transactions);
+}
+
+void Gateway::resolve_with(dns::Resolver& resolver) {
+    impl_->ctx.resolve_with(resolver);
 }
 
 bool Gateway::deregister(std::string_view impi) {
@@ -639,6 +656,9 @@ const FailureLog& Gateway::failures() const {
 }
 const CoreHealth& Gateway::core_health() const {
     return impl_->ctx.core_watch.health();
+}
+std::vector<NextHopView> Gateway::next_hops() const {
+    return impl_->ctx.next_hops.view();
 }
 std::uint64_t Gateway::drops(Reason reason) const {
     return impl_->ctx.metrics.drops(reason);

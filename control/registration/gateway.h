@@ -21,6 +21,7 @@
 #include "base/timer_wheel.h"
 #include "control/registration/core_watch.h"
 #include "control/registration/failures.h"
+#include "control/registration/next_hops.h"
 #include "control/registration/policy.h"
 #include "control/registration/reasons.h"
 #include "control/registration/trace.h"
@@ -30,6 +31,10 @@
 
 namespace gmgate::sa {
 class SaDatabase;
+}
+
+namespace gmgate::dns {
+class Resolver;
 }
 
 namespace gmgate::registration {
@@ -61,8 +66,9 @@ struct SessionView {
 
 class Gateway {
   public:
-    // References outlive the gateway. `policy` must be sane (addresses given, next_hop's family
-    // among `core`): throws std::invalid_argument with one clear line otherwise (start-up only).
+    // References outlive the gateway. `policy` must be sane (addresses given, the next hops'
+    // families among `core`): throws std::invalid_argument with one clear line otherwise (start-up
+    // only).
     Gateway(Policy policy, sa::SaDatabase& sets, TimerWheel& timers, Random& random,
             metrics::Registry& registry);
     // Tells nobody; SA sets stay in the database.
@@ -75,6 +81,9 @@ class Gateway {
     [[nodiscard]] sip::MessageSink& gm();
     [[nodiscard]] sip::MessageSink& core();
     void attach(sip::TransportLayer& gm, sip::TransportLayer& core);
+    // Finds policy.domain, and the host names in routes of the core. Outlives the gateway; after
+    // attach(). Without one, names are not resolved.
+    void resolve_with(dns::Resolver& resolver);
 
     // The network, or the operator in its place, ends a registration: all identities of the IMPI
     // are deregistered at once, its SAs go after the drain time, so that what tells the phone still
@@ -109,6 +118,8 @@ class Gateway {
     [[nodiscard]] const TraceStore& trace() const;
     [[nodiscard]] const FailureLog& failures() const;
     [[nodiscard]] const CoreHealth& core_health() const;
+    // Where requests to the core go, in order of preference.
+    [[nodiscard]] std::vector<NextHopView> next_hops() const;
     // Discarded or refused messages since start, by reason; the same numbers as
     // gmgate_registration_drops_total.
     [[nodiscard]] std::uint64_t drops(Reason reason) const;

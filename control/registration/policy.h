@@ -30,6 +30,24 @@ enum class Interconnect : std::uint8_t { path, via };
 // E-CSCF.
 enum class Emergency : std::uint8_t { refuse, alternative, forward };
 
+// An element of the core that requests are sent to.
+struct NextHop {
+    sip::Transport transport = sip::Transport::udp;
+    Endpoint at;
+    bool operator==(const NextHop&) const = default;
+    [[nodiscard]] std::string to_string() const {
+        return at.to_string() + "/" + std::string(sip::name(transport));
+    }
+};
+
+// A name to find such elements by.
+struct Domain {
+    std::string name;
+    std::uint16_t port = 0;  // not 0: its addresses are asked for and nothing else
+    sip::Transport transport = sip::Transport::udp;  // where the DNS says nothing about it
+    bool operator==(const Domain&) const = default;
+};
+
 // S3: nothing a stranger does grows memory past these.
 struct Limits {
     std::size_t registrations = 100'000;  // registered users
@@ -79,11 +97,12 @@ struct Policy {
     std::uint16_t gm_port = 5060;
     // Our endpoints on the core side, at most one per family, and where requests go.
     std::vector<Endpoint> core;
-    Endpoint next_hop;
-    sip::Transport next_hop_transport = sip::Transport::udp;
+    // In order of preference; or a domain, found by DNS (RFC 3263): exactly one of the two.
+    std::vector<NextHop> next_hops;
+    std::optional<Domain> domain;
     Interconnect interconnect = Interconnect::path;
-    // Who beside next_hop may speak to us there (S2): hosts that the core's Service-Routes name,
-    // and networks.
+    // Who beside the next hops may speak to us there (S2): hosts that the core's Service-Routes
+    // name, and networks.
     bool trust_service_routes = true;
     std::vector<Network> trusted;
 

@@ -105,7 +105,9 @@ void RegistrationProcedure::forward(const Arrival& arrival, const sip::Message& 
     const auto icid_text = to_hex({reinterpret_cast<const std::uint8_t*>(&icid), sizeof(icid)});
 
     sip::Edit edit(request);
-    const sip::Flow flow = ctx_.core_flow();
+    // SM1 to SM12 stay with one element of the core while it lives: it holds the challenge.
+    const sip::Flow flow = ctx_.core_flow(core_at_);
+    core_at_ = flow.remote;
     put_our_via(edit, ctx_, arrival.flow.remote, flow, branch.view());
     edit.set_max_forwards(hops == 0 ? 0U : hops - 1U);
     strip_from_ue(edit);

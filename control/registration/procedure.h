@@ -62,6 +62,8 @@ class RegistrationProcedure {
                             const RegisterFacts& facts);
     void on_response(const sip::Message& response, std::span<char> bytes);
     void on_core_failure(sip::ClientFailure failure);
+    // What waits for an answer went to another element of the core, for its own failed.
+    void moved(const Endpoint& to) { core_at_ = to; }
     // The UE reports that it did not take the challenge (C3, C4): the new SAs go at once.
     void abandoned_by_ue(sa::Event event, Reason reason);
     // The database removed the set: time-out, newer challenge, or from outside.
@@ -161,6 +163,7 @@ class RegistrationProcedure {
     sip::ServerTransactionId server_ = 0;
     sip::ClientTransactionId client_ = 0;
 
+    std::optional<Endpoint> core_at_;  // the element of the core that was asked
     std::optional<secagree::Choice> choice_;
     sa::SetId set_ = 0;         // ours to remove; 0 once it is gone or established
     sa::SetId traced_set_ = 0;  // the same for the trace, for good

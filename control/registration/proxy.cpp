@@ -147,29 +147,17 @@ std::string Proxy::ue_side_uri(const IpAddress& ours, sa::Port port_ps) const {
     return "<sip:" + ours.to_uri_host() + ":" + std::to_string(port_ps) + ";lr>";
 }
 
-std::optional<sip::Flow> Proxy::flow_to(std::string_view route_value) const {
-    // A route stands in brackets. A Request-URI does not, and read as a header's value it would
-    // lose its parameters to the header (RFC 3261 20.10).
-    std::optional<sip::Uri> bare;
-    std::optional<sip::NameAddr> name;
-    if (route_value.find('<') == std::string_view::npos) {
-        bare = sip::parse_uri(route_value);
-    } else {
-        name = sip::parse_name_addr(route_value);
-    }
-    if (!bare && !name) return std::nullopt;
-    const auto& uri = bare ? *bare : name->uri;
-    const auto address = IpAddress::parse(uri.host);
-    if (!address || address->is_unspecified()) return std::nullopt;
-    const auto local = std::ranges::find_if(
-        ctx_.policy.core, [&](const Endpoint& e) { return e.address.is_v6() == address->is_v6(); });
-    if (local == ctx_.policy.core.end()) return std::nullopt;
-    sip::Flow flow;
-    flow.transport = wants_tcp(uri.text) ? sip::Transport::tcp : sip::Transport::udp;
-    flow.local = *local;
-    if (flow.transport == sip::Transport::tcp) flow.local.port = 0;
-    flow.remote = Endpoint{*address, uri.port == 0 ? std::uint16_t{5060} : uri.port};
-    return flow;
+bool Proxy::may_move(std::uint64_t context) const {
+    const Exchange* e = exchanges_.find(context);
+    return e != nullptr && e->may_move;
+}
+
+void Proxy::on_moved(sip::ClientTransactionId /*id*/, std::uint64_t context, const sip::Flow& flow,
+                     std::string_view request) {
+    Exchange* e = exchanges_.find(context);
+    if (e == nullptr) return;
+    e->sent_to = flow;
+    if (!e->sent.empty()) e->sent = request;
 }
 
 std::uint64_t Proxy::loop_mark(const sip::Message& request, bool from_ue, sa::UserId user) const {

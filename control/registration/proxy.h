@@ -47,6 +47,9 @@ class Proxy final : public sip::TransactionUser, public SessionRelease {
                      const sip::Message& response, std::span<char> bytes) override;
     void on_failure(sip::ClientTransactionId id, std::uint64_t context,
                     sip::ClientFailure failure) override;
+    [[nodiscard]] bool may_move(std::uint64_t context) const override;
+    void on_moved(sip::ClientTransactionId id, std::uint64_t context, const sip::Flow& flow,
+                  std::string_view request) override;
 
   private:
     struct Exchange {
@@ -65,6 +68,7 @@ class Proxy final : public sip::TransactionUser, public SessionRelease {
         bool chose_tcp_for_size = false;
         bool reserves = false;  // room for the dialog it may make
         bool released = false;  // ended in the user's place: what it still brings is ended too
+        bool may_move = false;  // no Route and no dialog ties it to one element of the core
         sa::UserId user = 0;
         std::uint64_t trace_user = 0;
         std::array<char, 14> method{};
@@ -150,7 +154,6 @@ class Proxy final : public sip::TransactionUser, public SessionRelease {
                                           sa::UserId user) const;
     // RFC 3261 16.3 step 4: it went through here before, as it is.
     [[nodiscard]] static bool has_looped(const sip::Message& request, std::uint64_t mark);
-    [[nodiscard]] std::optional<sip::Flow> flow_to(std::string_view route_value) const;
     // The message claims another user than its SA's (B7).
     [[nodiscard]] bool claims_other_user(const sip::Message& request, const sa::User& user) const;
     [[nodiscard]] std::string asserted_identity(const sip::Message& message,

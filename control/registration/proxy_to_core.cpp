@@ -187,21 +187,28 @@ void Proxy::on_ue_request(const Arrival& arrival, const sip::Message& request) {
     // routes on from there.
     sip::Flow flow = ctx_.core_flow();
     std::optional<sip::Flow> wanted;
-    if (dialog) wanted = flow_to(rest_count > 0 ? rest[0] : target);
+    if (dialog) wanted = ctx_.flow_to(rest_count > 0 ? rest[0] : target);
     const bool to_next_hop = wanted && wanted->remote == flow.remote;
+    bool may_move = !dialog;
     bool first = true;
     bool to_service_route = false;
     sip::ValueSplitter hops(service_route);
     for (auto v = service_route.empty() ? std::nullopt : hops.next(); v; v = hops.next()) {
-        const auto hop = flow_to(*v);
-        if (first && hop) flow = *hop;
+        const auto hop = ctx_.flow_to(*v);
+        if (first && hop) {
+            flow = *hop;
+            may_move = false;
+        }
         first = false;
         to_service_route = to_service_route || (wanted && hop && wanted->remote == hop->remote);
     }
     if (to_next_hop || to_service_route) flow = *wanted;
     // The E-CSCF takes the call, and stays in its dialog (TS 24.229 5.2.10).
-    const auto e_cscf = ctx_.policy.e_cscf ? flow_to(emergency_route()) : std::nullopt;
-    if (e_cscf && (emergency || (wanted && wanted->remote == e_cscf->remote))) flow = *e_cscf;
+    const auto e_cscf = ctx_.policy.e_cscf ? ctx_.flow_to(emergency_route()) : std::nullopt;
+    if (e_cscf && (emergency || (wanted && wanted->remote == e_cscf->remote))) {
+        flow = *e_cscf;
+        may_move = false;
+    }
 
     if (!dialog && request.is_method("INVITE") && !has_room_for_dialog(user->id)) {
         return ctx_.answer(ctx_.gm, arrival, request, 503, Reason::dialog_limit, impi,
@@ -221,7 +228,10 @@ void Proxy::on_ue_request(const Arrival& arrival, const sip::Message& request) {
     ctx_.note(trace_user, request.method(), 0,
               {Entity::ue, Entity::pcscf, Step::none, arrival.carrier.set,
                inbound_spi(arrival.flow, arrival.carrier.numbers), Reason::ok});
-    if (e != nullptr) e->trace_user = trace_user;
+    if (e != nullptr) {
+        e->trace_user = trace_user;
+        e->may_move = may_move;
+    }
     if (dialog) follow(request, true, user->id, e);
 
     const FlowTokens::Text token = ctx_.tokens.make(user->id);

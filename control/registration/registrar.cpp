@@ -474,7 +474,7 @@ Result<void> Registrar::store(const RegistrationProcedure& procedure, sa::SetId 
         if (const auto address = IpAddress::parse(hop->uri.host)) {
             ctx_.trust(*address);
         } else if (!ctx_.is_our_core_host(hop->uri)) {
-            ctx_.cannot_trust(hop->uri.host);
+            ctx_.learn(hop->uri);
         }
     }
     const std::string associated = joined_values(response, HeaderId::p_associated_uri);
@@ -761,6 +761,11 @@ void Registrar::on_response(sip::ClientTransactionId /*id*/, std::uint64_t conte
     wipe_keys(response, bytes);
 }
 
+void Registrar::on_moved(sip::ClientTransactionId /*id*/, std::uint64_t context,
+                         const sip::Flow& flow, std::string_view /*request*/) {
+    if (auto* procedure = procedures_.find(context)) procedure->moved(flow.remote);
+}
+
 void Registrar::on_failure(sip::ClientTransactionId /*id*/, std::uint64_t context,
                            sip::ClientFailure failure) {
     if (auto* procedure = procedures_.find(context)) procedure->on_core_failure(failure);
@@ -769,6 +774,10 @@ void Registrar::on_failure(sip::ClientTransactionId /*id*/, std::uint64_t contex
 void Registrar::on_set_state(const sa::SaSet& /*set*/, sa::State /*from*/) {}
 
 void Registrar::on_set_removed(const sa::SaSet& set, const sa::User& user, sa::Event reason) {
+    // Connections are bound to the SAs that carry them (A2).
+    const sa::SaNumbers& n = set.numbers;
+    ctx_.gm.transport->cut({set.ours, n.port_ps}, {set.ue, n.port_uc});
+    ctx_.gm.transport->cut({set.ours, n.port_pc}, {set.ue, n.port_us});
     const std::uint64_t trace_user = ctx_.trace.user_of(user.impi());
     auto* procedure = procedures_.find(set.tag);
     ctx_.note_event(trace_user, Step::set_removed, set.id, set.numbers.spi_ps,

@@ -95,6 +95,9 @@ class Registrar final : public sip::TransactionUser, public sa::SetObserver {
                      const sip::Message& response, std::span<char> bytes) override;
     void on_failure(sip::ClientTransactionId id, std::uint64_t context,
                     sip::ClientFailure failure) override;
+    [[nodiscard]] bool may_move(std::uint64_t /*context*/) const override { return true; }
+    void on_moved(sip::ClientTransactionId id, std::uint64_t context, const sip::Flow& flow,
+                  std::string_view request) override;
 
     // sa::SetObserver
     void on_set_state(const sa::SaSet& set, sa::State from) override;

@@ -173,7 +173,7 @@ bool Proxy::say_to_core(const Dialog& dialog, std::string_view method, std::uint
     }
     if (target.empty()) return false;
     sip::Flow flow = ctx_.core_flow();
-    if (const auto wanted = flow_to(first); wanted && ctx_.trusts(wanted->remote.address))
+    if (const auto wanted = ctx_.flow_to(first); wanted && ctx_.trusts(wanted->remote.address))
         flow = *wanted;
     const auto branch = ctx_.core.transactions->new_branch();
     if (branch.id == 0) {

@@ -74,6 +74,9 @@ bool SocketTransport::send(const Flow& flow, std::span<const char> bytes) {
 void SocketTransport::close(ConnectionId connection) {
     impl_->tcp.close(connection);
 }
+void SocketTransport::cut(const Endpoint& local, const Endpoint& remote) {
+    impl_->tcp.cut(local, remote);
+}
 void SocketTransport::flush() {
     impl_->udp.flush();
 }

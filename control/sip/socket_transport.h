@@ -38,6 +38,9 @@ struct SocketTransportOptions {
         std::chrono::seconds(30);  // accepted and silent, or a message never completed
     Duration idle_timeout = std::chrono::hours(2);
     Duration connect_timeout = std::chrono::seconds(10);
+    // What we sent and the peer's TCP does not acknowledge for so long ends the connection. With
+    // connect_timeout less than 64·T1, so that a second connection can be tried in time.
+    Duration unacknowledged_timeout = std::chrono::seconds(15);
 };
 
 // Loop's thread only. `sink` must outlive it.
@@ -53,6 +56,7 @@ class SocketTransport final : public TransportLayer {
 
     bool send(const Flow& flow, std::span<const char> bytes) override;
     void close(ConnectionId connection) override;
+    void cut(const Endpoint& local, const Endpoint& remote) override;
     // Hands the kernel the datagrams sent in this round of the loop. The loop does so at the end of
     // each round; for who sends when no round follows.
     void flush();

@@ -38,13 +38,17 @@ TcpConnections::~TcpConnections() {
     for (const auto& l : listeners_) loop_.unwatch(l->fd.get());
     for (auto& [id, c] : connections_) {
         loop_.unwatch(c->fd.get());
-        if (options_.unprotected_port == 0 || is_unprotected(c->flow)) continue;
-        // Nothing may stay behind with the kernel: it would be sent when the SAs' policies are
-        // gone (A6).
-        const linger cut{.l_onoff = 1, .l_linger = 0};
-        (void)setsockopt(c->fd.get(), SOL_SOCKET, SO_LINGER, &cut, sizeof cut);
+        leave_nothing(*c);
     }
     wipe({reinterpret_cast<std::uint8_t*>(read_buffer_.data()), read_buffer_.size()});
+}
+
+// On an SA nothing may stay behind with the kernel: it would be sent when the SA is gone (A6), and
+// a pair of ports in TIME_WAIT would keep us from reaching the phone between the same ports again.
+void TcpConnections::leave_nothing(const Connection& c) const {
+    if (options_.unprotected_port == 0 || is_unprotected(c.flow)) return;
+    const linger cut{.l_onoff = 1, .l_linger = 0};
+    (void)setsockopt(c.fd.get(), SOL_SOCKET, SO_LINGER, &cut, sizeof cut);
 }
 
 Result<void> TcpConnections::listen(const Endpoint& local) {
@@ -107,6 +111,11 @@ bool TcpConnections::may_connect(const Flow& flow) const {
 TcpConnections::Connection& TcpConnections::adopt(UniqueFd fd, const Flow& flow, State state) {
     const int on = 1;
     (void)setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    // A phone that sleeps acknowledges nothing: the kernel would try for a quarter of an hour.
+    const auto patience = static_cast<unsigned>(
+        std::chrono::duration_cast<std::chrono::milliseconds>(options_.unacknowledged_timeout)
+            .count());
+    (void)setsockopt(fd.get(), IPPROTO_TCP, TCP_USER_TIMEOUT, &patience, sizeof patience);
     auto connection = std::make_unique<Connection>();
     Connection& c = *connection;
     c.flow = flow;
@@ -225,6 +234,12 @@ void TcpConnections::close(ConnectionId id) {
         loop_.timers().start(c.timer, options_.connect_timeout);
         update_interest(c);
     }
+}
+
+void TcpConnections::cut(const Endpoint& local, const Endpoint& remote) {
+    const auto it = by_pair_.find({local, remote});
+    if (it == by_pair_.end()) return;
+    loop_.post([this, id = it->second] { drop(id, true); });  // not from inside the caller
 }
 
 void TcpConnections::update_interest(Connection& c) {
@@ -348,6 +363,9 @@ void TcpConnections::drop(ConnectionId id, bool tell) {
     counters_.open.set(static_cast<std::int64_t>(connections_.size()));
     c->timer.stop();
     loop_.unwatch(c->fd.get());
+    // Before anybody is told: who hears of it may connect again between the same endpoints.
+    leave_nothing(*c);
+    c->fd.reset();
     if (tell) sink_.on_connection_closed(c->flow, c->established);
 }
 

@@ -43,6 +43,7 @@ class TcpConnections {
     Result<void> listen(const Endpoint& local);
     bool send(const Flow& flow, std::span<const char> bytes);
     void close(ConnectionId id);
+    void cut(const Endpoint& local, const Endpoint& remote);
     [[nodiscard]] std::size_t size() const { return connections_.size(); }
 
   private:
@@ -83,6 +84,7 @@ class TcpConnections {
     void ready(ConnectionId id, unsigned what);
     bool read(Connection& c);
     bool write(Connection& c);
+    void leave_nothing(const Connection& c) const;
     void update_interest(Connection& c);
     void arm(Connection& c);
     void drop(ConnectionId id, bool tell);

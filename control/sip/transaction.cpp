@@ -6,7 +6,9 @@
 
 #include "base/bytes.h"
 #include "base/seeded_hash.h"
+#include "control/sip/edit.h"
 #include "control/sip/transaction_key.h"
+#include "control/sip/values.h"
 
 namespace gmgate::sip {
 
@@ -14,6 +16,7 @@ namespace {
 
 constexpr std::string_view branch_prefix = "z9hG4bKg";
 constexpr std::size_t branch_length = 34;
+constexpr std::size_t nonce_offset = 18;
 constexpr std::size_t marked_length = branch_length + 16;
 
 bool is_udp(const Flow& flow) {
@@ -113,7 +116,10 @@ struct TransactionLayer::Impl {
         std::uint64_t nonce = 0;
         ClientState state = ClientState::reserved;
         bool invite = false;
+        bool resent = false;  // once more, on a new connection
         Flow flow;
+        std::vector<Endpoint> tried;  // before it was moved
+        TimePoint started{};
         std::string method;
         std::string request;  // kept while it may be sent again, or an ACK be built from it
         std::string ack;
@@ -155,15 +161,7 @@ struct TransactionLayer::Impl {
     // --- client side
 
     void end_client(Client& c) {
-        if (c.flow.transport == Transport::tcp) {
-            const auto [first, last] = by_remote.equal_range(c.flow.remote);
-            for (auto it = first; it != last; ++it) {
-                if (it->second == c.id) {
-                    by_remote.erase(it);
-                    break;
-                }
-            }
-        }
+        if (c.flow.transport == Transport::tcp) leave_remote(c);
         clients.remove(c.id);
     }
     static void client_retransmit(void* p) {
@@ -192,13 +190,97 @@ struct TransactionLayer::Impl {
         TransactionUser* user = c.user;
         const ClientTransactionId id = c.id;
         const std::uint64_t context = c.context;
+        if (destinations != nullptr && c.state == ClientState::calling) {
+            destinations->lost(c.flow, failure);
+            if (move(c)) return;
+        }
         end_client(c);
         if (user != nullptr) user->on_failure(id, context, failure);
+    }
+
+    // The same request under a new branch, on its way to another destination. False: there is none.
+    bool move(Client& c) {
+        if (destinations == nullptr || c.user == nullptr || c.request.empty() ||
+            !c.user->may_move(c.context) || timers.now() - c.started >= times.t1 * 108)
+            return false;
+        const Flow from = c.flow;
+        const std::uint64_t nonce = c.nonce;
+        std::string request = c.request;
+        leave_remote(c);
+        for (;;) {
+            c.tried.push_back(c.flow.remote);
+            const auto other = destinations->another(c.tried);
+            if (!other || !readdress(c, *other)) {
+                c.flow = from;
+                c.nonce = nonce;
+                c.request = std::move(request);
+                return false;
+            }
+            c.flow = other->flow;
+            if (transport.send(c.flow, c.request)) break;
+            destinations->lost(c.flow, ClientFailure::transport);
+        }
+        c.state = ClientState::calling;
+        c.resent = false;
+        c.retransmit.stop();
+        supervise(c);
+        TransactionUser& user = *c.user;
+        user.on_moved(c.id, c.context, c.flow, c.request);
+        return true;
+    }
+    // Top Via for `other`, with a nonce of its own in the branch, so that what the first
+    // destination may still say is not taken for the second's.
+    bool readdress(Client& c, const Destinations::Other& other) {
+        Message message;
+        if (message.parse(std::string_view(c.request)) != ParseStatus::ok) return false;
+        const auto* line = message.first(HeaderId::via);
+        if (line == nullptr) return false;
+        const std::string_view value = message.value(*line);
+        const std::size_t params = value.find(';');
+        const std::size_t branch = value.find(branch_prefix);
+        if (params == std::string_view::npos || branch == std::string_view::npos ||
+            value.size() - branch < branch_length || branch < params)
+            return false;
+        c.nonce = random.u64();
+        std::string rest(value.substr(params));
+        char* at = rest.data() + (branch - params) + nonce_offset;
+        append_hex(at, c.nonce, 16);
+        Edit edit(message);
+        edit.replace(*line, {"SIP/2.0/", name(other.flow.transport), " ", other.sent_by, rest});
+        if (other.flow.transport == Transport::tcp) edit.ensure_content_length();
+        std::string out;
+        if (!edit.apply(out)) return false;
+        c.request = std::move(out);
+        return true;
+    }
+    void supervise(Client& c) {
+        if (is_udp(c.flow)) {
+            c.interval = times.t1;
+            timers.start(c.retransmit, c.interval);
+        } else {
+            by_remote.emplace(c.flow.remote, c.id);
+        }
+        timers.start(c.end, patience(c));
+    }
+    // Timer B or F. All destinations together have less than the server transaction behind this one
+    // lives (128·T1), so that whoever asked hears how it ended.
+    [[nodiscard]] Duration patience(const Client& c) const {
+        const Duration left = c.started + times.t1 * 112 - timers.now();
+        return c.tried.empty() ? times.t1 * 64 : std::min<Duration>(times.t1 * 32, left);
+    }
+    void leave_remote(const Client& c) {
+        const auto [first, last] = by_remote.equal_range(c.flow.remote);
+        for (auto it = first; it != last; ++it) {
+            if (it->second != c.id) continue;
+            by_remote.erase(it);
+            return;
+        }
     }
 
     TransportLayer& transport;
     TimerWheel& timers;
     Random& random;
+    Destinations* destinations = nullptr;
     TransactionTimers times;
     SlotTable<Server> servers;
     SlotTable<Client> clients;
@@ -348,24 +430,24 @@ bool TransactionLayer::send_request(const Branch& branch, const Flow& flow, std:
     Impl& i = *impl_;
     Impl::Client* c = i.clients.find(branch.id);
     if (c == nullptr || c->state != Impl::ClientState::reserved) return false;
-    if (!i.transport.send(flow, request)) {
-        i.end_client(*c);
-        return false;
-    }
-    c->state = Impl::ClientState::calling;
     c->flow = flow;
+    c->started = i.timers.now();
     c->invite = method == "INVITE";
     c->method = method;
     c->user = &user;
     c->context = context;
-    if (is_udp(flow)) {
-        c->interval = i.times.t1;
-        i.timers.start(c->retransmit, c->interval);
-    } else {
-        i.by_remote.emplace(flow.remote, c->id);
+    // Over TCP too, for as long as nothing was heard: see connection_closed().
+    c->request.assign(request.begin(), request.end());
+    if (!i.transport.send(flow, request)) {
+        if (i.destinations != nullptr) {
+            i.destinations->lost(flow, ClientFailure::transport);
+            if (i.move(*c)) return true;
+        }
+        i.end_client(*c);
+        return false;
     }
-    if (is_udp(flow) || c->invite) c->request.assign(request.begin(), request.end());
-    i.timers.start(c->end, i.times.t1 * 64);
+    c->state = Impl::ClientState::calling;
+    i.supervise(*c);
     return true;
 }
 
@@ -394,7 +476,7 @@ TransactionLayer::Match TransactionLayer::receive_response(const Flow& flow,
     std::uint64_t generation = 0;
     std::uint64_t nonce = 0;
     if (!read_hex(branch.substr(8, 8), slot) || !read_hex(branch.substr(16, 2), generation) ||
-        !read_hex(branch.substr(18, 16), nonce) || slot == 0) {
+        !read_hex(branch.substr(nonce_offset, 16), nonce) || slot == 0) {
         return Match::unknown;
     }
     Impl::Client* c = i.clients.find_slot(static_cast<std::uint32_t>(slot - 1));
@@ -404,6 +486,27 @@ TransactionLayer::Match TransactionLayer::receive_response(const Flow& flow,
     }
     const int status = response.status_code();
     const Duration t64 = i.times.t1 * 64;
+    const bool under_way =
+        c->state == Impl::ClientState::calling || c->state == Impl::ClientState::proceeding;
+    if (i.destinations != nullptr && under_way) {
+        std::optional<std::uint32_t> retry_after;
+        if (status == 503) {
+            if (const auto value = response.value(HeaderId::retry_after)) {
+                const std::string_view digits = value->substr(0, value->find_first_of(" ;("));
+                retry_after = parse_number(digits).value_or(0);
+            }
+        }
+        i.destinations->heard(c->flow, status, retry_after);
+        if (status == 503 && c->user != nullptr && c->user->may_move(c->context)) {
+            const std::string ack = c->invite ? build_ack(c->request, response) : std::string();
+            const Flow refused = c->flow;
+            if (i.move(*c)) {
+                if (!ack.empty()) i.transport.send(refused, ack);
+                return Match::absorbed;
+            }
+            if (!is_udp(c->flow)) i.by_remote.emplace(c->flow.remote, c->id);
+        }
+    }
     switch (c->state) {
         case Impl::ClientState::reserved:
             return Match::unknown;
@@ -418,6 +521,7 @@ TransactionLayer::Match TransactionLayer::receive_response(const Flow& flow,
         case Impl::ClientState::proceeding:
             if (status < 200) {
                 c->state = Impl::ClientState::proceeding;
+                if (!is_udp(c->flow) && !c->invite && i.destinations == nullptr) c->request = {};
                 if (c->invite) {
                     c->retransmit.stop();
                     i.timers.start(c->end, i.times.proceeding);
@@ -457,7 +561,7 @@ TransactionLayer::Match TransactionLayer::receive_response(const Flow& flow,
     return Match::delivered;
 }
 
-void TransactionLayer::connection_closed(const Flow& flow) {
+void TransactionLayer::connection_closed(const Flow& flow, bool was_established) {
     Impl& i = *impl_;
     if (flow.transport != Transport::tcp) return;
     std::vector<ClientTransactionId> ids;
@@ -473,8 +577,19 @@ void TransactionLayer::connection_closed(const Flow& flow) {
             ids.push_back(it->second);
     }
     for (const auto id : ids) {
-        if (Impl::Client* c = i.clients.find(id)) i.fail_client(*c, ClientFailure::transport);
+        Impl::Client* c = i.clients.find(id);
+        if (c == nullptr) continue;
+        if (was_established && c->state == Impl::ClientState::calling && c->flow.connection == 0 &&
+            !c->resent) {
+            c->resent = true;
+            if (i.transport.send(c->flow, c->request)) continue;
+        }
+        i.fail_client(*c, ClientFailure::transport);
     }
+}
+
+void TransactionLayer::use(Destinations& destinations) {
+    impl_->destinations = &destinations;
 }
 
 std::size_t TransactionLayer::server_count() const {

@@ -53,6 +53,29 @@ class TransactionUser {
                              const Message& response, std::span<char> bytes) = 0;
     virtual void on_failure(ClientTransactionId id, std::uint64_t context,
                             ClientFailure failure) = 0;
+    // May this one go to another destination when its own fails? Only a request that no Route and
+    // no dialog ties to one element may.
+    [[nodiscard]] virtual bool may_move(std::uint64_t /*context*/) const { return false; }
+    // It went again, to `flow`, under the same id with another branch.
+    virtual void on_moved(ClientTransactionId /*id*/, std::uint64_t /*context*/,
+                          const Flow& /*flow*/, std::string_view /*request*/) {}
+};
+
+// Told how destinations behave, and asked where else a request can go (RFC 3263 4.3). Calls come
+// from inside the transaction layer: it must not be called back.
+class Destinations {
+  public:
+    virtual ~Destinations() = default;
+    struct Other {
+        Flow flow;
+        std::string sent_by;  // of our Via there: host:port
+    };
+    // A response came for a request sent to `flow`. retry_after: of a 503.
+    virtual void heard(const Flow& flow, int status, std::optional<std::uint32_t> retry_after) = 0;
+    // A request to `flow` was not answered, or could not be sent.
+    virtual void lost(const Flow& flow, ClientFailure why) = 0;
+    // Another one, if there is one worth trying; `tried` begins with the first.
+    [[nodiscard]] virtual std::optional<Other> another(std::span<const Endpoint> tried) = 0;
 };
 
 class TransactionLayer {
@@ -124,8 +147,14 @@ class TransactionLayer {
     // after the end).
     Match receive_response(const Flow& flow, const Message& response, std::span<char> bytes);
 
-    // The transport lost a connection: client transactions on it fail.
-    void connection_closed(const Flow& flow);
+    // The transport lost a connection: client transactions on it fail. One that has heard nothing
+    // on a connection that stood goes once more, on a new one: the peer may have lost that
+    // connection long ago (it slept, it was restarted), and a stale one tells so only when used.
+    void connection_closed(const Flow& flow, bool was_established = false);
+
+    // Who knows other destinations; outlives the layer. Requests of users that may_move() are sent
+    // there when theirs does not answer, cannot be reached, or answers 503.
+    void use(Destinations& destinations);
 
     [[nodiscard]] std::size_t server_count() const;
     [[nodiscard]] std::size_t client_count() const;

@@ -57,6 +57,8 @@ class TransportLayer {
     virtual bool send(const Flow& flow, std::span<const char> bytes) = 0;
     // Closes a connection after what is queued has gone out. Unknown: nothing happens.
     virtual void close(ConnectionId connection) = 0;
+    // Cuts the connection between these two at once, if there is one: what carried it is gone.
+    virtual void cut(const Endpoint& /*local*/, const Endpoint& /*remote*/) {}
 };
 
 }  // namespace gmgate::sip

@@ -20,7 +20,7 @@ inline registration::Policy gateway_policy() {
     policy.visited_network = "visited.example";
     policy.gm_addresses = {*IpAddress::parse("10.1.0.1")};
     policy.core = {*Endpoint::parse("192.0.2.1:5060")};
-    policy.next_hop = *Endpoint::parse("192.0.2.9:5060");
+    policy.next_hops = {{sip::Transport::udp, *Endpoint::parse("192.0.2.9:5060")}};
     policy.limits.register_rate_total = policy.limits.register_burst_total = 1e12;
     return policy;
 }

@@ -195,7 +195,7 @@ World::World(std::size_t capacity, Access access)
     policy.name = "pcscf.visited.example";
     policy.gm_addresses = {ours_};
     policy.core = {*Endpoint::parse("192.0.2.1:5060")};
-    policy.next_hop = *Endpoint::parse("192.0.2.9:5060");
+    policy.next_hops = {{sip::Transport::udp, *Endpoint::parse("192.0.2.9:5060")}};
     policy.suites = {{sa::Integrity::hmac_sha_1_96, sa::Encryption::null}};
     policy.t1 = t1;
     // The limits have tests of their own; here nobody is slowed down.

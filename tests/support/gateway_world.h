@@ -303,7 +303,7 @@ class World {
             policy.visited_network = "visited.example";
             policy.gm_addresses = {ip("10.1.0.1"), ip("2001:db8:1::1")};
             policy.core = {ep("192.0.2.1:5060")};
-            policy.next_hop = ep("192.0.2.9:5060");
+            policy.next_hops = {{sip::Transport::udp, ep("192.0.2.9:5060")}};
             database.ports.port_ps = {6100, 6101};
             database.ports.pc_first = 6200;
             database.ports.pc_last = 6231;

@@ -26,7 +26,7 @@ TEST(ConfigLoad, MinimalFileGivesDefaults) {
     EXPECT_EQ(c->gm.interface, "eth1");
     ASSERT_EQ(c->gm.addresses.size(), 1U);
     EXPECT_EQ(c->gm.addresses[0].to_string(), "10.20.255.1/16");
-    EXPECT_EQ(c->core.next_hop.to_string(), "10.30.0.2:5060");
+    EXPECT_EQ(c->core.next_hops.at(0).to_string(), "10.30.0.2:5060");
     EXPECT_EQ(c->timers.reg_await_auth, std::chrono::seconds(240));
     EXPECT_EQ(c->security.suites.size(), 6U);
     ASSERT_TRUE(c->ops.metrics.has_value());
@@ -45,6 +45,8 @@ TEST(ConfigLoad, AnnotatedExampleShowsTheDefaults) {
     EXPECT_EQ(full->gm.port_pc, least->gm.port_pc);
     EXPECT_EQ(full->gm.mtu, least->gm.mtu);
     EXPECT_EQ(full->core.transport, least->core.transport);
+    EXPECT_EQ(full->core.interconnect, least->core.interconnect);
+    EXPECT_EQ(full->core.dns_servers, least->core.dns_servers);
     EXPECT_EQ(full->backend, least->backend);
     EXPECT_EQ(full->dpdk.workers, least->dpdk.workers);
     EXPECT_EQ(full->dpdk.memory_mb, least->dpdk.memory_mb);
@@ -189,7 +191,7 @@ log: {level: debug, time: false}
     EXPECT_EQ(c->gm.mtu, 9000);
     EXPECT_EQ(c->core.listen.at(0).to_string(), "10.30.0.1:5060");
     EXPECT_EQ(c->core.listen.at(1).to_string(), "[fd00:30::1]:5080");
-    EXPECT_EQ(c->core.next_hop.to_string(), "[fd00:30::2]:5060");
+    EXPECT_EQ(c->core.next_hops.at(0).to_string(), "[fd00:30::2]:5060");
     EXPECT_EQ(c->core.transport, Transport::tcp);
     EXPECT_EQ(c->core.interconnect, Interconnect::via);
     EXPECT_EQ(c->kernel.reqid, 77U);
@@ -257,6 +259,35 @@ TEST(ConfigLoad, Durations) {
                               "99999999999999h", "nan s", "0x10s"}) {
         EXPECT_FALSE(parse_duration(wrong).has_value()) << wrong;
     }
+}
+
+// One address, several, or a domain with or without a port.
+TEST(ConfigLoad, NextHops) {
+    const auto core = [](const std::string& next_hop) {
+        return load_string(
+            "gateway: {name: p.example}\ngm: {interface: eth1, addresses: "
+            "[10.20.255.1/16]}\ncore: {listen: [10.30.0.1], next_hop: " +
+                next_hop + ", dns_servers: [10.30.0.53, \"10.30.0.54:5353\"]}\n",
+            "f");
+    };
+    const auto list = core("[10.30.0.2, \"10.30.0.3:5080\"]");
+    ASSERT_TRUE(list.has_value()) << list.error().text;
+    ASSERT_EQ(list->core.next_hops.size(), 2U);
+    EXPECT_EQ(list->core.next_hops[0].to_string(), "10.30.0.2:5060");
+    EXPECT_EQ(list->core.next_hops[1].to_string(), "10.30.0.3:5080");
+    EXPECT_TRUE(list->core.domain.empty());
+    ASSERT_EQ(list->core.dns_servers.size(), 2U);
+    EXPECT_EQ(list->core.dns_servers[0].to_string(), "10.30.0.53:53");
+    EXPECT_EQ(list->core.dns_servers[1].to_string(), "10.30.0.54:5353");
+    const auto domain = core("ims.home.example");
+    ASSERT_TRUE(domain.has_value()) << domain.error().text;
+    EXPECT_EQ(domain->core.domain, "ims.home.example");
+    EXPECT_EQ(domain->core.domain_port, 0);
+    EXPECT_TRUE(domain->core.next_hops.empty());
+    const auto port = core("\"scscf.home.example:5080\"");
+    ASSERT_TRUE(port.has_value()) << port.error().text;
+    EXPECT_EQ(port->core.domain, "scscf.home.example");
+    EXPECT_EQ(port->core.domain_port, 5080);
 }
 
 }  // namespace

@@ -255,9 +255,19 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"NextHopFamily", "core", CORE "  next_hop: '[fd00::2]:5060'",
              "gmgated.yaml:3: core.next_hop: [fd00::2]:5060 is IPv6, but core.listen has no "
              "address of that kind; add one there"},
-        Case{"NextHopName", "core", CORE "  next_hop: scscf.example",
-             "gmgated.yaml:3: core.next_hop: 'scscf.example' is not an address with a port; write "
-             "10.30.0.2:5060 or [fd00:30::2]:5060"},
+        Case{"NextHopName", "core", CORE "  next_hop: scscf_1.example",
+             "gmgated.yaml:3: core.next_hop: 'scscf_1.example' is neither an address nor a domain; "
+             "write 10.30.0.2:5060, [fd00:30::2]:5060 or ims.home.example"},
+        Case{"NextHopTwice", "core", CORE "  next_hop: [10.30.0.2, '10.30.0.2:5060']",
+             "gmgated.yaml:3: core.next_hop: 10.30.0.2:5060 stands there twice"},
+        Case{"NextHopMixed", "core", CORE "  next_hop: [10.30.0.2, ims.example]",
+             "gmgated.yaml:3: core.next_hop: the domain ims.example stands beside addresses; give "
+             "either one domain or a list of addresses"},
+        Case{"NextHopTwoDomains", "core", CORE "  next_hop: [a.example, b.example]",
+             "gmgated.yaml:3: core.next_hop: b.example is the second domain; give one"},
+        Case{"DnsServer", "core", CORE "  next_hop: ims.example\n  dns_servers: [ns.example]",
+             "gmgated.yaml:4: core.dns_servers: 'ns.example' is not the address of a DNS server; "
+             "write 10.30.0.53, 10.30.0.53:5353, or system"},
         Case{"CoreOnGmPort", "core", "  listen: 10.20.255.1:5060\n  next_hop: 10.30.0.2",
              "gmgated.yaml:2: core.listen: 10.20.255.1:5060 is a port of the Gm side already "
              "(gm.addresses with its ports); choose "

@@ -353,5 +353,100 @@ TEST_F(SocketTransportTest, AConnectionFromAnyPortIsUsedAgain) {
     EXPECT_EQ(transport.connections(), 2U);  // both ends of the one
 }
 
+// A phone listens, as a blocking peer of the loop's thread.
+struct Listening {
+    explicit Listening(const Endpoint& at) : fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+        const int on = 1;
+        (void)setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+        sockaddr_storage sa{};
+        const socklen_t length = at.to_sockaddr(sa);
+        EXPECT_EQ(bind(fd.get(), reinterpret_cast<sockaddr*>(&sa), length), 0);
+        EXPECT_EQ(listen(fd.get(), 4), 0);
+    }
+    [[nodiscard]] UniqueFd take() const { return UniqueFd(accept(fd.get(), nullptr, nullptr)); }
+    UniqueFd fd;
+};
+
+// The phone lost its TCP state while it slept: what we send meets a reset. Between the same ports
+// (no others have an SA) it is reached at once again.
+TEST_F(SocketTransportTest, AConnectionThePhoneForgotIsReplacedBetweenTheSamePorts) {
+    SocketTransportOptions options;
+    options.unprotected_port = 1;
+    SocketTransport transport(loop, sink, options, registry, "test");
+    const Endpoint port_us = free_endpoint(SOCK_STREAM, "127.0.0.1");
+    const Endpoint port_pc = free_endpoint(SOCK_STREAM, "127.0.0.1");
+    const Listening phone(port_us);
+    const Flow flow{Transport::tcp, port_pc, port_us, 0};
+    std::array<char, 1024> heard{};
+    for (int i = 0; i < 3; ++i) {
+        sink.closed.clear();
+        ASSERT_TRUE(transport.send(flow, options_message)) << i;
+        UniqueFd connection = phone.take();
+        // The loop has to see the connection stand before the phone forgets it.
+        Timer soon;
+        soon.bind([](void* l) { static_cast<EventLoop*>(l)->stop(); }, &loop);
+        loop.timers().start(soon, 20ms);
+        loop.run();
+        ASSERT_EQ(::recv(connection.get(), heard.data(), heard.size(), 0),
+                  static_cast<ssize_t>(options_message.size()));
+        const linger cut{.l_onoff = 1, .l_linger = 0};
+        (void)setsockopt(connection.get(), SOL_SOCKET, SO_LINGER, &cut, sizeof cut);
+        connection.reset();
+        ASSERT_TRUE(run_until([&] { return !sink.closed.empty(); }));
+        EXPECT_TRUE(sink.closed[0].second) << "it stood, so a transaction tries again";
+        EXPECT_EQ(transport.connections(), 0U);
+    }
+}
+
+// The SA set goes: its connections go with it, with nothing left in the kernel, and no pair of
+// ports rests in TIME_WAIT.
+TEST_F(SocketTransportTest, ConnectionsAreCutWithTheirSas) {
+    SocketTransportOptions options;
+    options.unprotected_port = 1;
+    SocketTransport transport(loop, sink, options, registry, "test");
+    const Endpoint port_us = free_endpoint(SOCK_STREAM, "127.0.0.1");
+    const Endpoint port_pc = free_endpoint(SOCK_STREAM, "127.0.0.1");
+    const Listening phone(port_us);
+    for (int i = 0; i < 2; ++i) {
+        sink.closed.clear();
+        ASSERT_TRUE(transport.send({Transport::tcp, port_pc, port_us, 0}, options_message));
+        const UniqueFd connection = phone.take();
+        ASSERT_TRUE(connection.valid());
+        transport.cut(port_us, port_pc);  // no such pair
+        transport.cut(port_pc, port_us);
+        EXPECT_EQ(transport.connections(), 1U) << "not from inside the caller";
+        ASSERT_TRUE(run_until([&] { return !sink.closed.empty(); }));
+        EXPECT_EQ(transport.connections(), 0U);
+    }
+}
+
+// A phone that does not read costs its own connection, after a bounded queue, and nobody else.
+TEST_F(SocketTransportTest, WhoDoesNotReadBlocksNobody) {
+    SocketTransportOptions options;
+    options.unprotected_port = 1;
+    SocketTransport transport(loop, sink, options, registry, "test");
+    const Endpoint deaf = free_endpoint(SOCK_STREAM, "127.0.0.1");
+    const Listening sleeper(deaf);
+    const Endpoint server = free_endpoint(SOCK_STREAM, "127.0.0.1");
+    ASSERT_TRUE(transport.add_tcp_listener(server));
+    const Endpoint mine = free_endpoint(SOCK_STREAM, "127.0.0.1");
+    const Flow to_deaf{Transport::tcp, mine, deaf, 0};
+    const Flow to_other{Transport::tcp, *Endpoint::parse("127.0.0.1:0"), server, 0};
+    const std::string large =
+        "MESSAGE sip:a@b SIP/2.0\r\nContent-Length: 60000\r\n\r\n" + std::string(60000, 'x');
+    std::size_t taken = 0;
+    std::size_t answered = 0;
+    for (int i = 0; i < 400 && sink.closed.empty(); ++i) {
+        taken += transport.send(to_deaf, large) ? 1U : 0U;
+        ASSERT_TRUE(transport.send(to_other, options_message));
+        ASSERT_TRUE(run_until([&] { return sink.messages.size() > answered; })) << i;
+        answered = sink.messages.size();
+    }
+    EXPECT_FALSE(sink.closed.empty()) << "the queue has no bound";
+    EXPECT_GT(answered, 0U);
+    EXPECT_GT(taken, 0U);
+    EXPECT_EQ(sink.closed[0].first.remote, deaf);
+}
+
 }  // namespace
 }  // namespace gmgate::sip

@@ -2,12 +2,14 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
 #include "base/clock.h"
 #include "base/random.h"
 #include "control/sip/transaction_key.h"
+#include "control/sip/values.h"
 
 namespace gmgate::sip {
 namespace {
@@ -339,6 +341,175 @@ TEST_F(TransactionTest, TheAckOfA2xxIsForwardedStatelessly) {
     EXPECT_EQ(transport.sent.size(), 1U);  // RFC 6026: the 2xx is repeated by the far end
     EXPECT_EQ(receive(request("ACK", "z9hG4bKother", "ACK")).arrival,
               TransactionLayer::Arrival::stateless);
+}
+
+// A connection may be stale for hours and tells so only when it is used: once more, on a new one.
+TEST_F(TransactionTest, AStaleConnectionIsReplacedOnce) {
+    Flow tcp = ue;
+    tcp.transport = Transport::tcp;
+    Flow closed = tcp;
+    closed.connection = 9;
+    for (const bool established : {true, false}) {
+        transport.sent.clear();
+        user.failures.clear();
+        const auto b = layer.new_branch();
+        ASSERT_TRUE(layer.send_request(b, tcp, "MESSAGE", request("MESSAGE", b.view()), user, 1));
+        layer.connection_closed(closed, established);
+        if (established) {
+            EXPECT_TRUE(user.failures.empty());
+            ASSERT_EQ(transport.sent.size(), 2U);
+            EXPECT_EQ(transport.sent[1].bytes, transport.sent[0].bytes);
+            EXPECT_EQ(transport.sent[1].flow.connection, 0U);
+            layer.connection_closed(closed, true);
+        }
+        EXPECT_EQ(user.failures.size(), 1U) << "once, and none that could not be made";
+        EXPECT_EQ(transport.sent.size(), established ? 2U : 1U);
+    }
+    // What was heard of is not sent twice.
+    user.failures.clear();
+    const auto b = layer.new_branch();
+    ASSERT_TRUE(layer.send_request(b, tcp, "MESSAGE", request("MESSAGE", b.view()), user, 1));
+    (void)answer(response(100, b.view(), "MESSAGE"));
+    layer.connection_closed(closed, true);
+    EXPECT_EQ(user.failures.size(), 1U);
+}
+
+// ---- other destinations (RFC 3263 4.3) ----
+
+struct Elsewhere final : Destinations {
+    void heard(const Flow& flow, int status, std::optional<std::uint32_t> after) override {
+        said.push_back(std::to_string(status) + "@" + flow.remote.to_string() +
+                       (after ? ";" + std::to_string(*after) : ""));
+    }
+    void lost(const Flow& flow, ClientFailure why) override {
+        said.push_back(std::string(why == ClientFailure::timeout ? "timeout@" : "transport@") +
+                       flow.remote.to_string());
+    }
+    std::optional<Other> another(std::span<const Endpoint> tried) override {
+        for (const Other& o : others) {
+            if (std::ranges::find(tried, o.flow.remote) == tried.end()) return o;
+        }
+        return std::nullopt;
+    }
+    std::vector<Other> others;
+    std::vector<std::string> said;
+};
+struct Mover final : TransactionUser {
+    void on_response(ClientTransactionId, std::uint64_t, const Flow&, const Message& response,
+                     std::span<char>) override {
+        codes.push_back(response.status_code());
+    }
+    void on_failure(ClientTransactionId, std::uint64_t, ClientFailure f) override {
+        failures.push_back(f);
+    }
+    bool may_move(std::uint64_t context) const override { return context == 1; }
+    void on_moved(ClientTransactionId, std::uint64_t, const Flow& flow, std::string_view) override {
+        moved.push_back(flow.remote.to_string());
+    }
+    std::vector<int> codes;
+    std::vector<ClientFailure> failures;
+    std::vector<std::string> moved;
+};
+class MovingTest : public TransactionTest {
+  protected:
+    void SetUp() override {
+        layer.use(elsewhere);
+        Flow second = core;
+        second.remote = *Endpoint::parse("10.30.0.3:5060");
+        Flow third = core;
+        third.transport = Transport::tcp;
+        third.remote = *Endpoint::parse("[fd00::3]:5062");
+        elsewhere.others = {{second, "10.30.0.1:5060"}, {third, "[fd00::1]:5060"}};
+    }
+    std::string sent_branch(std::size_t n) {
+        sent.parse(std::string_view(transport.sent.at(n).bytes));
+        return std::string(top_via(sent)->branch);
+    }
+    Elsewhere elsewhere;
+    Mover mover;
+    Message sent;
+};
+
+TEST_F(MovingTest, WhoDoesNotAnswerIsPassedOver) {
+    const auto b = layer.new_branch(TransactionLayer::Party::known, 0x1234);
+    ASSERT_TRUE(layer.send_request(b, core, "REGISTER", request("REGISTER", b.view()), mover, 1));
+    pass(32s);
+    ASSERT_EQ(mover.moved, std::vector<std::string>{"10.30.0.3:5060"});
+    EXPECT_EQ(elsewhere.said, std::vector<std::string>{"timeout@10.30.0.2:5060"});
+    const auto again = sent_branch(transport.sent.size() - 1);
+    EXPECT_NE(again, b.view());
+    EXPECT_EQ(TransactionLayer::loop_mark_of(again), 0x1234U);
+    // What the first still says is not taken for the second's.
+    EXPECT_EQ(answer(response(200, b.view(), "REGISTER")), TransactionLayer::Match::unknown);
+    EXPECT_EQ(answer(response(200, again, "REGISTER")), TransactionLayer::Match::delivered);
+    EXPECT_EQ(mover.codes, std::vector<int>{200});
+    EXPECT_TRUE(mover.failures.empty());
+}
+
+TEST_F(MovingTest, ATransportThatRefusesAndOneThatClosesAndTheEnd) {
+    const auto b = layer.new_branch();
+    ASSERT_TRUE(layer.send_request(b, core, "REGISTER", request("REGISTER", b.view()), mover, 1));
+    pass(32s);
+    const std::size_t before = transport.sent.size();
+    pass(20s);
+    ASSERT_EQ(mover.moved.size(), 2U);
+    // The Via tells the other transport and our address there; a stream needs a Content-Length.
+    ASSERT_GT(transport.sent.size(), before);
+    const std::string& over_tcp = transport.sent.back().bytes;
+    EXPECT_NE(over_tcp.find("Via: SIP/2.0/TCP [fd00::1]:5060;branch="), std::string::npos);
+    Flow closed = elsewhere.others[1].flow;
+    closed.connection = 4;
+    layer.connection_closed(closed);
+    EXPECT_EQ(mover.failures.size(), 1U);
+    EXPECT_EQ(layer.client_count(), 0U);
+
+    // None takes it: told at once, as without others.
+    transport.refuse = true;
+    const auto c = layer.new_branch();
+    EXPECT_FALSE(layer.send_request(c, core, "REGISTER", request("REGISTER", c.view()), mover, 1));
+    EXPECT_EQ(layer.client_count(), 0U);
+}
+
+TEST_F(MovingTest, A503IsAcknowledgedAndTheNextAsked) {
+    const auto b = layer.new_branch();
+    ASSERT_TRUE(layer.send_request(b, core, "INVITE", request("INVITE", b.view()), mover, 1));
+    std::string busy = response(503, b.view(), "INVITE");
+    busy.insert(busy.find("Content-Length"), "Retry-After: 17 (maintenance)\r\n");
+    EXPECT_EQ(answer(busy), TransactionLayer::Match::absorbed);
+    EXPECT_TRUE(mover.codes.empty());
+    EXPECT_EQ(elsewhere.said, std::vector<std::string>{"503@10.30.0.2:5060;17"});
+    ASSERT_EQ(transport.sent.size(), 3U);
+    EXPECT_EQ(transport.sent[1].flow.remote.to_string(), "10.30.0.3:5060");
+    EXPECT_TRUE(transport.sent[2].bytes.starts_with("ACK "));
+    EXPECT_EQ(transport.sent[2].flow.remote, core.remote);
+    EXPECT_NE(transport.sent[2].bytes.find(b.view()), std::string::npos);
+    // The last of them says 503, too: that is the answer.
+    elsewhere.others.clear();
+    EXPECT_EQ(answer(response(503, sent_branch(1), "INVITE")), TransactionLayer::Match::delivered);
+    EXPECT_EQ(mover.codes, std::vector<int>{503});
+}
+
+// Who asked must hear how it ended, and its server transaction lives for 128·T1.
+TEST_F(MovingTest, AllOfThemTogetherAreGivenUpInTime) {
+    for (unsigned i = 4; i < 16; ++i) {
+        Flow more = core;
+        more.remote = *Endpoint::parse("10.30.0." + std::to_string(i) + ":5060");
+        elsewhere.others.push_back({more, "10.30.0.1:5060"});
+    }
+    const auto b = layer.new_branch();
+    ASSERT_TRUE(layer.send_request(b, core, "REGISTER", request("REGISTER", b.view()), mover, 1));
+    for (int i = 0; i < 60; ++i) pass(1s);
+    EXPECT_EQ(mover.failures.size(), 1U);
+    EXPECT_GE(mover.moved.size(), 1U);
+    EXPECT_EQ(layer.client_count(), 0U);
+}
+
+TEST_F(MovingTest, OnlyWhatMayMoveMoves) {
+    const auto b = layer.new_branch();
+    ASSERT_TRUE(layer.send_request(b, core, "BYE", request("BYE", b.view()), mover, 2));
+    pass(32s);
+    EXPECT_TRUE(mover.moved.empty());
+    EXPECT_EQ(mover.failures.size(), 1U);
 }
 
 }  // namespace
