@@ -7,8 +7,8 @@ Takes what comes on the inside interface, gives it its own address and a port, a
 FILE always holds the mappings there are, one a line: udp 192.168.1.2:4500 10.20.1.1:40001. Signals:
 
     USR1  forgets every mapping: what comes from inside next gets other ports (and the address of --moved-to, once)
-    USR2  sends the last ESP in UDP that passed a second time, from --thief, and once with its last octet and its sequence number
-          changed: what somebody can do who listens on the way
+    USR2  sends the next ESP in UDP that passes whole a second time, from --thief, and once with its last octet and its sequence
+          number changed: what somebody can do who listens on the way
 """
 import argparse
 import os
@@ -48,7 +48,7 @@ class Nat:
         self.out: dict[tuple, int] = {}  # (protocol, address, port) inside → port outside
         self.back: dict[tuple, tuple] = {}  # (protocol, port outside) → address, port inside
         self.fragments: dict[tuple, tuple] = {}  # of a datagram's first one: what to put in place
-        self.last: bytes | None = None
+        self.stealing = False
         self.mac = {}
         self.inside = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_IP))
         self.inside.bind((options.inside, ETH_P_IP))
@@ -73,12 +73,14 @@ class Nat:
             self.public, self.options.moved_to = socket.inet_aton(self.options.moved_to), None
         self.write_map()
 
-    def steal(self, *_: object) -> None:
-        if self.last is None:
-            return
+    def steal_next(self, *_: object) -> None:
+        self.stealing = True
+
+    def steal(self, original: bytes) -> None:
+        self.stealing = False
         address, port = self.options.thief.split(":")
         for forged in (False, True):
-            packet = bytearray(self.last)
+            packet = bytearray(original)
             packet[12:16] = socket.inet_aton(address)
             packet[20:22] = struct.pack(">H", int(port))
             packet[26:28] = b"\0\0"
@@ -123,6 +125,7 @@ class Nat:
         protocol, source = packet[9], bytes(packet[12:16])
         self.mac[source] = frame[6:12]
         offset = struct.unpack(">H", packet[6:8])[0] & 0x1FFF
+        esp = False
         if offset:
             self.translate(packet, 12, 0, self.public, None)
         else:
@@ -135,9 +138,12 @@ class Nat:
                 self.back[(protocol, outside)] = (source, port)
                 self.write_map()
             self.translate(packet, 12, 0, self.public, outside)
-            if protocol == 17 and port == 4500 and len(packet) > 60:
-                self.last = bytes(packet)
+            # A first fragment alone would reach nobody.
+            more_fragments = packet[6] & 0x20
+            esp = protocol == 17 and port == 4500 and len(packet) > 60 and not more_fragments
         self.send(packet)
+        if esp and self.stealing:
+            self.steal(bytes(packet))
 
     def from_outside(self) -> None:
         data, name = self.outside.recvfrom(65536)
@@ -169,7 +175,7 @@ class Nat:
 
     def run(self) -> None:
         signal.signal(signal.SIGUSR1, self.rebind)
-        signal.signal(signal.SIGUSR2, self.steal)
+        signal.signal(signal.SIGUSR2, self.steal_next)
         while True:
             for s in select.select([self.inside, self.outside], [], [])[0]:
                 try:
