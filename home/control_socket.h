@@ -3,10 +3,12 @@
 //
 //   message TO TEXT…      a MESSAGE to a registered phone        200 OK
 //   options TO            an OPTIONS                             200 OK
-//   deregister TO         administrative deregistration          ok
+//   deregister TO [--reason rejected|deactivated|probation]      ok
+//                         administrative deregistration
 //   reauth TO…            re-authentication of these identities of one user begins   ok
 //   rechallenge TO always|never   its protected re-REGISTERs are challenged, or not   ok
 //   show TO               the binding of a registered phone
+//   reload                the file of subscribers again         ok
 //   cx [IMPI]             the latest Cx operations, CM1 to CM4, with the registration flag before
 //                         and after (needs --trace-cx)
 //   stats                 counters as JSON

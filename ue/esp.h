@@ -1,5 +1,6 @@
 #pragma once
-// The UE's ESP (RFC 4303, transport mode, 32-bit sequence numbers), all suites of A9, on OpenSSL.
+// The UE's ESP (RFC 4303, 32-bit sequence numbers), all suites of A9, on OpenSSL. Transport mode;
+// behind a NAT what it carries is a whole IPv4 packet (tunnel mode, ue/phone_wire.cpp).
 //
 // Shares no code with the gateway's: what this accepts and what it sends is a judgement of its own.
 // Keys lie with the SA; the OpenSSL contexts are shared by all SAs of the thread, so that an SA

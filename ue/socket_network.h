@@ -1,6 +1,6 @@
 #pragma once
 // The real network: raw sockets for ESP, one UDP socket a family for what is in clear, kernel TCP
-// for SM1 over TCP.
+// for SM1 over TCP; behind a NAT one UDP socket on port 4500 for the ESP of all phones (IPv4).
 //
 // A raw socket for protocol 50 takes every ESP packet that reaches this host, and keeps the kernel
 // from answering them with ICMP unreachable. What travels inside ESP never meets the kernel's UDP

@@ -3,7 +3,7 @@
 // end them in a user's place (TS 24.229 5.2.8.1): who talks to whom, the numbers of their requests,
 // and the way to the far end.
 //
-// Look-ups and changes are O(1). About 380 octets a dialog, its texts and indexes included. One thread.
+// Look-ups and changes are O(1). About 380 octets a dialog, texts and indexes included. One thread.
 
 #include <array>
 #include <cstddef>

@@ -121,7 +121,7 @@ struct Policy {
     bool nat = true;
 
     Emergency emergency = Emergency::alternative;
-    std::vector<std::string> emergency_numbers{"112", "911"};  // dialled so, digits only
+    std::vector<std::string> emergency_numbers{"112", "911"};  // dialled so: digits, *, #
     std::optional<Endpoint> e_cscf;  // there if emergency is forward; its family one of `core`
 
     // E5: the form in which we subscribe to the registration state of each registered user;
