@@ -378,8 +378,9 @@ void Console::request_came(std::string_view method, std::uint32_t set, bool held
         -1, ' ', false, nlohmann::detail::error_handler_t::replace));
 }
 
-void Console::stray_answer(int status, std::uint32_t set) {
-    print(Json{{"event", "stray-answer"}, {"status", status}, {"set", set}}.dump());
+void Console::stray_answer(int status, std::uint32_t set, std::string_view call_id) {
+    print(Json{{"event", "stray-answer"}, {"status", status}, {"set", set}, {"call-id", call_id}}
+              .dump(-1, ' ', false, nlohmann::detail::error_handler_t::replace));
 }
 
 void Console::stream_ended(std::uint32_t set, bool reset) {

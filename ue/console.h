@@ -86,7 +86,7 @@ class Console final : public NetworkReceiver, private ScriptObserver {
     void step_done(const StepResult& result) override;
     void parked_answer(int status, std::uint32_t set) override;
     void request_came(std::string_view method, std::uint32_t set, bool held) override;
-    void stray_answer(int status, std::uint32_t set) override;
+    void stray_answer(int status, std::uint32_t set, std::string_view call_id) override;
     void stream_ended(std::uint32_t set, bool reset) override;
 
     PhoneContext& context_;

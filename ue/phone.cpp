@@ -378,8 +378,8 @@ void Phone::on_response(const sip::Message& m, const Arrival& arrival) {
         if (arrival.set != nullptr && agent_response(m, arrival)) return;
         ++context_.statistics.stray;
         if (script_ != nullptr)
-            script_->stray_answer(m.status_code(),
-                                  arrival.set == nullptr ? 0 : arrival.set->serial);
+            script_->stray_answer(m.status_code(), arrival.set == nullptr ? 0 : arrival.set->serial,
+                                  sip::call_id(m));
         if (phase_ == Phase::watching) ++answers_seen_;
         return;
     }

@@ -40,7 +40,8 @@ class ScriptObserver {
     // A request of the network; held: its answer waits for Phone::answer_held().
     virtual void request_came(std::string_view method, std::uint32_t set, bool held) = 0;
     // A response to no request of the phone's: to what was sent raw, or out of the blue.
-    virtual void stray_answer(int /*status*/, std::uint32_t /*set*/) {}
+    virtual void stray_answer(int /*status*/, std::uint32_t /*set*/, std::string_view /*call_id*/) {
+    }
     // The TCP connection to the network on that set ended; reset: without a word.
     virtual void stream_ended(std::uint32_t /*set*/, bool /*reset*/) {}
 };
