@@ -84,7 +84,8 @@ Context::Context(Policy p, sa::SaDatabase& s, TimerWheel& t, Random& r, metrics:
                  !policy.name.empty()  ? policy.name
                  : policy.core.empty() ? std::string()
                                        : policy.core.front().address.to_uri_host(),
-                 policy.t1},
+                 policy.t1, std::chrono::seconds(20), std::chrono::seconds(10),
+                 policy.timer_c + policy.t1 * 128},
                 timers, random, registry) {
     if (policy.gm_addresses.empty()) throw std::invalid_argument("no address on Gm is given");
     if (policy.suites.empty()) throw std::invalid_argument("the list of algorithm pairs is empty");

@@ -13,6 +13,7 @@ using std::chrono::seconds;
 constexpr Duration tick_interval = seconds(5);
 constexpr std::uint32_t longest_rest = 300;  // seconds a Retry-After can ask for
 constexpr std::size_t most_figures = 64;
+constexpr std::size_t most_former = NextHops::most * 4;
 constexpr Duration tell_again = seconds(60);
 
 std::string_view name(sip::ClientFailure why) {
@@ -70,7 +71,9 @@ std::optional<sip::Flow> NextHops::flow_to(sip::Transport transport, const Endpo
 
 void NextHops::set(const std::vector<NextHop>& hops) {
     const TimePoint now = timers_.now();
-    std::erase_if(former_, [&](const Former& f) { return f.until <= now; });
+    std::erase_if(former_, [&](const Former& f) {
+        return f.until <= now || std::ranges::find(hops, f.hop) != hops.end();
+    });
     std::vector<Hop> kept;
     for (const NextHop& hop : hops) {
         if (kept.size() == most || !flow_to(hop.transport, hop.at)) continue;
@@ -90,7 +93,8 @@ void NextHops::set(const std::vector<NextHop>& hops) {
     for (const Hop& h : hops_) {
         if (std::ranges::any_of(kept, [&](const Hop& k) { return k.hop == h.hop; })) continue;
         h.figures->up.set(0);
-        if (former_.size() < most) former_.push_back({h.hop.at.address, now + options_.t1 * 64});
+        if (former_.size() == most_former) former_.erase(former_.begin());
+        former_.push_back({h.hop, now + options_.former});
     }
     hops_ = std::move(kept);
     if (hops_.size() > 1) {
@@ -137,8 +141,22 @@ std::optional<sip::Flow> NextHops::pick(const std::optional<Endpoint>& stay) con
 bool NextHops::trusts(const IpAddress& peer) const {
     return std::ranges::any_of(hops_, [&](const Hop& h) { return h.hop.at.address == peer; }) ||
            std::ranges::any_of(former_, [&](const Former& f) {
-               return f.address == peer && timers_.now() < f.until;
+               return f.hop.at.address == peer && timers_.now() < f.until;
            });
+}
+
+bool NextHops::knows(const Endpoint& at) const {
+    return std::ranges::any_of(hops_, [&](const Hop& h) { return h.hop.at == at; }) ||
+           std::ranges::any_of(
+               former_, [&](const Former& f) { return f.hop.at == at && timers_.now() < f.until; });
+}
+
+void NextHops::used(const IpAddress& peer) {
+    if (former_.empty()) return;
+    const TimePoint now = timers_.now();
+    const auto silent = std::ranges::stable_partition(
+        former_, [&](const Former& f) { return f.hop.at.address != peer || f.until <= now; });
+    for (Former& f : silent) f.until = now + options_.former;
 }
 
 std::string NextHops::names() const {
@@ -168,6 +186,7 @@ std::vector<NextHopView> NextHops::view() const {
 }
 
 void NextHops::heard(const sip::Flow& flow, int status, std::optional<std::uint32_t> retry_after) {
+    used(flow.remote.address);
     Hop* hop = find(flow);
     if (hop == nullptr) return;
     const TimePoint now = timers_.now();
@@ -192,7 +211,8 @@ void NextHops::lost(const sip::Flow& flow, sip::ClientFailure why) {
     (why == sip::ClientFailure::timeout ? hop->figures->timeouts : hop->figures->unreachable).add();
     // One request that a living core leaves unanswered says nothing of the core: a phone might ask
     // for just that (S2).
-    const bool was_heard = timers_.now() - hop->heard < options_.t1 * 64;
+    const Duration lately = std::max<Duration>(options_.t1 * 64, options_.idle + tick_interval * 2);
+    const bool was_heard = timers_.now() - hop->heard < lately;
     if (why == sip::ClientFailure::timeout && was_heard) return;
     took_down(*hop, why);
 }

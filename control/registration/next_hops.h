@@ -39,8 +39,10 @@ class NextHops final : public sip::Destinations, private sip::TransactionUser {
         std::vector<Endpoint> local;  // ours on the core's side, at most one per family
         std::string name;             // who we are in a probe's From; a host
         Duration t1 = std::chrono::milliseconds(500);
-        Duration idle = std::chrono::seconds(30);  // heard nothing of it for so long: probed
+        Duration idle = std::chrono::seconds(20);  // heard nothing of it for so long: probed
         Duration down = std::chrono::seconds(10);  // between probes of one that is down
+        // A request to it may be answered for so long; longer: its dialogs are still heard of.
+        Duration former = std::chrono::seconds(185 + 64);
     };
     NextHops(Options options, TimerWheel& timers, Random& random, metrics::Registry& registry);
     ~NextHops() override;
@@ -58,8 +60,14 @@ class NextHops final : public sip::Destinations, private sip::TransactionUser {
     // From our address of that family; nullopt: we have none.
     [[nodiscard]] std::optional<sip::Flow> flow_to(sip::Transport transport,
                                                    const Endpoint& to) const;
-    // One of them, or of those that were until a little while ago (64·T1).
+    // One of them, or of those that were, until nothing was asked or answered there for
+    // Options::former. At most four times `most` of those: then the longest silent one goes.
     [[nodiscard]] bool trusts(const IpAddress& peer) const;
+    // The same of one endpoint: a dialog may go on there.
+    [[nodiscard]] bool knows(const Endpoint& at) const;
+    // A request goes there, or was answered there: one that was stays trusted. What it sends by
+    // itself does not count: its address may have another owner by now.
+    void used(const IpAddress& peer);
     [[nodiscard]] std::string names() const;  // for log lines
     [[nodiscard]] std::vector<NextHopView> view() const;
 
@@ -92,7 +100,7 @@ class NextHops final : public sip::Destinations, private sip::TransactionUser {
         std::uint64_t failures = 0;
     };
     struct Former {
-        IpAddress address;
+        NextHop hop;
         TimePoint until;
     };
 
@@ -115,7 +123,7 @@ class NextHops final : public sip::Destinations, private sip::TransactionUser {
     metrics::Registry& registry_;
     sip::TransactionLayer* transactions_ = nullptr;
     std::vector<Hop> hops_;
-    std::vector<Former> former_;
+    std::vector<Former> former_;                               // the longest silent one first
     std::map<std::string, std::unique_ptr<Figures>> figures_;  // at most 64, then "other"
     std::uint32_t cseq_ = 0;
     Timer tick_;

@@ -188,7 +188,7 @@ void Proxy::on_ue_request(const Arrival& arrival, const sip::Message& request) {
     sip::Flow flow = ctx_.core_flow();
     std::optional<sip::Flow> wanted;
     if (dialog) wanted = ctx_.flow_to(rest_count > 0 ? rest[0] : target);
-    const bool to_next_hop = wanted && wanted->remote == flow.remote;
+    const bool to_next_hop = wanted && ctx_.next_hops.knows(wanted->remote);
     bool may_move = !dialog;
     bool first = true;
     bool to_service_route = false;

@@ -2,6 +2,7 @@
 // over, and when the first comes back.
 
 #include "control/dns/resolver.h"
+#include "tests/support/calls.h"
 #include "tests/support/gateway_world.h"
 
 namespace gmgate::test {
@@ -14,6 +15,11 @@ World::Options two_hops() {
     World::Options o;
     o.policy.next_hops = {{sip::Transport::udp, first}, {sip::Transport::udp, second}};
     return o;
+}
+
+// Ours alone: the home gave no Service-Route.
+std::string route_of(Phone& p) {
+    return "Route: <sip:10.1.0.1:" + std::to_string(p.current().numbers.port_ps) + ";lr>\r\n";
 }
 
 // Where the REGISTERs of the log went, in order, without repetitions of one message.
@@ -102,7 +108,7 @@ TEST(NextHop, OneUnansweredRequestTakesNobodyDown) {
     w.lose = [&](const Wire& wire) {
         return wire.to == Wire::To::home && wire.message.contains("sip:blackhole@");
     };
-    p.send_on(p.current(), p.request("MESSAGE", "sip:blackhole@home.example"));
+    p.send_on(p.current(), p.request("MESSAGE", "sip:blackhole@home.example", route_of(p)));
     w.advance(10s);
     Phone& q = w.phone("bob", "10.2.0.2");
     ASSERT_TRUE(q.register_once());
@@ -124,6 +130,45 @@ TEST(NextHop, AServiceRouteIsNotLeft) {
     EXPECT_EQ(p.last_status(), 504);
 }
 
+// And when it was idle before: it is asked itself before it is given up.
+TEST(NextHop, OneUnansweredRequestTakesNoIdleOneDown) {
+    World w(two_hops());
+    w.home.service_route.clear();
+    w.advance(1s);
+    Phone& p = w.phone();
+    ASSERT_TRUE(p.register_once());
+    w.advance(500ms);
+    w.lose = [&](const Wire& wire) {
+        return wire.to == Wire::To::home && wire.message.contains("sip:blackhole@");
+    };
+    p.send_on(p.current(), p.request("MESSAGE", "sip:blackhole@home.example", route_of(p)));
+    w.run();
+    ASSERT_EQ(asked(w, "MESSAGE"), std::vector<Endpoint>{first});
+    for (int i = 0; i < 40; ++i) {
+        w.advance(1s);
+        ASSERT_TRUE(w.gateway->next_hops().at(0).usable) << i;
+    }
+}
+
+// A dialog stays with the one whose answer made it, though another is preferred.
+TEST(NextHop, ADialogStaysWhereItsRequestMovedTo) {
+    World w(two_hops());
+    w.home.service_route.clear();
+    Phone& p = w.phone();
+    ASSERT_TRUE(p.register_once());
+    p.send_on(p.current(), p.request("BYE", "sip:bob@192.0.2.77",
+                                     "To: <sip:bob@home.example>;tag=x\r\n"
+                                     "Route: <sip:192.0.2.10:5060;lr>\r\n"));
+    w.run();
+    EXPECT_EQ(asked(w, "BYE"), std::vector<Endpoint>{second});
+    // What is no next hop is not gone to for that (S2).
+    p.send_on(p.current(), p.request("BYE", "sip:bob@192.0.2.77",
+                                     "To: <sip:bob@home.example>;tag=x\r\n"
+                                     "Route: <sip:192.0.2.11:5060;lr>\r\n"));
+    w.run();
+    EXPECT_EQ(asked(w, "BYE").back(), first);
+}
+
 TEST(NextHop, NoneLivesNothingLeaks) {
     World w(two_hops());
     w.home.silent = true;
@@ -132,6 +177,27 @@ TEST(NextHop, NoneLivesNothingLeaks) {
     w.advance(80s);
     EXPECT_EQ(p.last_status(), 504);
     EXPECT_EQ(w.gateway->pending(), 0U);
+}
+
+// More have left than are remembered: the latest of them are.
+TEST(NextHop, TheLatestToLeaveAreTrusted) {
+    ManualClock clock;
+    TimerWheel timers(clock);
+    SeededRandom random(5);
+    metrics::Registry registry;
+    registration::NextHops::Options options;
+    options.local = {ep("192.0.2.1:5060")};
+    registration::NextHops hops(options, timers, random, registry);
+    const auto at = [](int i) { return ep("192.0.2." + std::to_string(i) + ":5060"); };
+    for (int i = 100; i < 200; ++i) hops.set({{sip::Transport::udp, at(i)}});
+    EXPECT_TRUE(hops.knows(at(198)));
+    EXPECT_TRUE(hops.trusts(at(150).address));
+    EXPECT_FALSE(hops.trusts(at(100).address)) << "bounded";
+    clock.advance(200s);
+    hops.used(at(150).address);
+    clock.advance(200s);
+    EXPECT_TRUE(hops.trusts(at(150).address)) << "in use";
+    EXPECT_FALSE(hops.trusts(at(198).address));
 }
 
 // ---- by DNS ----
@@ -246,6 +312,27 @@ TEST(NextHop, TheTtlIsObeyedAndALastGoodAnswerKept) {
     d.script.answers.clear();
     d.w.advance(3600s);
     EXPECT_EQ(d.w.gateway->next_hops().size(), 2U) << "a domain that empties at once, too";
+}
+
+// Who left the domain still answers what it was asked, however long it rings.
+TEST(NextHop, WhoLeftTheDomainMayStillAnswer) {
+    DnsWorld d;
+    d.w.gateway->resolve_with(d.script);
+    d.w.advance(1s);
+    d.w.home.service_route.clear();
+    Phone& p = d.w.phone();
+    ASSERT_TRUE(p.register_once());
+    d.w.advance(280s);
+    d.script.has("a.ims.example", {ip("192.0.2.30")}, 3600s);
+    OutgoingCall call(d.w, p, route_of(p));
+    ASSERT_EQ(call.invite.flow.remote, first);
+    call.answer(180);
+    d.w.advance(100s);
+    ASSERT_EQ(d.w.gateway->next_hops().at(0).hop.at, ep("192.0.2.30:5060"));
+    call.answer(200);
+    EXPECT_EQ(p.last_status(), 200);
+    d.w.advance(400s);
+    EXPECT_FALSE(d.w.gateway->trusts(first.address));
 }
 
 // A Service-Route by name: looked up, used and trusted; until then the next hop routes on.
