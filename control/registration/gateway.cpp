@@ -38,26 +38,24 @@ sip::Framing framing(const sip::Flow& flow) {
     return flow.transport == sip::Transport::tcp ? sip::Framing::stream : sip::Framing::datagram;
 }
 
+bool is_response(std::span<const char> bytes) {
+    return bytes.size() > 8 && bytes[0] == 'S' && bytes[3] == '/';
+}
+
 // A6 from our own side: what would leave a protected port when its SA is gone (a late answer, a
 // retransmission) does not leave at all. The packet layer would drop it too.
 class GmTransport final : public sip::TransportLayer {
   public:
-    GmTransport(Context& context, sip::TransportLayer& below) : ctx_(context), below_(below) {
+    GmTransport(Context& context, sip::TransportLayer& below)
+        : ctx_(context),
+          below_(below),
+          owed_(context.timers, context.policy.t1 * 64,
+                [this](const sip::Flow& flow) { end(flow); }) {
         close_timer_.bind<&GmTransport::close_answered>(this);
     }
     bool send(const sip::Flow& flow, std::span<const char> bytes) override {
-        const auto& ports = ctx_.sets.ports();
-        if (ports.is_port_ps(flow.local.port) || ports.is_port_pc(flow.local.port)) {
-            const sa::SaSet* set =
-                ctx_.sets.find_by_tuple(flow.remote.address, flow.remote.port, flow.local.port);
-            if (set == nullptr || !sa::in_backend(set->state)) {
-                ctx_.metrics.drop(Reason::ue_unreachable);
-                return false;
-            }
-        }
-        const bool sent = below_.send(flow, bytes);
-        const bool final_response = bytes.size() > 8 && bytes[0] == 'S' && bytes[3] == '/' &&
-                                    bytes[8] >= '2' && bytes[8] <= '6';
+        const bool sent = send_stateless(flow, bytes);
+        const bool final_response = is_response(bytes) && bytes[8] >= '2' && bytes[8] <= '6';
         if (flow.connection == 0 || !final_response) return sent;
         if (const auto closing = owed_.answered(flow.connection)) {
             // Not from here: the caller is in the middle of answering.
@@ -66,10 +64,31 @@ class GmTransport final : public sip::TransportLayer {
         }
         return sent;
     }
+    // An answer that is none of those owed.
+    bool send_stateless(const sip::Flow& flow, std::span<const char> bytes) {
+        const auto& ports = ctx_.sets.ports();
+        const sa::SaSet* set = nullptr;
+        if (ports.is_port_ps(flow.local.port) || ports.is_port_pc(flow.local.port)) {
+            set = ctx_.sets.find_by_tuple(flow.remote.address, flow.remote.port, flow.local.port);
+            if (set == nullptr || !sa::in_backend(set->state)) {
+                ctx_.metrics.drop(Reason::ue_unreachable);
+                return false;
+            }
+        }
+        if (below_.send(flow, bytes)) return true;
+        // The connection of the request is gone: another one, to the phone's server port from our
+        // client port (RFC 3261 18.2.2; A2).
+        if (set == nullptr || flow.connection == 0 || !is_response(bytes)) return false;
+        return below_.send(request_path(sip::Transport::tcp, flow.local.address,
+                                        flow.remote.address, set->numbers),
+                           bytes);
+    }
     void close(sip::ConnectionId connection) override {
         owed_.forget(connection);
         below_.close(connection);
     }
+    // What is owed there is forgotten when the connection's end is told.
+    void cut(const Endpoint& local, const Endpoint& remote) override { below_.cut(local, remote); }
     // A sender is shed. Over TCP nothing is sent again, and the phone would wait half a minute for
     // an answer: the end of its connection tells it, and makes room. What it asked before is
     // answered first. The last act: `flow` may be the connection's own.
@@ -98,13 +117,16 @@ class GmTransport final : public sip::TransportLayer {
 // Nothing is sent to a next hop that is not known.
 class CoreTransport final : public sip::TransportLayer {
   public:
-    explicit CoreTransport(sip::TransportLayer& below) : below_(below) {}
+    CoreTransport(Context& context, sip::TransportLayer& below) : ctx_(context), below_(below) {}
     bool send(const sip::Flow& flow, std::span<const char> bytes) override {
+        if (!is_response(bytes)) ctx_.next_hops.used(flow.remote.address);
         return !flow.remote.address.is_unspecified() && below_.send(flow, bytes);
     }
     void close(sip::ConnectionId connection) override { below_.close(connection); }
+    void cut(const Endpoint& local, const Endpoint& remote) override { below_.cut(local, remote); }
 
   private:
+    Context& ctx_;
     sip::TransportLayer& below_;
 };
 
@@ -241,7 +263,10 @@ void Gateway::Impl::answer_stateless(Side& side, const sip::Flow& reply, const E
     options.to_tag = tag;
     options.source = source;
     options.headers = {headers.begin(), headers.size()};
-    if (sip::build_response(request, code, options, ctx.scratch))
+    if (!sip::build_response(request, code, options, ctx.scratch)) return;
+    if (&side == &ctx.gm)
+        gm_transport->send_stateless(reply, ctx.scratch);
+    else
         side.transport->send(reply, ctx.scratch);
 }
 
@@ -540,7 +565,7 @@ void Gateway::attach(sip::TransportLayer& gm, sip::TransportLayer& core) {
                                                ctx.policy.limits.transactions};
     sip::TransportLayer& guarded = impl_->gm_transport.emplace(ctx, gm);
     ctx.gm.transport = &guarded;
-    sip::TransportLayer& outward = impl_->core_transport.emplace(core);
+    sip::TransportLayer& outward = impl_->core_transport.emplace(ctx, core);
     ctx.core.transport = &outward;
     ctx.gm.transactions.emplace(guarded, ctx.timers, ctx.random, times, limits);
     ctx.core.transactions.emplace(outward, ctx.timers, ctx.random, times, limits);

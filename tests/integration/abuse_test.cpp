@@ -407,5 +407,75 @@ TEST(Abuse, ForgedPacketsOnLiveSpisCostThePhoneNothing) {
     w.expect_no_leak(1);
 }
 
+// Answers that are not owed do not count; and a connection that is to be closed behind an answer
+// that does not come is closed nevertheless.
+TEST(Abuse, AConnectionIsNotKeptForAnAnswerThatNeverComes) {
+    World::Options o;
+    o.policy.limits.message_burst_per_user = 4;
+    o.policy.limits.message_rate_per_user = 0.5;
+    World w(o);
+    Phone& p = w.phone("alice", "10.2.0.1", sip::Transport::tcp);
+    ASSERT_TRUE(p.register_once());
+    w.advance(10s);
+    w.home.silent = true;
+    p.send_on(p.current(),
+              p.request("INVITE", "sip:bob@home.example", "Contact: <" + p.contact() + ">\r\n"));
+    w.run();
+    ASSERT_EQ(w.home.inbox.back().message.method(), "INVITE");
+    w.home.reply(w.home.inbox.back(), 180);  // and rings for ever
+    w.run();
+    ASSERT_EQ(p.last_status(), 180);
+    w.home.silent = false;
+    const auto send = [&] {
+        p.inbox.clear();
+        p.send_on(p.current(), p.request("MESSAGE", "sip:bob@home.example"));
+        w.run();
+        return p.last_status();
+    };
+    for (int i = 0; i < 3; ++i) ASSERT_EQ(send(), 200) << i;
+    for (int i = 0; i < 5; ++i) ASSERT_EQ(send(), 503) << i;
+    EXPECT_EQ(send(), -1);
+    w.advance(1ms);
+    EXPECT_TRUE(w.gm_net.closed.empty()) << "an answer may be on its way";
+    w.advance(33s);
+    EXPECT_EQ(w.gm_net.closed.size(), 1U);
+    p.connections.clear();
+    EXPECT_EQ(send(), 200);
+}
+
+// A2, A6: what an SA carried goes with it.
+TEST(Abuse, ConnectionsAreCutWithTheirSa) {
+    World w;
+    Phone& p = w.phone("alice", "10.2.0.1", sip::Transport::tcp);
+    ASSERT_TRUE(p.register_once());
+    const sa::SaNumbers n = p.current().numbers;
+    EXPECT_TRUE(w.gm_net.cuts.empty());
+    ASSERT_TRUE(p.deregister());
+    w.advance(60s);
+    const IpAddress ours = World::gm_address(p.address);
+    EXPECT_TRUE(w.gm_net.cuts.contains({{ours, n.port_ps}, {p.address, n.port_uc}}));
+    EXPECT_TRUE(w.gm_net.cuts.contains({{ours, n.port_pc}, {p.address, n.port_us}}));
+    w.expect_no_leak(0);
+}
+
+// RFC 3261 18.2.2: the answer finds another way to the phone when its connection is gone.
+TEST(Abuse, AnAnswerWhoseConnectionIsGoneGetsANewOne) {
+    World w;
+    Phone& p = w.phone("alice", "10.2.0.1", sip::Transport::tcp);
+    ASSERT_TRUE(p.register_once());
+    w.home.silent = true;
+    p.send_on(p.current(), p.request("MESSAGE", "sip:bob@home.example"));
+    w.run();
+    const Wire asked = w.home.inbox.back();
+    p.inbox.clear();
+    w.gm_net.closed.insert(p.connections[p.current().numbers.port_uc]);
+    w.home.reply(asked, 200);
+    w.run();
+    ASSERT_EQ(p.last_status(), 200);
+    EXPECT_TRUE(p.last().esp);
+    EXPECT_EQ(p.last().flow.local.port, p.current().numbers.port_pc);
+    EXPECT_EQ(p.last().flow.remote.port, p.current().numbers.port_us);
+}
+
 }  // namespace
 }  // namespace gmgate::test

@@ -447,10 +447,14 @@ class World {
             return true;
         }
         void close(sip::ConnectionId connection) override { closed.insert(connection); }
+        void cut(const Endpoint& local, const Endpoint& remote) override {
+            cuts.insert({local, remote});
+        }
         World& world;
         bool is_gm;
         bool refuse = false;
         std::set<sip::ConnectionId> closed;  // connections that take nothing any more
+        std::set<std::pair<Endpoint, Endpoint>> cuts;
         std::map<std::pair<Endpoint, Endpoint>, sip::ConnectionId> opened;
     };
 
