@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <charconv>
 #include <cstring>
+#include <map>
+#include <optional>
+#include <utility>
 
 #include "base/bytes.h"
 #include "base/seeded_hash.h"
@@ -95,6 +98,8 @@ class SlotTable {
 }  // namespace
 
 struct TransactionLayer::Impl {
+    // Ordered: its iterators stay good when others come and go.
+    using ByRemote = std::multimap<Endpoint, ClientTransactionId>;
     enum class ServerState : std::uint8_t { proceeding, accepted, completed, confirmed };
     struct Server {
         Impl* owner = nullptr;
@@ -123,6 +128,7 @@ struct TransactionLayer::Impl {
         std::string method;
         std::string request;  // kept while it may be sent again, or an ACK be built from it
         std::string ack;
+        std::optional<ByRemote::iterator> at_remote;  // over a stream, while it is under way
         TransactionUser* user = nullptr;
         std::uint64_t context = 0;
         Duration interval{};
@@ -161,7 +167,7 @@ struct TransactionLayer::Impl {
     // --- client side
 
     void end_client(Client& c) {
-        if (c.flow.transport == Transport::tcp) leave_remote(c);
+        leave_remote(c);
         clients.remove(c.id);
     }
     static void client_retransmit(void* p) {
@@ -206,7 +212,7 @@ struct TransactionLayer::Impl {
         const Flow from = c.flow;
         const std::uint64_t nonce = c.nonce;
         std::string request = c.request;
-        leave_remote(c);
+        const bool was_on_stream = leave_remote(c);
         for (;;) {
             c.tried.push_back(c.flow.remote);
             const auto other = destinations->another(c.tried);
@@ -214,6 +220,7 @@ struct TransactionLayer::Impl {
                 c.flow = from;
                 c.nonce = nonce;
                 c.request = std::move(request);
+                if (was_on_stream) enter_remote(c);
                 return false;
             }
             c.flow = other->flow;
@@ -258,7 +265,7 @@ struct TransactionLayer::Impl {
             c.interval = times.t1;
             timers.start(c.retransmit, c.interval);
         } else {
-            by_remote.emplace(c.flow.remote, c.id);
+            enter_remote(c);
         }
         timers.start(c.end, patience(c));
     }
@@ -268,13 +275,12 @@ struct TransactionLayer::Impl {
         const Duration left = c.started + times.t1 * 112 - timers.now();
         return c.tried.empty() ? times.t1 * 64 : std::min<Duration>(times.t1 * 32, left);
     }
-    void leave_remote(const Client& c) {
-        const auto [first, last] = by_remote.equal_range(c.flow.remote);
-        for (auto it = first; it != last; ++it) {
-            if (it->second != c.id) continue;
-            by_remote.erase(it);
-            return;
-        }
+    void enter_remote(Client& c) { c.at_remote = by_remote.emplace(c.flow.remote, c.id); }
+    // In constant time: one connection to the core carries tens of thousands. False: was not there.
+    bool leave_remote(Client& c) {
+        const auto at = std::exchange(c.at_remote, std::nullopt);
+        if (at) by_remote.erase(*at);
+        return at.has_value();
     }
 
     TransportLayer& transport;
@@ -285,7 +291,7 @@ struct TransactionLayer::Impl {
     SlotTable<Server> servers;
     SlotTable<Client> clients;
     std::unordered_map<std::string, ServerTransactionId, SeededStringHash, std::equal_to<>> keys;
-    std::unordered_multimap<Endpoint, ClientTransactionId> by_remote;  // TCP only
+    ByRemote by_remote;  // TCP only
     std::string scratch_key;
     std::uint64_t absorbed = 0;
     std::uint64_t retransmissions = 0;
@@ -504,7 +510,6 @@ TransactionLayer::Match TransactionLayer::receive_response(const Flow& flow,
                 if (!ack.empty()) i.transport.send(refused, ack);
                 return Match::absorbed;
             }
-            if (!is_udp(c->flow)) i.by_remote.emplace(c->flow.remote, c->id);
         }
     }
     switch (c->state) {
