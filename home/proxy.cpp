@@ -363,7 +363,8 @@ void Proxy::finish_if_done(Exchange& e) {
     if (ours || e.best == 503) {
         sip::Message request;
         request.parse(e.request);
-        if (e.in_dialog) parts_.sessions.unanswered(request);
+        // Only a timeout: what was never sent ended nothing.
+        if (e.in_dialog && ours && e.best == 408) parts_.sessions.unanswered(request);
         if (!e.invite && e.best == 408) {
             // RFC 4320: it would come when the sender has given up already.
             transactions_->forget(e.server);

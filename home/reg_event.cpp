@@ -87,9 +87,10 @@ std::optional<bool> RegEvent::is_ue(const sip::Message& request, std::string_vie
             if (hop && who->uri.user.empty() && same_host(hop->uri, who->uri)) return false;
         }
     }
-    const auto* asking = registrar_.find(who->uri.text);
-    if (asking != nullptr && asking->impi == impi) return true;
-    return std::nullopt;
+    // Of all that share the identity: any may have asserted it.
+    bool own = false;
+    registrar_.find_all(who->uri.text, [&](const Binding& b) { own = own || b.impi == impi; });
+    return own ? std::optional(true) : std::nullopt;
 }
 
 void RegEvent::drop_forgotten(std::string_view impi, const Subscription& fresh) {
@@ -140,9 +141,9 @@ void RegEvent::on_subscribe(sip::ServerTransactionId id, const Endpoint& source,
             return refuse(id, source, request, 403);
         if (sequence->number <= s->remote_cseq) return refuse(id, source, request, 500);
     } else {
-        const auto* binding = registrar_.find(request.request_uri());
-        if (binding == nullptr) return refuse(id, source, request, 404);
-        const std::string impi(binding->impi);
+        const auto who = registrar_.find_sender(request.request_uri(), target);
+        if (!who) return refuse(id, source, request, 404);
+        const std::string& impi = who->impi;
         const auto ue = is_ue(request, impi);
         if (!ue) return refuse(id, source, request, 403);
         Subscription fresh(*this, 0);
@@ -187,8 +188,7 @@ void RegEvent::on_subscribe(sip::ServerTransactionId id, const Endpoint& source,
     }
     timers_.start(s->expiry, std::chrono::seconds(expires));
     // RFC 6665 4.2.1.2: at once, the whole state; also as the last one.
-    auto info = current(request.request_uri());
-    if (!info) info = current(s->local.substr(1, s->local.size() - 2));
+    auto info = current(s->impi);
     if (!info) info.emplace();
     notify(*s, *info, expires == 0 ? "terminated;reason=timeout" : std::string_view{});
 }
@@ -237,8 +237,8 @@ sip::RegInfo RegEvent::document(const RegistrationChange& change) const {
     return info;
 }
 
-std::optional<sip::RegInfo> RegEvent::current(std::string_view impu) {
-    const auto* binding = registrar_.find(impu);
+std::optional<sip::RegInfo> RegEvent::current(std::string_view impi) {
+    const auto* binding = registrar_.find_user(impi);
     if (binding == nullptr) return std::nullopt;
     const auto left = std::chrono::ceil<std::chrono::seconds>(binding->expires - timers_.now());
     return document(
@@ -287,7 +287,8 @@ void RegEvent::on_registration(const RegistrationChange& change) {
 void RegEvent::notify(Subscription& s, const sip::RegInfo& info, std::string_view state) {
     if (s.outstanding) {
         s.queued = info;
-        s.queued_state = state;
+        // The end stays the end, whatever changes until it can be told.
+        if (!state.empty()) s.queued_state = state;
         return;
     }
     const auto announced = announced_.find(s.impi);
@@ -371,7 +372,7 @@ void RegEvent::answered(std::uint64_t context, bool positive) {
 }
 
 void RegEvent::expired(Subscription& s) {
-    auto info = current(s.local.substr(1, s.local.size() - 2));
+    auto info = current(s.impi);
     if (!info) info.emplace();
     notify(s, *info, "terminated;reason=timeout");
 }

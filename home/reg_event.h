@@ -120,7 +120,7 @@ class RegEvent final : private sip::TransactionUser {
     void drop_forgotten(std::string_view impi, const Subscription& fresh);
     [[nodiscard]] sip::RegInfo document(const RegistrationChange& change) const;
     // The user as the registrar has it now; its event: `registered`.
-    [[nodiscard]] std::optional<sip::RegInfo> current(std::string_view impu);
+    [[nodiscard]] std::optional<sip::RegInfo> current(std::string_view impi);
     // `state`: of Subscription-State; empty: active.
     void notify(Subscription& s, const sip::RegInfo& info, std::string_view state = {});
     void answered(std::uint64_t context, bool positive);

@@ -804,6 +804,23 @@ void Registrar::find_all(std::string_view impu, const std::function<void(const B
     for (auto it = first; it != last; ++it) each(impl_->binding_of(*it->second));
 }
 
+std::optional<Registrar::Sender> Registrar::find_sender(std::string_view impu,
+                                                        std::string_view contact) {
+    const auto* first = find(impu);
+    if (first == nullptr) return std::nullopt;
+    Sender out{std::string(first->impi), std::string(first->default_impu)};
+    const auto from = sip::parse_uri(contact);
+    if (!from) return out;
+    const auto port = [](const sip::Uri& u) { return u.port != 0 ? u.port : std::uint16_t{5060}; };
+    find_all(impu, [&](const Binding& b) {
+        const auto uri = sip::parse_uri(b.contact);
+        if (uri && uri->user == from->user && iequals(uri->host, from->host) &&
+            port(*uri) == port(*from))
+            out = {std::string(b.impi), std::string(b.default_impu)};
+    });
+    return out;
+}
+
 void Registrar::locate(std::string_view impu, std::move_only_function<void(CxResult)> answer) {
     impl_->hss.pull(
         {}, impu,

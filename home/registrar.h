@@ -134,6 +134,15 @@ class Registrar {
     // All that are registered for an IMPU, where subscribers share it; the views of one are those
     // of find().
     void find_all(std::string_view impu, const std::function<void(const Binding&)>& each);
+    // Whose request it is that asserts this IMPU: of those that share it the one that registered
+    // `contact` (the URI; user, host and port count), else the one find() gives. nullopt: nobody is
+    // registered for it.
+    struct Sender {
+        std::string impi;
+        std::string default_impu;
+    };
+    [[nodiscard]] std::optional<Sender> find_sender(std::string_view impu,
+                                                    std::string_view contact);
     // Does the HSS know this identity (LIR)? Answers once, from inside the call or later; a silent
     // HSS: never.
     void locate(std::string_view impu, std::move_only_function<void(CxResult)> answer);

@@ -170,6 +170,15 @@ void Server::reject(sip::ServerTransactionId id, const sip::Flow& flow, const si
     responder_.answer(id, flow.remote, request, status, reason);
 }
 
+bool Server::refuse_extensions(sip::ServerTransactionId id, const sip::Flow& flow,
+                               const sip::Message& request, HeaderId header) {
+    const std::string tags = joined(request, header);
+    if (tags.empty()) return false;
+    ++counters_.rejected;
+    responder_.answer(id, flow.remote, request, 420, {}, {{"Unsupported", tags}});
+    return true;
+}
+
 bool Server::is_for_us(const sip::Uri& uri) const {
     const bool is_sip = uri.scheme == sip::Scheme::sip || uri.scheme == sip::Scheme::sips;
     return is_sip && domain_.is_ours(uri) &&
@@ -200,8 +209,12 @@ void Server::handle(sip::ServerTransactionId id, const sip::Flow& flow,
     if (const auto rejection = check(request))
         return reject(id, flow, request, rejection->code, rejection->reason);
     if (request.is_method("CANCEL")) return proxy_.cancel({id, flow}, request);
-    if (request.is_method("SUBSCRIBE") && is_reg_event(request))
+    // RFC 3261 16.3 step 5: we know no extension a proxy must take part in.
+    if (refuse_extensions(id, flow, request, HeaderId::proxy_require)) return;
+    if (request.is_method("SUBSCRIBE") && is_reg_event(request)) {
+        if (refuse_extensions(id, flow, request, HeaderId::require)) return;
         return reg_event_.on_subscribe(id, flow.remote, request);
+    }
     const auto routing = read_routing(request, domain_);
     if (in_dialog(request)) return within_dialog(id, flow, request, routing);
     begin(id, flow, request, routing);
@@ -221,7 +234,14 @@ void Server::within_dialog(sip::ServerTransactionId id, const sip::Flow& flow,
     }
     // A target in our domain is an identity, no address: a phone that remembers no Contact.
     const bool address = uri && !domain_.is_ours(*uri) && uri->scheme != sip::Scheme::tel;
-    if (!routing.routes.empty() || address) return proxy_.pass({id, flow}, request, routing);
+    if (!routing.routes.empty() || address) {
+        // Only what our Record-Route led here: a To tag alone makes nobody's dialog, and we are no
+        // relay to any address.
+        if (routing.recorded) return proxy_.pass({id, flow}, request, routing);
+        if (id != 0) return reject(id, flow, request, 481);
+        ++counters_.garbage;
+        return;
+    }
     if (id != 0) begin(id, flow, request, routing);
 }
 
@@ -233,12 +253,18 @@ void Server::begin(sip::ServerTransactionId id, const sip::Flow& flow, const sip
     if (routing.ours_first) {
         const auto asserted = request.first_value(HeaderId::p_asserted_identity);
         const auto who = asserted ? sip::parse_name_addr(*asserted) : std::nullopt;
-        const auto* binding = who ? registrar_.find(who->uri.text) : nullptr;
-        if (binding == nullptr) {
+        const auto value = request.first_value(HeaderId::contact);
+        const auto contact = value ? sip::parse_contact(*value) : std::nullopt;
+        const auto sender =
+            who ? registrar_.find_sender(who->uri.text, contact && !contact->star
+                                                            ? contact->address.uri.text
+                                                            : std::string_view{})
+                : std::nullopt;
+        if (!sender) {
             ++counters_.forbidden;
             return responder_.answer(id, flow.remote, request, 403, "Originator Not Registered");
         }
-        caller = {std::string(binding->impi), std::string(binding->default_impu)};
+        caller = {sender->impi, sender->default_impu};
     }
     const auto uri = sip::parse_uri(routing.request_uri);
     if (uri && is_for_us(*uri)) return serve(id, flow, request);
@@ -274,6 +300,7 @@ void Server::not_there(sip::ServerTransactionId id, const sip::Flow& flow,
 
 void Server::serve(sip::ServerTransactionId id, const sip::Flow& flow,
                    const sip::Message& request) {
+    if (refuse_extensions(id, flow, request, HeaderId::require)) return;  // RFC 3261 8.2.2.3
     if (request.is_method("SUBSCRIBE")) return reg_event_.on_subscribe(id, flow.remote, request);
     if (request.is_method("NOTIFY")) return reject(id, flow, request, 481);  // we asked for none
     const auto uri = sip::parse_uri(request.request_uri());

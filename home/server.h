@@ -106,6 +106,9 @@ class Server final : public sip::MessageSink, private RegistrationObserver {
     void serve(sip::ServerTransactionId id, const sip::Flow& flow, const sip::Message& request);
     void reject(sip::ServerTransactionId id, const sip::Flow& flow, const sip::Message& request,
                 int status, std::string_view reason = {});
+    // 420 if that header (Require where we are the end, Proxy-Require elsewhere) asks for anything.
+    bool refuse_extensions(sip::ServerTransactionId id, const sip::Flow& flow,
+                           const sip::Message& request, sip::HeaderId header);
     // The request ends here, not at a phone.
     [[nodiscard]] bool is_for_us(const sip::Uri& uri) const;
 

@@ -155,7 +155,12 @@ void Sessions::passes(const sip::Message& request) {
 
 void Sessions::answered(const sip::Message& request, const sip::Message& response) {
     if (response.status_code() < 200) return;
-    if (request.is_method("BYE")) return unanswered(request);
+    if (request.is_method("BYE")) {
+        // Refused in another way it changed nothing: the same BYE may come again, with credentials.
+        const int status = response.status_code();
+        if (status < 300 || status == 481 || status == 408) unanswered(request);
+        return;
+    }
     if (response.status_code() >= 300) return;
     // Target refresh requests (RFC 3261 12.2, RFC 3311).
     if (!request.is_method("INVITE") && !request.is_method("UPDATE")) return;

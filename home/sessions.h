@@ -58,7 +58,7 @@ class Sessions final : private sip::TransactionUser {
     // A request within a dialog, and its final answer, go by. Strangers' are not looked at.
     void passes(const sip::Message& request);
     void answered(const sip::Message& request, const sip::Message& response);
-    // It was not answered: a BYE ends the session all the same.
+    // It was sent and not answered: a BYE ends the session all the same (RFC 3261 15.1.1).
     void unanswered(const sip::Message& request);
 
     // Ends the confirmed sessions of a user: BYE both ways, whoever answers what.

@@ -307,6 +307,176 @@ TEST_F(ServerTest, ADialogWithoutRoutesGoesToTheContact) {
     EXPECT_EQ(flow.remote, test::endpoint("192.0.2.1:5072"));
 }
 
+TEST_F(ServerTest, AToTagAloneMakesNobodysDialog) {
+    enroll(b, path_b);
+    for (const auto* method : {"BYE", "INFO", "INVITE", "ACK"}) {
+        for (const auto* route :
+             {"", "Route: <sip:x@198.51.100.7:9;lr>\r\n",
+              "Route: <sip:orig@192.0.2.9:5060;lr>, <sip:x@198.51.100.7:9;lr>\r\n"}) {
+            auto text = request(method, "sip:x@198.51.100.7:9999", route);
+            const auto to = text.find("\r\nCall-ID");
+            text.insert(to, ";tag=b");
+            const auto garbage = server->counters().garbage;
+            deliver(text);
+            if (std::string_view(method) == "ACK") {
+                EXPECT_TRUE(transport.sent.empty());
+                EXPECT_EQ(server->counters().garbage, garbage + 1);
+            } else {
+                EXPECT_EQ(sent()->status(), 481) << text;
+            }
+        }
+    }
+    EXPECT_EQ(server->counters().routed + server->counters().acks, 0U);
+}
+
+// ---- who it is that shares an identity ----
+
+TEST_F(Forks, ACallerIsKnownByItsContactWhereManyShareTheIdentity) {
+    for (const Phone* p : {&left, &right}) {
+        deliver(request("INVITE", a.impu,
+                        fmt::format("Route: <sip:orig@192.0.2.9:5060;lr>\r\nP-Asserted-Identity: "
+                                    "<sip:both@ims.example>\r\nContact: <{}>\r\n",
+                                    p->contact_uri)));
+        auto out = all_sent();
+        ASSERT_EQ(out["INVITE"].size(), 1U);
+        const auto before = server->sessions().of(p->impi);
+        deliver(answer(*out["INVITE"][0], 200, "t", "Contact: <" + a.contact_uri + ">\r\n"));
+        EXPECT_EQ(server->sessions().of(p->impi), before + 1) << p->impi;
+        transport.sent.clear();
+    }
+}
+
+TEST_F(Forks, EachOfThoseWhoShareAnIdentityHearsOfItsOwnRegistration) {
+    for (const Phone* p : {&left, &right}) {
+        deliver(request("SUBSCRIBE", "sip:both@ims.example",
+                        fmt::format("Event: reg\r\nExpires: 600\r\nP-Asserted-Identity: "
+                                    "<sip:both@ims.example>\r\nContact: <{}>\r\n",
+                                    p->contact_uri)));
+        auto out = all_sent();
+        ASSERT_EQ(out["200"].size(), 1U);
+        ASSERT_EQ(out["NOTIFY"].size(), 1U);
+        EXPECT_THAT(out["NOTIFY"][0]->bytes, HasSubstr("<uri>" + p->contact_uri));
+    }
+}
+
+// ---- registration state: of whom, and its end ----
+
+struct Subscribed : Forks {
+    Subscribed() { enroll(b, path_b); }
+    // Of phone a; To is what it likes to write. In the dialog of `notify`, if there is one.
+    std::string subscribe(std::string_view uri, std::string_view to, const Reply* notify) {
+        auto text = request("SUBSCRIBE", uri,
+                            fmt::format("Event: reg\r\nExpires: 600\r\nP-Asserted-Identity: "
+                                        "<{}>\r\nContact: <{}>\r\n",
+                                        a.impu, a.contact_uri));
+        const auto set = [&](std::string_view name, const std::string& value) {
+            const auto at = text.find("\r\n" + std::string(name) + ": ") + 2;
+            text.replace(at, text.find("\r\n", at) - at, std::string(name) + ": " + value);
+        };
+        set("To", fmt::format("<{}>", to));
+        if (notify != nullptr) {
+            set("To", notify->header(HeaderId::from));
+            set("Call-ID", notify->header(HeaderId::call_id));
+            set("CSeq", "9 SUBSCRIBE");
+        }
+        return text;
+    }
+    std::unique_ptr<Reply> notify() {
+        auto out = all_sent();
+        EXPECT_EQ(out["NOTIFY"].size(), 1U);
+        return out["NOTIFY"].empty() ? std::make_unique<Reply>("SIP/2.0 999 None\r\n\r\n")
+                                     : std::move(out["NOTIFY"][0]);
+    }
+    void expect_own(const Reply& n) {
+        EXPECT_THAT(n.bytes, HasSubstr(a.contact_uri));
+        EXPECT_THAT(n.bytes, testing::Not(HasSubstr(b.contact_uri)));
+    }
+};
+
+TEST_F(Subscribed, NothingTheSubscriberWritesShowsAnothersState) {
+    deliver(subscribe(a.impu, b.impu, nullptr));
+    const auto opening = notify();
+    expect_own(*opening);
+    deliver(answer(*opening, 200, "n"));
+    deliver(subscribe(b.impu, b.impu, opening.get()));
+    const auto refreshed = notify();
+    expect_own(*refreshed);
+    deliver(answer(*refreshed, 200, "n"));
+    transport.sent.clear();
+    advance(600s + 200ms);
+    const auto last = notify();
+    EXPECT_THAT(last->bytes, HasSubstr("terminated;reason=timeout"));
+    expect_own(*last);
+}
+
+TEST_F(Subscribed, AnEndThatWaitsIsNotForgottenForWhatComesAfterIt) {
+    deliver(subscribe(a.impu, a.impu, nullptr));
+    const auto opening = notify();
+    ASSERT_TRUE(registrar->deregister(a.impu));
+    transport.sent.clear();
+    enroll(a, path_a);
+    EXPECT_TRUE(transport.sent.empty()) << "the first is not answered";
+    deliver(answer(*opening, 200, "n"));
+    const auto last = notify();
+    EXPECT_THAT(last->bytes, HasSubstr("Subscription-State: terminated;reason=noresource"));
+    deliver(answer(*last, 200, "n"));
+    EXPECT_EQ(server->reg_event().subscriptions(), 0U);
+}
+
+// ---- BYE ----
+
+struct Talks : Forks {
+    Talks() {
+        deliver(invite(left.impu));
+        auto out = all_sent();
+        EXPECT_EQ(out["INVITE"].size(), 1U);
+        asked = std::move(out["INVITE"].at(0));
+        deliver(answer(*asked, 200, "l", "Contact: <" + left.contact_uri + ">\r\n"));
+        transport.sent.clear();
+        EXPECT_EQ(server->sessions().size(), 1U);
+    }
+    std::string bye() {
+        auto text = request("BYE", left.contact_uri,
+                            "Route: <sip:dialog@192.0.2.9:5060;lr>, <sip:left@192.0.2.1:5081;lr>"
+                            "\r\n");
+        const auto at = text.find("Call-ID: ");
+        text.replace(at, text.find("\r\n", at) - at,
+                     "Call-ID: " + asked->header(HeaderId::call_id));
+        text.insert(text.find("\r\nCall-ID"), ";tag=l");
+        return text;
+    }
+    std::unique_ptr<Reply> asked;
+};
+
+TEST_F(Talks, AByeThatIsRefusedEndsNoSession) {
+    for (const int status : {401, 403, 500, 503}) {
+        deliver(bye());
+        auto out = all_sent();
+        ASSERT_EQ(out["BYE"].size(), 1U);
+        deliver(answer(*out["BYE"][0], status, "l"));
+        EXPECT_EQ(server->sessions().size(), 1U) << status;
+        transport.sent.clear();
+    }
+    transport.accept = false;
+    deliver(bye());
+    transport.accept = true;
+    EXPECT_EQ(server->sessions().size(), 1U) << "it was never sent";
+    transport.sent.clear();
+    deliver(bye());
+    auto out = all_sent();
+    ASSERT_EQ(out["BYE"].size(), 1U);
+    deliver(answer(*out["BYE"][0], 481, "l"));
+    EXPECT_EQ(server->sessions().size(), 0U);
+    EXPECT_EQ(server->sessions().counters().ended, 1U);
+}
+
+TEST_F(Talks, AByeThatNobodyAnswersEndsTheSession) {
+    deliver(bye());
+    EXPECT_EQ(server->sessions().size(), 1U);
+    advance(33s);
+    EXPECT_EQ(server->sessions().size(), 0U);
+}
+
 // ---- what makes the network act ----
 
 struct Triggers : ServerTest {

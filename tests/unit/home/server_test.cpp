@@ -177,6 +177,28 @@ TEST_F(ServerTest, WhatIsRejected) {
     EXPECT_EQ(server->counters().routed, 0U);
 }
 
+TEST_F(ServerTest, ExtensionsThatAreNotKnown) {
+    enroll(b, "<sip:token@192.0.2.1:5072;lr>");
+    deliver(request("MESSAGE", b.impu, "Proxy-Require: warp, drive\r\n"));
+    const auto refused = sent();
+    EXPECT_EQ(refused->status(), 420);
+    EXPECT_EQ(refused->header(HeaderId::unsupported), "warp, drive");
+    for (const auto* uri : {"sip:ims.example", "sip:echo@ims.example"}) {
+        deliver(request("OPTIONS", uri, "Require: warp\r\n"));
+        const auto reply = sent();
+        EXPECT_EQ(reply->status(), 420) << uri;
+        EXPECT_EQ(reply->header(HeaderId::unsupported), "warp");
+    }
+    deliver(request("SUBSCRIBE", b.impu, "Event: reg\r\nRequire: warp\r\n"));
+    EXPECT_EQ(sent()->status(), 420);
+    EXPECT_EQ(server->counters().rejected, 4U);
+    // Require is the phone's to judge; a CANCEL is never refused for it (RFC 3261 8.2.2.3).
+    deliver(request("MESSAGE", b.impu, "Require: warp\r\n"));
+    EXPECT_TRUE(sent()->message.is_request());
+    deliver(request("CANCEL", b.impu, "Proxy-Require: warp\r\n"));
+    EXPECT_EQ(sent()->status(), 481);
+}
+
 TEST_F(ServerTest, AnyMethodGoesToAPhone) {
     enroll(b, "<sip:token@192.0.2.1:5072;lr>");
     for (const auto* method : {"PUBLISH", "INFO", "REFER", "NOTIFY", "DANCE"}) {
