@@ -113,7 +113,7 @@ Result<void> Agent::message(std::string_view to, std::string_view text, MessageD
     if (text.size() > max_message)
         return fail(ErrorKind::invalid, fmt::format("more than {} octets of text", max_message));
     const auto flow = host_.flow();
-    if (!flow) return fail(ErrorKind::conflict, "the phone is not registered");
+    if (!flow || leaving_) return fail(ErrorKind::conflict, "the phone is not registered");
     Outgoing o;
     o.method = "MESSAGE";
     o.uri = o.to_uri = to;
@@ -165,11 +165,15 @@ void Agent::hang_up() {
 
 void Agent::registration_over(std::string_view why) {
     const Depth depth(depth_);
+    // Whoever is told may ask for the next thing at once: there is no way for it any more.
+    leaving_ = true;
     for (std::size_t i = 0; i < calls_.size(); ++i) {
         if (!calls_[i]->over()) calls_[i]->drop(why);
     }
     if (subscription_) subscription_->drop();
-    for (auto& c : clients_) c.transaction->abandon();
+    // Calls and subscriptions have forgotten theirs; who sent a MESSAGE waits still.
+    for (std::size_t i = 0; i < clients_.size(); ++i) clients_[i].transaction->give_up();
+    leaving_ = false;
 }
 
 void Agent::forget(const void* owner) {
@@ -219,7 +223,7 @@ ClientTransaction* Agent::send(const Outgoing& o, ClientTransaction::Handler han
     if (depth_ == 0)
         std::erase_if(clients_, [](const Client& c) { return c.transaction->removable(); });
     const auto flow = host_.flow();
-    if (!flow) return nullptr;
+    if (!flow || leaving_) return nullptr;
     if (clients_.size() >= max_transactions) {
         bad_input("too many transactions of the phone's are under way");
         return nullptr;

@@ -78,7 +78,8 @@ class Agent {
     Result<void> unsubscribe(MessageDone done);
     // Ends every call in order (BYE, CANCEL).
     void hang_up();
-    // The registration went: calls and transactions end here, without a word.
+    // The registration went: calls and transactions end here, without a word to the network. Who
+    // waits for a MESSAGE or a subscription is told: 0.
     void registration_over(std::string_view why);
     // The call that is not over, if there is one.
     [[nodiscard]] Call* live_call();
@@ -128,6 +129,7 @@ class Agent {
     AgentContext context_;
     AgentHost& host_;
     unsigned depth_ = 0;
+    bool leaving_ = false;  // the registration is going: nothing new is sent
     std::vector<Client> clients_;
     std::vector<std::shared_ptr<ServerTransaction>> servers_;
     std::vector<std::unique_ptr<Call>> calls_;

@@ -351,10 +351,8 @@ bool Call::change(Direction wanted) {
 }
 
 void Call::send_change() {
-    if (state_ != State::established || reinvite_) return;
     changing_ = true;
-    const std::uint32_t cseq = dialog_.local_cseq + 1;
-    ack_cseq_ = cseq;
+    change_cseq_ = dialog_.local_cseq + 1;
     const auto* t = agent_.send_in(
         dialog_, "INVITE", "Supported: 100rel\r\n", sdp(asked_),
         [this](const sip::Message* m) { on_change_answer(m); }, this);
@@ -376,6 +374,8 @@ void Call::on_change_answer(const sip::Message* m) {
     const int code = m->status_code();
     if (code < 300) {
         dialog_.refresh_target(*m);
+        // Until now a repeated 2xx was the one before.
+        ack_cseq_ = change_cseq_;
         ack_ = agent_.acknowledge(dialog_, ack_cseq_);
         wanted_ = asked_;
         facts_.on_hold = wanted_ == Direction::sendonly;
@@ -443,6 +443,14 @@ void Call::on_limit() {
         acked_ = true;
         bye();
     }
+}
+
+// The glare is over; whoever asked for the change still waits for its end.
+void Call::on_retry() {
+    if (state_ != State::established) return event(CallEvent::not_changed);
+    // The other end's change is under way: until its ACK, which on_limit() waits for.
+    if (reinvite_) return agent_.context().timers.start(retry_, agent_.context().times.t1);
+    send_change();
 }
 
 void Call::on_timer() {

@@ -110,7 +110,7 @@ class Call {
     void on_repeat();
     void on_limit();
     void on_timer();
-    void on_retry() { send_change(); }
+    void on_retry();
 
     Agent& agent_;
     State state_;
@@ -130,7 +130,8 @@ class Call {
     std::uint32_t invite_cseq_ = 0;
     std::uint32_t reinvite_cseq_ = 0;  // of the peer's
     SentRequest ack_;
-    std::uint32_t ack_cseq_ = 0;
+    std::uint32_t ack_cseq_ = 0;     // of ack_
+    std::uint32_t change_cseq_ = 0;  // of our latest re-INVITE
 
     bool wants_end_ = false;
     bool cancelled_ = false;

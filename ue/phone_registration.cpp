@@ -441,6 +441,8 @@ void Phone::become_registered() {
     phase_ = Phase::registered;
     const bool first = !registered_;
     registered_ = true;
+    // That was said of the registration before this one.
+    if (first || challenges_ > 0) told_gone_ = false;
     if (obeying_ && challenges_ > 0) reauthenticate_ = false;
     if (first) {
         ++stats.registered;

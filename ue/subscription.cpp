@@ -78,7 +78,7 @@ void Subscription::drop() {
     timer_.stop();
     agent_.forget(this);
     state_ = State::none;
-    done_ = nullptr;
+    finished(0, "registration over");
 }
 
 void Subscription::finished(int status, std::string_view reason) {

@@ -33,7 +33,7 @@ class Subscription {
     bool begin(std::uint32_t expires, Done done);
     // False: there is none.
     bool end(Done done);
-    // The registration went: without a word.
+    // The registration went: without a word to the network; who waits is told.
     void drop();
     // Is the NOTIFY of this dialog? RFC 6665 4.1.2.4: it may come before the answer to SUBSCRIBE.
     [[nodiscard]] bool has(const sip::Message& notify) const;

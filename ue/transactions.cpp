@@ -75,6 +75,15 @@ void ClientTransaction::abandon() {
     end_.stop();
 }
 
+void ClientTransaction::give_up() {
+    const bool waits = state_ < State::completed;
+    state_ = State::over;
+    repeat_.stop();
+    end_.stop();
+    if (waits) call(nullptr);
+    handler_ = nullptr;
+}
+
 void ClientTransaction::call(const sip::Message* answer) {
     if (!handler_) return;
     ++depth_;

@@ -41,6 +41,7 @@ class ClientTransaction {
     void on_response(const sip::Message& m);
     void forget();   // who waits does so no more
     void abandon();  // nor is anything sent any more
+    void give_up();  // the same, and who waits hears that nobody answered
     // Nothing more happens, and none of its functions is on the stack.
     [[nodiscard]] bool removable() const { return state_ == State::over && depth_ == 0; }
     [[nodiscard]] bool answered() const { return state_ >= State::completed; }

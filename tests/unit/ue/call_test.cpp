@@ -151,6 +151,48 @@ TEST(Call, TwoHoldsAtOnceAreBothDoneInTheEnd) {
     EXPECT_TRUE(p.b.facts.on_hold);
 }
 
+TEST(Call, AHoldThatWaitsForTheOthersChangeIsDoneInTheEnd) {
+    Pair p;
+    ASSERT_TRUE(p.a.agent.call(p.b_uri, Duration{0}));
+    p.run(seconds(1));
+    // The callee tries again first; without its ACK the caller may not.
+    p.pass = [&](const End& from, std::string_view bytes) {
+        return &from == &p.a || !bytes.starts_with("ACK");
+    };
+    ASSERT_TRUE(p.a.agent.live_call()->hold());
+    ASSERT_TRUE(p.b.agent.live_call()->hold());
+    p.run(milliseconds(100));
+    EXPECT_EQ(p.a.sent_count("SIP/2.0 491") + p.b.sent_count("SIP/2.0 491"), 2U);
+    p.run(seconds(5));
+    EXPECT_TRUE(p.b.facts.on_hold);
+    EXPECT_FALSE(p.a.facts.on_hold);
+    p.pass = nullptr;
+    p.run(seconds(10));
+    EXPECT_TRUE(p.a.facts.on_hold);
+    EXPECT_EQ(p.a.heard(), "ringing,answered,peer-held,held");
+}
+
+// The ACK of the 2xx is lost, and the change that follows at once is too.
+TEST(Call, TheAckComesAgainWhileAChangeIsUnderWay) {
+    Pair p;
+    bool lossy = true;
+    p.pass = [&](const End&, std::string_view bytes) {
+        const bool change = bytes.starts_with("INVITE") && bytes.find("a=sendonly") != bytes.npos;
+        if (bytes.starts_with("ACK") && std::exchange(lossy, false)) return false;
+        return !change;
+    };
+    p.a.on_event = [](Call& call, CallEvent event) {
+        if (event == CallEvent::answered) call.hold();
+    };
+    ASSERT_TRUE(p.a.agent.call(p.b_uri, Duration{0}));
+    p.run(seconds(3));
+    EXPECT_EQ(p.a.sent_count("ACK"), 2U);
+    EXPECT_EQ(p.b.heard(), "incoming,answered");
+    p.pass = nullptr;
+    p.run(seconds(10));
+    EXPECT_EQ(p.a.heard(), "ringing,answered,held");
+}
+
 TEST(Call, IsGivenUpWhileItRings) {
     Pair p;
     p.b.options.answer_after = seconds(60);
@@ -395,6 +437,29 @@ TEST(Agent, Messages) {
     EXPECT_EQ(p.a.stats.message_failures.total(), 1U);
     EXPECT_FALSE(p.a.agent.message("not a uri", "x", {}));
     EXPECT_FALSE(p.a.agent.message("sip:a@b>\r\nX: y", "x", {}));
+}
+
+TEST(Agent, WhoWaitsHearsThatTheRegistrationIsOver) {
+    Pair p;
+    p.deliver = false;
+    std::vector<int> message, subscription;
+    bool began = true;
+    ASSERT_TRUE(p.a.agent.message(p.b_uri, "x", [&](int code, std::string_view) {
+        message.push_back(code);
+        began = p.a.agent.message(p.b_uri, "and another", {}).has_value();
+    }));
+    ASSERT_TRUE(p.a.agent.subscribe(
+        600, [&](int code, std::string_view) { subscription.push_back(code); }));
+    p.run(seconds(1));
+    const auto sent = p.a.sent.size();
+    p.a.agent.registration_over("x");
+    EXPECT_EQ(message, std::vector<int>{0});
+    EXPECT_EQ(subscription, std::vector<int>{0});
+    EXPECT_FALSE(began) << "there is no way for it any more";
+    p.run(seconds(60));
+    EXPECT_EQ(p.a.sent.size(), sent);
+    EXPECT_EQ(message.size() + subscription.size(), 2U) << "once";
+    EXPECT_TRUE(p.a.agent.message(p.b_uri, "registered anew", {}));
 }
 
 // ---- messages nobody would send ----

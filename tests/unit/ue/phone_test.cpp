@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "tests/unit/ue/scripted_pcscf.h"
+#include "ue/agent.h"
 
 namespace gmgate::ue {
 namespace {
@@ -232,6 +233,25 @@ TEST(Phone, ObeysReauthenticationWhateverItIsDoing) {
         EXPECT_NE(lab.pcscf.responses[0].find("SIP/2.0 202"), std::string::npos);
         EXPECT_EQ(lab.statistics.reregistrations, during ? 2U : 1U);
     }
+}
+
+// What is said of a registration is said of no later one.
+TEST(Phone, ANewRegistrationOutlivesTheEndOfTheOneBefore) {
+    Lab lab;
+    LoadOptions o = one();
+    o.hold = Duration(-1);
+    lab.start(o);
+    lab.run(std::chrono::seconds(1));
+    ASSERT_EQ(lab.statistics.registered, 1U);
+    Phone& phone = lab.load().phone(0);
+    phone.reregister();
+    RegistrationNews news;
+    news.gone = true;
+    phone.agent().host().registration_news(news);
+    lab.run(std::chrono::seconds(10));
+    EXPECT_EQ(lab.statistics.reregistrations, 1U);
+    EXPECT_EQ(lab.statistics.ended_by_network, 0U);
+    EXPECT_TRUE(phone.registered());
 }
 
 TEST(Phone, DeregistrationWithoutChallenge) {
