@@ -216,13 +216,13 @@ void InboundPath::admit(Item& item, InboundResult& result) {
         }
         return;
     }
-    const bool encapsulated = (sa.flags & InboundSa::encapsulated) != 0;
+    const bool encapsulated = (sa.form & InboundSa::encapsulated) != 0;
     if (encapsulated != item.encapsulated) [[unlikely]] {
         drops_.add(item.m, DropReason::encapsulation);
         return;
     }
     // Behind a NAT the source may change: what is authentic says where the UE is now.
-    if (view.v6 != (sa.v6 != 0) ||
+    if (view.v6 != ((sa.form & InboundSa::ipv6) != 0) ||
         (!encapsulated && !address_equals(item.frame + view.source_at(), sa.ue, view.v6)) ||
         !address_equals(item.frame + view.destination_at(), sa.ours, view.v6)) {
         drops_.add(item.m, DropReason::wrong_address);
@@ -342,7 +342,8 @@ void InboundPath::finish(const CryptoJob& job, const EspGeometry& geometry, std:
         return;
     }
     if (item.encapsulated) {
-        finish_encapsulated(job, geometry, forward, result);
+        if (forward) learn(item, now);
+        finish_encapsulated(job, geometry, result);
         return;
     }
     const PacketView& view = item.view;
@@ -383,9 +384,11 @@ void InboundPath::finish(const CryptoJob& job, const EspGeometry& geometry, std:
     result.to_host.push(m);
 }
 
-// Only what is authentic and newer than all before it comes here: a forged packet cannot move the
-// endpoint, nor one that was recorded, nor one that was overtaken.
-void InboundPath::learn(const Item& item, NatPath& path) {
+// Only what is authentic and newer than all before it on its SA comes here: a forged packet cannot
+// move the endpoint, nor one that was recorded, nor one that was overtaken.
+void InboundPath::learn(const Item& item, std::uint32_t now) {
+    NatPath& path = context_.table.nat_path(item.sa->set - 1);
+    const bool by_us = (item.sa->form & InboundSa::from_port_us) != 0;
     const std::uint8_t* source = item.frame + item.view.source_at();
     const std::uint32_t address = load_be32(source);
     const std::uint16_t port = item.view.source_port;
@@ -396,7 +399,13 @@ void InboundPath::learn(const Item& item, NatPath& path) {
     const std::uint64_t endpoint = NatPath::pack(address, port);
     const std::uint64_t before = path.endpoint.get();
     if (endpoint != before) {
+        // Sequence numbers do not tell which of two SAs' packets is newer: soon after a move that
+        // the other SA has shown, this one's may have been sent before it.
+        if (before != 0 && by_us != path.moved_by_us && now - path.moved_at < NatPath::settling)
+            return;
         if (before != 0) context_.counters.nat_moved.add();
+        path.moved_at = now;
+        path.moved_by_us = by_us;
         path.endpoint.set(endpoint);
     }
     if (link != path.link.get()) path.link.set(link);
@@ -405,11 +414,10 @@ void InboundPath::learn(const Item& item, NatPath& path) {
 // Tunnel mode in UDP: what goes to the host is the packet inside, under the address and port by
 // which the host knows the UE.
 void InboundPath::finish_encapsulated(const CryptoJob& job, const EspGeometry& geometry,
-                                      bool forward, InboundResult& result) {
+                                      InboundResult& result) {
     const Item& item = items_[job.tag];
     const InboundSa& sa = *item.sa;
-    NatPath& path = context_.table.nat_path(sa.set - 1);
-    if (forward) learn(item, path);
+    const NatPath& path = context_.table.nat_path(sa.set - 1);
 
     std::uint8_t* ip = job.esp + geometry.head();
     const std::uint32_t cleartext = job.length - geometry.head();
@@ -424,7 +432,7 @@ void InboundPath::finish_encapsulated(const CryptoJob& job, const EspGeometry& g
                    next_header == protocol_none ? DropReason::dummy : DropReason::next_header);
         return;
     }
-    const bool server = (sa.flags & InboundSa::from_port_us) != 0;
+    const bool server = (sa.form & InboundSa::from_port_us) != 0;
     const Ipv4Endpoint own{path.inner, server ? path.port_us : path.port_uc};
     const Ipv4Endpoint ours{first_four(sa.ours), sa.our_port};
     const auto total = inner_length({ip, cleartext - trailer}, own, ours);

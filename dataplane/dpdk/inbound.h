@@ -39,8 +39,8 @@ class InboundPath {
     void finish(const CryptoJob& job, const EspGeometry& geometry, std::uint32_t now,
                 InboundResult& result);
     [[nodiscard]] bool host_would_take(const Item& item) const;
-    void learn(const Item& item, NatPath& path);
-    void finish_encapsulated(const CryptoJob& job, const EspGeometry& geometry, bool forward,
+    void learn(const Item& item, std::uint32_t now);
+    void finish_encapsulated(const CryptoJob& job, const EspGeometry& geometry,
                              InboundResult& result);
     void finish_screened(const CryptoJob& job, const EspGeometry& geometry, InboundResult& result);
     void fail_integrity(const Item& item, std::uint32_t now);

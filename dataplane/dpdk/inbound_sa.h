@@ -13,13 +13,17 @@ namespace gmgate::dataplane {
 
 // `spi` is the generation word: 0 while the slot is free or unpublished. The control thread writes
 // the other fields only while it is 0 and no worker can still hold the slot; the owner worker alone
-// writes the replay state, flags and counters.
+// writes the replay state, flags and counters, and reads what of them is not Relaxed.
 struct alignas(64) InboundSa {
     enum Flag : std::uint8_t {
         first_reported = 1,
         sequence_reported = 2,
-        encapsulated = 4,  // behind a NAT: its set has a NatPath
-        from_port_us = 8,  // of that: the UE's server port
+    };
+    // Of `form`, which other workers read too.
+    enum Form : std::uint8_t {
+        ipv6 = 1,
+        encapsulated = 2,  // behind a NAT: its set has a NatPath
+        from_port_us = 4,  // of that: the UE's server port
     };
 
     std::atomic<sa::Spi> spi{0};
@@ -29,7 +33,7 @@ struct alignas(64) InboundSa {
     std::uint16_t ue_port = 0;
     std::uint16_t our_port = 0;
     std::uint8_t suite = 0;  // index in sa::all_suites
-    std::uint8_t v6 = 0;
+    std::uint8_t form = 0;
     std::uint8_t flags = 0;
     std::uint8_t failure_second = 0;  // low octet of the second of the last integrity_failure event
     Relaxed<std::uint32_t> highest;   // replay: highest authentic sequence number

@@ -9,8 +9,8 @@
 
 namespace gmgate::dataplane {
 
-// The control thread writes while the set is not published; the owner worker alone writes what is
-// Relaxed, the control thread reads it.
+// The control thread writes while the set is not published; the owner worker alone writes
+// what is learnt, the control thread reads what is Relaxed.
 struct alignas(64) NatPath {
     std::array<std::uint8_t, 4> inner{};
     std::uint16_t port_uc = 0;  // the UE's own; in the SAs stand those we know it by
@@ -19,6 +19,12 @@ struct alignas(64) NatPath {
     // nobody reads half of it.
     Relaxed<std::uint64_t> endpoint;
     Relaxed<std::uint64_t> link;  // Ethernet address its packets come from, in the low 48 bits
+    // The owner worker's own: the second in which the endpoint changed last, and by which SA.
+    std::uint32_t moved_at = 0;
+    bool moved_by_us = false;  // what came from port_us
+
+    // Seconds for which the other SA cannot change it again.
+    static constexpr std::uint32_t settling = 5;
 
     static std::uint64_t pack(std::uint32_t address, std::uint16_t port) {
         return (std::uint64_t{address} << 16U) | port;

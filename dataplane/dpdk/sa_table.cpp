@@ -225,6 +225,8 @@ Result<SetHandle> SaTable::publish(const sa::SetParams& params, const SequenceSt
         path.port_us = params.nat->port_us;
         path.endpoint.set(0);
         path.link.set(0);
+        path.moved_at = 0;
+        path.moved_by_us = false;
     }
     if (!inbound_only_ && !prepare_outbound(set, index, params, state, key)) {
         wipe(key);
@@ -271,12 +273,12 @@ void SaTable::fill_inbound(sa::Spi spi, std::uint16_t ue_port, std::uint16_t our
     sa.ue_port = ue_port;
     sa.our_port = our_port;
     sa.suite = set.suite;
-    sa.v6 = params.ue.is_v6() ? 1 : 0;
-    sa.flags = 0;
+    sa.form = params.ue.is_v6() ? InboundSa::ipv6 : 0;
     if (params.nat) {
-        sa.flags = InboundSa::encapsulated;
-        if (spi == params.numbers.spi_pc) sa.flags |= InboundSa::from_port_us;
+        sa.form |= InboundSa::encapsulated;
+        if (spi == params.numbers.spi_pc) sa.form |= InboundSa::from_port_us;
     }
+    sa.flags = 0;
     sa.failure_second = 0;
     sa.highest.set(highest);
     sa.last_use.set(0);
