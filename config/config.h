@@ -221,7 +221,19 @@ struct Config {
     Source source;
 
     // Phones behind a NAT are taken (N1).
-    [[nodiscard]] bool nat() const { return security.nat != Nat::off && backend == Backend::dpdk; }
+    [[nodiscard]] bool nat() const {
+        if (backend != Backend::dpdk) return false;
+        return security.nat == Nat::on ||
+               (security.nat == Nat::automatic && has_ipv4() && !holds_nat_port());
+    }
+    // A protected port is 4500, that of ESP in UDP. With `auto` there is then no NAT.
+    [[nodiscard]] bool holds_nat_port() const {
+        return gm.port_ps.contains(4500) || gm.port_pc.contains(4500);
+    }
+    [[nodiscard]] bool has_ipv4() const {
+        return std::ranges::any_of(gm.addresses,
+                                   [](const Prefix& p) { return !p.address.is_v6(); });
+    }
     // SA sets the chosen backend can hold.
     [[nodiscard]] std::uint32_t max_sets() const {
         switch (backend) {

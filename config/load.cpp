@@ -576,7 +576,7 @@ void check_nat(Section& top, const Config& c) {
                   "UDP encapsulation takes backend: dpdk; write that, or security.nat: off, and "
                   "phones behind a NAT are refused");
     }
-    if (!c.nat()) return;
+    if (c.security.nat != Nat::on) return;  // auto yields
     for (const auto& [key, range] :
          {std::pair{"gm.port_ps", c.gm.port_ps}, std::pair{"gm.port_pc", c.gm.port_pc}}) {
         if (range.contains(4500)) {

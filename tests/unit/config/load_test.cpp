@@ -246,6 +246,26 @@ TEST(ConfigLoad, DrainFollowsT1) {
     EXPECT_EQ(c->timers.drain, std::chrono::seconds(64));
 }
 
+// auto: only where there can be a NAT, and it yields to a port range that was there before it.
+TEST(ConfigLoad, NatByItself) {
+    const auto nat = [](const std::string& gm, const std::string& more = "") {
+        const Result<Config> c =
+            load_string("gateway: {name: a}\ngm: {interface: e, " + gm +
+                            "}\ncore: {listen: [10.3.0.1], next_hop: 10.3.0.2}\n" + more,
+                        "f");
+        EXPECT_TRUE(c.has_value()) << c.error().text;
+        return c.has_value() && c->nat();
+    };
+    EXPECT_TRUE(nat("addresses: [10.0.0.1/8]"));
+    EXPECT_TRUE(nat("addresses: ['2001:db8::1/64', 10.0.0.1/8]"));
+    EXPECT_FALSE(nat("addresses: ['2001:db8::1/64']"));
+    EXPECT_TRUE(nat("addresses: ['2001:db8::1/64']", "security: {nat: on}\n"));
+    EXPECT_FALSE(nat("addresses: [10.0.0.1/8], port_pc: 4400-4600"));
+    EXPECT_FALSE(nat("addresses: [10.0.0.1/8], port_ps: 4500-4501"));
+    EXPECT_FALSE(nat("addresses: [10.0.0.1/8]", "backend: kernel\n"));
+    EXPECT_FALSE(nat("addresses: [10.0.0.1/8]", "security: {nat: off}\n"));
+}
+
 TEST(ConfigLoad, Durations) {
     using namespace std::chrono;
     EXPECT_EQ(parse_duration("240s"), Duration(seconds(240)));

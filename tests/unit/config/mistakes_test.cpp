@@ -195,7 +195,7 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"NatWithTheKernel", "security", "  nat: on\nbackend: kernel",
              "gmgated.yaml:2: security.nat: UDP encapsulation takes backend: dpdk; write that, or "
              "security.nat: off, and phones behind a NAT are refused"},
-        Case{"PortOfTheEncapsulation", "gm", GM "  port_pc: 4400-4600",
+        Case{"PortOfTheEncapsulation", "gm", GM "  port_pc: 4400-4600\nsecurity:\n  nat: on",
              "gmgated.yaml:4: gm.port_pc: port 4500 is taken by UDP encapsulation; choose others, "
              "or write security.nat: off"},
         Case{"UnknownBackend", "dpdk", "  workers: 1\nbackend: ebpf",
