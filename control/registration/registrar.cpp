@@ -101,7 +101,7 @@ bool Registrar::tell_user(sa::UserId user) {
 bool Registrar::is_at_home(const sa::User& user, const IpAddress& source) const {
     return std::ranges::any_of(user.sets, [&](sa::SetId id) {
         const sa::SaSet* set = id == 0 ? nullptr : ctx_.sets.find(id);
-        return set != nullptr && set->ue == source &&
+        return set != nullptr && !set->nat && set->ue == source &&
                (set->state == sa::State::established || set->state == sa::State::draining);
     });
 }
