@@ -7,6 +7,10 @@
 // (8 each), addresses, the four SPIs, the four ports, integrity, encryption (1 each), CK, IK (16
 // each), highest outbound sequence number (4), and behind a NAT the UE's own address, port_uc and
 // port_us (2 each). Times in nanoseconds.
+//
+// Sets behind a NAT are written for a reader, but not restored: what the packet layer had received
+// (replay windows) and learnt (the endpoint) is not in here, so a recorded packet would say where
+// the phone is.
 
 #include <algorithm>
 
@@ -233,7 +237,8 @@ Result<RestoreReport> SaDatabase::restore(std::span<const std::uint8_t> snapshot
                 s.timer_left <= Duration::zero() ||
                 (s.lifetime_left.count() != never && s.lifetime_left <= Duration::zero());
             report.expired += over ? 1U : 0U;
-            return over;
+            report.refused += !over && s.nat ? 1U : 0U;
+            return over || s.nat;
         });
         if (u.sets.empty()) continue;
         UserId id = 0;
@@ -312,7 +317,6 @@ bool SaDatabase::restore_set(RestoredSet& from, UserId user_id) {
     set->ue = from.ue;
     set->ours = from.ours;
     set->numbers = n;
-    set->nat = from.nat;
     set->suite = from.suite;
     set->used = from.used;
     set->created = now - from.age;
