@@ -61,7 +61,7 @@ Result<std::unique_ptr<SaDatabase>> SaDatabase::create(DatabaseConfig config, Ba
     const Timers& t = config.timers;
     if (t.reg_await_auth <= Duration::zero() || t.drain < Duration::zero() ||
         t.lifetime_grace < Duration::zero() || t.near_end < Duration::zero() ||
-        t.spi_quarantine < Duration::zero()) {
+        t.spi_quarantine < Duration::zero() || t.label_quarantine < Duration::zero()) {
         return fail(ErrorKind::invalid,
                     "a time of the SA database is negative, or reg-await-auth is zero");
     }
@@ -79,6 +79,7 @@ SaDatabase::SaDatabase(DatabaseConfig config, Backend& backend, TimerWheel& time
                                                  config_.timers.spi_quarantine}),
       ports_(std::move(ports)),
       hash_(random),
+      labels_(timers.clock(), config_.timers.label_quarantine, 2 * config_.limits.max_sets),
       by_slot_(spis_.capacity()) {
     flush_timer_.bind<&SaDatabase::on_flush_timer>(this);
 }
@@ -127,13 +128,18 @@ bool SaDatabase::client_port_in_use(std::string_view impi, const IpAddress& ue, 
     return completed(*holder) || owner == nullptr || owner->impi() != impi;
 }
 
-Port SaDatabase::free_client_port(const IpAddress& ue, Port own) {
+// At random, whatever the phone's own are: a label must not go from one subscriber to another
+// behind the same NAT because their phones have the same fixed ports.
+Port SaDatabase::draw_label_port(const IpAddress& ue, Port other) {
     constexpr std::uint32_t first = 1024;
     constexpr std::uint32_t ports = 65536 - first;
     constexpr unsigned tries = 64;
     for (unsigned i = 0; i < tries; ++i) {
-        const Port port = i == 0 ? own : static_cast<Port>(first + random_.below(ports));
-        if (!is_forbidden_protected_port(port) && find_by_client(ue, port) == nullptr) return port;
+        const auto port = static_cast<Port>(first + random_.below(ports));
+        if (port != other && !is_forbidden_protected_port(port) &&
+            find_by_client(ue, port) == nullptr && !labels_.holds(client_hash(ue, port))) {
+            return port;
+        }
     }
     return 0;
 }
@@ -165,9 +171,15 @@ Result<SetId> SaDatabase::reserve(const ReserveRequest& r) {
     if (const User* known = find_by_impi(r.impi)) apply_to_all(known->id, Event::superseded);
 
     const bool in_use = r.nat_inner ? client_port_in_use(r.impi, r.ue, r.port_uc, r.nat_inner)
-                                    : find_by_client(r.ue, r.port_uc) != nullptr;
-    const Port port_uc = r.nat_inner && !in_use ? free_client_port(r.ue, r.port_uc) : r.port_uc;
-    if (in_use || port_uc == 0) {
+                                    : find_by_client(r.ue, r.port_uc) != nullptr ||
+                                          labels_.holds(client_hash(r.ue, r.port_uc));
+    Port port_uc = r.port_uc;
+    Port port_us = r.port_us;
+    if (r.nat_inner && !in_use) {
+        port_uc = draw_label_port(r.ue);
+        port_us = draw_label_port(r.ue, port_uc);
+    }
+    if (in_use || port_uc == 0 || port_us == 0) {
         return refuse({ErrorKind::conflict,
                        fmt::format("the UE's protected client port {} is in use already at {}",
                                    r.port_uc, r.ue.to_string())});
@@ -190,18 +202,10 @@ Result<SetId> SaDatabase::reserve(const ReserveRequest& r) {
         return refuse_user({ErrorKind::exhausted, "the user has six SAs per direction already"});
     }
     const std::uint64_t ue_hash = hash_of_ue(r.ue);
-    Port port_us = r.port_us;
-    const auto choose_pc = [&] {
-        return ports_.port_pc(user->last_port_pc, ue_hash, [&](Port port) {
-            return find_by_tuple(r.ue, port_us, port) != nullptr;
-        });
-    };
-    auto pc = choose_pc();
-    // More phones behind one NAT with one port_us than we have ports for: know this one by another.
-    for (unsigned tries = 0; !pc && r.nat_inner && tries < 8; ++tries) {
-        port_us = free_client_port(r.ue, 0);
-        if (port_us != 0 && port_us != port_uc) pc = choose_pc();
-    }
+    const bool us_rests = labels_.holds(client_hash(r.ue, port_us));
+    const auto pc = ports_.port_pc(user->last_port_pc, ue_hash, [&](Port port) {
+        return find_by_tuple(r.ue, port_us, port) != nullptr || us_rests;
+    });
     if (!pc) return refuse_user(pc.error());
     const auto spis = spis_.allocate_pair(backend_.owner_of(r.ue, r.ours), r.spi_uc, r.spi_us);
     if (!spis) return refuse_user(spis.error());

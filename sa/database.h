@@ -38,6 +38,7 @@
 #include "sa/backend.h"
 #include "sa/hash_index.h"
 #include "sa/impu_index.h"
+#include "sa/label_rest.h"
 #include "sa/lifecycle.h"
 #include "sa/pool.h"
 #include "sa/port_allocator.h"
@@ -53,6 +54,8 @@ struct Timers {
     Duration near_end =
         std::chrono::seconds(10);  // D2: an old set this close to its end is not sent on
     Duration spi_quarantine = std::chrono::seconds(60);  // A4
+    // How long a freed label (N1) rests: at least 64·T1, for what is still on its way to it.
+    Duration label_quarantine = std::chrono::seconds(60);
 };
 
 struct Limits {
@@ -116,7 +119,7 @@ struct ReserveRequest {
     Port port_us = 0;
     Suite suite;
     // Behind a NAT (N1): the UE's own address; `ue` is then the NAT's. port_uc and port_us in the
-    // set's numbers may be others than these if a set at that address has them already.
+    // set's numbers are drawn at random, and rest when the set is gone.
     std::optional<IpAddress> nat_inner{};
     const AkaKey* ck = nullptr;  // borrowed
     const AkaKey* ik = nullptr;
@@ -152,7 +155,8 @@ struct RestoreReport {
     std::size_t users = 0;
     std::size_t sets = 0;
     std::size_t expired = 0;  // their time was over
-    std::size_t refused = 0;  // the packet layer or an allocator would not take them
+    // The packet layer or an allocator would not take them, or they are behind a NAT (N1).
+    std::size_t refused = 0;
 };
 
 using SecretBytes = std::vector<std::uint8_t, SecretAllocator<std::uint8_t>>;
@@ -299,9 +303,9 @@ class SaDatabase {
     [[nodiscard]] std::uint64_t hash_of_ue(const IpAddress& ue) const;
     [[nodiscard]] bool client_port_in_use(std::string_view impi, const IpAddress& ue, Port port_uc,
                                           const std::optional<IpAddress>& nat_inner) const;
-    // A port under which no set at `ue` is known yet as its client port, `own` if that is free. 0:
-    // none was found.
-    [[nodiscard]] Port free_client_port(const IpAddress& ue, Port own);
+    // A port for the label of a set at `ue`, drawn at random: no other set's client port there, not
+    // resting, not `other`, which is the label's other one. 0: none was found.
+    [[nodiscard]] Port draw_label_port(const IpAddress& ue, Port other = 0);
 
     User* user_for(std::string_view impi);
     void drop_user_if_idle(UserId id);
@@ -335,6 +339,7 @@ class SaDatabase {
     SpiAllocator spis_;
     PortAllocator ports_;
     SeededHash hash_;
+    LabelRest labels_;
     Pool<SaSet> sets_;
     Pool<User> users_;
     HashIndex by_tuple_;   // two entries a set

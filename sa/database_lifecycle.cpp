@@ -84,6 +84,11 @@ void SaDatabase::run_removal(SaSet& set, const Transition& t, Event reason) {
     if ((t.actions & stop_timer) != 0) set.timer.stop();
     if ((t.actions & remove_backend) != 0) queue_removal(id);
     unindex_set(set);  // release_ports: the tuples are free
+    // Labels not at once: somebody may still send to them.
+    if (set.nat && (t.actions & remove_backend) != 0) {
+        labels_.add(client_hash(set.ue, set.numbers.port_uc));
+        labels_.add(client_hash(set.ue, set.numbers.port_us));
+    }
     if ((t.actions & release_spis) != 0) {
         spis_.release(set.numbers.spi_pc);
         spis_.release(set.numbers.spi_ps);

@@ -75,6 +75,7 @@ sa::DatabaseConfig database_config(const config::Config& c) {
     d.timers.drain = c.timers.drain;
     d.timers.lifetime_grace = c.timers.lifetime_margin;
     d.timers.spi_quarantine = c.timers.spi_quarantine;
+    d.timers.label_quarantine = std::max<Duration>(c.timers.spi_quarantine, 64 * c.timers.t1);
     d.timers.near_end = c.timers.near_end;
     d.limits.max_sets = c.max_sets();
     d.limits.max_registration_sets = c.limits.pending;

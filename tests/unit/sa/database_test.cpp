@@ -649,6 +649,54 @@ TEST_F(DatabaseTest, TwoUsersBehindOneAddressNeverShareATuple) {  // A5
     }
 }
 
+// N1: what is still on its way to one phone must not find another subscriber's with the same ports.
+TEST(DatabaseLabels, ALabelIsNotSoonAnothers) {
+    SaFixture f({}, 1000);
+    auto& db = f.db;
+    std::set<Port> known;
+    for (int i = 0; i < 200; ++i) {
+        auto r = f.request("user" + std::to_string(i), "203.0.113.7");
+        r.port_uc = 7000;
+        r.port_us = 7777;
+        r.nat_inner = SaFixture::ip("192.168.1.2");
+        const SetId id = f.register_ue(r);
+        ASSERT_NE(id, 0U);
+        const SaNumbers n = db->find(id)->numbers;
+        EXPECT_EQ(db->find(id)->nat, (NatTraversal{SaFixture::ip("192.168.1.2"), 7000, 7777}));
+        EXPECT_NE(n.port_uc, n.port_us);
+        known.insert(n.port_uc);
+        known.insert(n.port_us);
+        db->remove_user(db->find(id)->user, Event::operator_removed);
+        // Not even who names it himself gets it.
+        auto direct = f.request("thief", "203.0.113.7");
+        direct.port_uc = n.port_uc;
+        EXPECT_EQ(db->reserve(direct).error().kind, ErrorKind::conflict);
+        direct.port_uc = 30000;
+        direct.port_us = n.port_us;
+        EXPECT_EQ(db->reserve(direct).error().kind, ErrorKind::exhausted);
+        if (i != 199) continue;
+        f.advance(61s);
+        EXPECT_TRUE(db->reserve(direct));
+    }
+    EXPECT_EQ(known.size(), 400U) << "drawn again while they rested";
+}
+
+TEST(LabelRestTest, RestsAndIsBounded) {
+    ManualClock clock;
+    LabelRest rest(clock, 32s, 3);
+    rest.add(1);
+    clock.advance(31s);
+    EXPECT_TRUE(rest.holds(1));
+    rest.add(2);
+    clock.advance(1s);
+    EXPECT_FALSE(rest.holds(1));
+    EXPECT_TRUE(rest.holds(2));
+    for (std::uint64_t key = 3; key < 1000; ++key) rest.add(key);
+    EXPECT_EQ(rest.size(), 3U);
+    EXPECT_TRUE(rest.holds(999));
+    EXPECT_FALSE(rest.holds(2));
+}
+
 TEST_F(DatabaseTest, AtMostOneRegistrationSetAndThreeSetsAUser) {  // B3, B6
     SetId x = register_ue(request("alice@home"));
     for (int i = 0; i < 10; ++i) {
