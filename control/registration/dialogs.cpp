@@ -145,6 +145,20 @@ void Dialogs::remove_early(sa::UserId user, SlotId invite) {
     }
 }
 
+void Dialogs::make_room(sa::UserId user) {
+    while (of_user(user) >= most_per_user_) {
+        const Dialog* goes = nullptr;
+        for (const Dialog* d = first_of(user); d != nullptr; d = at(d->of_user_.next)) {
+            if (d->ended != Reason::ok) continue;
+            if (goes == nullptr || (d->confirmed() && !goes->confirmed()) ||
+                (d->confirmed() == goes->confirmed() && d->used_ < goes->used_))
+                goes = d;
+        }
+        if (goes == nullptr) return;
+        remove(goes->id);
+    }
+}
+
 void Dialogs::end(Dialog& dialog, Reason why) {
     if (dialog.ended != Reason::ok) return;
     unlink(line_, dialog);

@@ -3,7 +3,8 @@
 // end them in a user's place (TS 24.229 5.2.8.1): who talks to whom, the numbers of their requests,
 // and the way to the far end.
 //
-// Look-ups and changes are O(1). About 380 octets a dialog, texts and indexes included. One thread.
+// Look-ups and changes are O(1) but where it says so. About 380 octets a dialog, texts and indexes
+// included. One thread.
 
 #include <array>
 #include <cstddef>
@@ -100,6 +101,10 @@ class Dialogs {
     void remove_early(sa::UserId user, SlotId invite);
     // One early dialog of this INVITE gives way; false: there is none.
     bool remove_one_early(sa::UserId user, SlotId invite);
+
+    // While the user has as many as one may have, the one unused for the longest time goes, a
+    // confirmed one if there is one; none that waits for its release. Looks at all of the user's.
+    void make_room(sa::UserId user);
 
     // All confirmed ones of the user queue up for their release; they are still found.
     void end(sa::UserId user, Reason why);

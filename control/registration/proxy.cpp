@@ -51,6 +51,8 @@ Proxy::Exchange* Proxy::open(const Arrival& arrival, const sip::Message& request
         e.invite_place = mine.invites.size();
         mine.invites.push_back(e.id);
         if (!in_dialog(request)) {
+            const auto from = sip::from(request);
+            e.call = call_of(sip::call_id(request), from ? from->tag() : std::string_view{});
             e.reserves = true;
             ++mine.reserved;
             ++reserved_;
@@ -109,8 +111,10 @@ void Proxy::launch(const Arrival& arrival, const sip::Message& request, Exchange
                    const sip::TransactionLayer::Branch& branch, const sip::Flow& flow) {
     e.sent_to = flow;
     if (e.invite || e.chose_tcp_for_size) e.sent = ctx_.scratch;
-    if (!outer(e).transactions->send_request(branch, flow, request.method(), ctx_.scratch, *this,
-                                             e.id)) {
+    if (outer(e).transactions->send_request(branch, flow, request.method(), ctx_.scratch, *this,
+                                            e.id)) {
+        e.client = branch.id;
+    } else if (!send_again_over_udp(e)) {
         const Reason why = e.from_ue ? Reason::core_unreachable : Reason::ue_unreachable;
         Side& side = inner(e);
         const int status = e.from_ue ? 504 : 480;
@@ -118,8 +122,7 @@ void Proxy::launch(const Arrival& arrival, const sip::Message& request, Exchange
         close(e.id);
         return ctx_.answer(side, arrival, request, status, why);
     }
-    e.client = branch.id;
-    note(e, 0, !e.from_ue, e.from_ue ? nullptr : &flow, Reason::ok);
+    note(e, 0, !e.from_ue, e.from_ue ? nullptr : &e.sent_to, Reason::ok);
     if (!e.invite) return;
     e.key = cancel_key(request, inner(e), e.from_ue ? e.user : 0);
     invites_[e.key] = e.id;
@@ -149,7 +152,8 @@ std::string Proxy::ue_side_uri(const IpAddress& ours, sa::Port port_ps) const {
 
 bool Proxy::may_move(std::uint64_t context) const {
     const Exchange* e = exchanges_.find(context);
-    return e != nullptr && e->may_move;
+    // What nobody waits for any more goes nowhere else, what may go over UDP goes there first.
+    return e != nullptr && e->may_move && !e->cancelled && !e->released && !e->chose_tcp_for_size;
 }
 
 void Proxy::on_moved(sip::ClientTransactionId /*id*/, std::uint64_t context, const sip::Flow& flow,
@@ -158,6 +162,11 @@ void Proxy::on_moved(sip::ClientTransactionId /*id*/, std::uint64_t context, con
     if (e == nullptr) return;
     e->sent_to = flow;
     if (!e->sent.empty()) e->sent = request;
+    // Of the new one nothing has been heard: no CANCEL may go there yet (RFC 3261 9.1).
+    e->provisional = false;
+    e->cancel_interval = {};
+    e->cancel_waited = {};
+    e->timer.stop();
 }
 
 std::uint64_t Proxy::loop_mark(const sip::Message& request, bool from_ue, sa::UserId user) const {

@@ -65,8 +65,8 @@ class Proxy final : public sip::TransactionUser, public SessionRelease {
         bool provisional = false;  // one has come: a CANCEL may be sent (RFC 3261 9.1)
         bool answered = false;     // finally
         bool cancelled = false;
-        bool chose_tcp_for_size = false;
-        bool reserves = false;  // room for the dialog it may make
+        bool chose_tcp_for_size = false;  // RFC 3261 18.1.1
+        bool reserves = false;            // room for the dialog it may make
         bool released = false;  // ended in the user's place: what it still brings is ended too
         bool may_move = false;  // no Route and no dialog ties it to one element of the core
         sa::UserId user = 0;
@@ -82,9 +82,12 @@ class Proxy final : public sip::TransactionUser, public SessionRelease {
         std::string key;   // of an INVITE, for its CANCEL
         std::string
             sent;  // an INVITE as it was forwarded, or a request that may have to go again over UDP
-        SlotId dialog = 0;             // it runs in
+        SlotId dialog = 0;                     // it runs in
+        std::uint64_t call = 0;                // of an INVITE outside a dialog: call_of()
+        std::size_t forks = 0;                 // dialogs it has made
+        std::vector<std::uint64_t> confirmed;  // tags of those that were, hashed: never made again
         std::string target;            // its Contact, of one that may move the dialog's target
-        std::size_t invite_place = 0;  // among the user's INVITEs without an answer
+        std::size_t invite_place = 0;  // among the user's INVITEs
         bool listed = false;           // it stands there
         Reason ended = Reason::ok;     // released: why
         Duration cancel_interval{};
@@ -101,7 +104,7 @@ class Proxy final : public sip::TransactionUser, public SessionRelease {
     struct OfUser {
         std::size_t requests = 0;     // from it
         std::size_t reserved = 0;     // dialogs that INVITEs may yet make
-        std::vector<SlotId> invites;  // without an answer, both ways
+        std::vector<SlotId> invites;  // both ways; refused ones are gone
         [[nodiscard]] bool empty() const {
             return requests == 0 && reserved == 0 && invites.empty();
         }
@@ -112,13 +115,27 @@ class Proxy final : public sip::TransactionUser, public SessionRelease {
     // Puts the message in the context's scratch on its way; answers for failures.
     void launch(const Arrival& arrival, const sip::Message& request, Exchange& e,
                 const sip::TransactionLayer::Branch& branch, const sip::Flow& flow);
-    // No answer is awaited any more.
+    // It went over TCP for its size alone, and TCP fails: once more over UDP. False: it cannot.
+    bool send_again_over_udp(Exchange& e);
+    // It is none of the user's INVITEs any more.
     void unlist(Exchange& e);
     void unreserve(Exchange& e);
 
     // --- dialogs (proxy_dialogs.cpp) ---
-    // May this user have one more?
-    [[nodiscard]] bool has_room_for_dialog(sa::UserId user) const;
+    // May this user begin or take one more call? Its own dialogs do not stand in the way, only what
+    // it has under way: the one unused for the longest time gives way.
+    [[nodiscard]] bool has_room_for_call(sa::UserId user) const;
+    // For one more branch of a call nobody's dialog gives way.
+    [[nodiscard]] bool has_room_for_branch(const Exchange& e) const;
+    // What an INVITE has in common with all requests of the dialogs it makes.
+    [[nodiscard]] std::uint64_t call_of(std::string_view call_id, std::string_view caller) const;
+    // A request of the user's is in a dialog: in one we know, or one that an INVITE under way may
+    // have made though it is not in the table. Of those that subscriptions make there is no table,
+    // and an ACK needs none.
+    [[nodiscard]] bool runs_in_dialog(const sip::Message& request, sa::UserId user) const;
+    // An emergency call, whatever its To says; not what goes to the target of its dialog.
+    [[nodiscard]] bool asks_for_help(const sip::Message& request, std::string_view target,
+                                     sa::UserId user) const;
     [[nodiscard]] static DialogName name_of(const sip::Message& request, bool from_ue,
                                             sa::UserId user);
     // The dialog a request runs in, if we know it, is brought up to date and noted in its
@@ -154,8 +171,9 @@ class Proxy final : public sip::TransactionUser, public SessionRelease {
                                           sa::UserId user) const;
     // RFC 3261 16.3 step 4: it went through here before, as it is.
     [[nodiscard]] static bool has_looped(const sip::Message& request, std::uint64_t mark);
-    // The message claims another user than its SA's (B7).
-    [[nodiscard]] bool claims_other_user(const sip::Message& request, const sa::User& user) const;
+    // The message claims another user than its SA's (B7). `new_request`: it is in no dialog.
+    [[nodiscard]] bool claims_other_user(const sip::Message& request, const sa::User& user,
+                                         bool new_request) const;
     [[nodiscard]] std::string asserted_identity(const sip::Message& message,
                                                 const sa::User& user) const;
     // TS 24.229 5.2.10: not through us, or to the E-CSCF.

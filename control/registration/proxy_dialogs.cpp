@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "control/registration/emergency.h"
 #include "control/registration/proxy.h"
 #include "control/registration/proxy_rules.h"
 
@@ -43,16 +44,54 @@ std::string joined(const std::vector<std::string_view>& values) {
     return out;
 }
 
+// A called phone, or who forks to many, makes no more of one call (S2).
+constexpr std::size_t most_forks = 8;
+// RFC 3261 8.1.1.5: less than 2^31. What we say next has the next one.
+constexpr std::uint32_t highest_cseq = 0x7FFF'FFFE;
+
 std::string_view tag_of(std::optional<sip::NameAddr> name) {
     return name ? name->tag() : std::string_view{};
 }
 
 }  // namespace
 
-bool Proxy::has_room_for_dialog(sa::UserId user) const {
+bool Proxy::has_room_for_call(sa::UserId user) const {
     const auto mine = users_.find(user);
     const std::size_t reserved = mine == users_.end() ? 0 : mine->second.reserved;
-    return dialogs_.has_room(user, reserved + 1, reserved_ + 1);
+    return reserved < ctx_.policy.limits.dialogs_per_user &&
+           dialogs_.size() + reserved_ < ctx_.policy.limits.dialogs;
+}
+
+bool Proxy::has_room_for_branch(const Exchange& e) const {
+    const auto mine = users_.find(e.user);
+    const std::size_t reserved = mine == users_.end() ? 0 : mine->second.reserved;
+    return e.forks < most_forks && dialogs_.has_room(e.user, reserved + 1, reserved_ + 1);
+}
+
+std::uint64_t Proxy::call_of(std::string_view call_id, std::string_view caller) const {
+    return loop_hash_(std::string(call_id) + '\n' + std::string(caller));
+}
+
+bool Proxy::runs_in_dialog(const sip::Message& request, sa::UserId user) const {
+    if (!in_dialog(request)) return false;
+    if (!is_of_session(request)) return true;
+    const DialogName name = name_of(request, true, user);
+    if (dialogs_.find(name) != nullptr) return true;
+    const auto mine = users_.find(user);
+    if (mine == users_.end()) return false;
+    return std::ranges::any_of(mine->second.invites, [&](SlotId id) {
+        const Exchange* e = exchanges_.find(id);
+        return e != nullptr && e->call != 0 &&
+               e->call == call_of(name.call_id, e->from_ue ? name.ue_tag : name.core_tag);
+    });
+}
+
+bool Proxy::asks_for_help(const sip::Message& request, std::string_view target,
+                          sa::UserId user) const {
+    if (request.is_method("ACK") || !is_emergency(target, ctx_.policy.emergency_numbers))
+        return false;
+    const Dialog* d = in_dialog(request) ? dialogs_.find(name_of(request, true, user)) : nullptr;
+    return d == nullptr || d->core_target() != target;
 }
 
 DialogName Proxy::name_of(const sip::Message& request, bool from_ue, sa::UserId user) {
@@ -66,7 +105,7 @@ void Proxy::follow(const sip::Message& request, bool from_ue, sa::UserId user, E
     Dialog* d = dialogs_.find(name_of(request, from_ue, user));
     if (d == nullptr) return;
     dialogs_.touch(*d, ctx_.now());
-    if (const auto number = sip::cseq(request)) {
+    if (const auto number = sip::cseq(request); number && number->number <= highest_cseq) {
         std::uint32_t& latest = from_ue ? d->ue_cseq : d->core_cseq;
         latest = std::max(latest, number->number);
     }
@@ -115,30 +154,42 @@ Dialog* Proxy::track(Exchange& e, const sip::Message& response) {
     const DialogName name{e.user, texts.call_id,
                           e.from_ue ? tag_of(sip::from(invite)) : tag_of(sip::to(response)),
                           e.from_ue ? tag_of(sip::to(response)) : tag_of(sip::from(invite))};
+    const std::uint64_t tag = loop_hash_(tag_of(sip::to(response)));
+    const bool again = std::ranges::find(e.confirmed, tag) != e.confirmed.end();
     Dialog* d = dialogs_.find(name);
     if (d != nullptr) {
         dialogs_.touch(*d, ctx_.now());
         dialogs_.retarget(*d, texts.ue_target, texts.core_target, texts.core_route);
     } else {
+        // A repeated answer, and the dialog has ended: by BYE, or another took its place.
+        if (again && !e.released) return nullptr;
         if (e.reserves) {
             unreserve(e);
-        } else if (!e.released && !has_room_for_dialog(e.user) &&
-                   !(confirms && dialogs_.remove_one_early(e.user, e.id))) {
-            // One more branch of a forked call than there is room for: it goes on, unknown to us.
-            ctx_.refuse(Reason::dialog_limit, 0, e.sent_to.remote, {});
-            return nullptr;
+            dialogs_.make_room(e.user);
+        } else if (!e.released && !has_room_for_branch(e)) {
+            if (!confirms || !dialogs_.remove_one_early(e.user, e.id)) {
+                // One more branch of a forked call than there is room for: it goes on, unknown to
+                // us.
+                ctx_.refuse(Reason::dialog_limit, 0, e.sent_to.remote, {});
+                return nullptr;
+            }
+            if (e.forks > 0) --e.forks;
         }
         d = dialogs_.add(e.user, e.id, texts, ctx_.now());
         if (d == nullptr) {
             ctx_.refuse(Reason::dialog_limit, 0, e.sent_to.remote, {});
             return nullptr;
         }
+        if (!again) ++e.forks;
         d->trace_user = e.trace_user;
-        if (const auto number = sip::cseq(invite))
+        if (const auto number = sip::cseq(invite); number && number->number <= highest_cseq)
             (e.from_ue ? d->ue_cseq : d->core_cseq) = number->number;
         dialogs_changed();
     }
-    if (confirms && d->invite == e.id) d->invite = 0;
+    if (confirms && d->invite == e.id) {
+        d->invite = 0;
+        if (!again) e.confirmed.push_back(tag);
+    }
     return d;
 }
 

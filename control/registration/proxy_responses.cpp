@@ -1,6 +1,8 @@
 // Responses and failures, both ways.
 #include "control/registration/proxy.h"
 
+#include <utility>
+
 #include "control/registration/edits.h"
 #include "control/registration/interconnect.h"
 
@@ -39,7 +41,7 @@ void Proxy::on_response(sip::ClientTransactionId /*id*/, std::uint64_t context,
     if (e->released) return on_released_response(*e, response);
     if (e->invite && status > 100 && status < 300) track(*e, response);
     if (status >= 200) {
-        unlist(*e);
+        if (!e->invite || status >= 300) unlist(*e);
         unreserve(*e);
         followed(*e, response);
     }
@@ -93,6 +95,50 @@ void Proxy::on_response(sip::ClientTransactionId /*id*/, std::uint64_t context,
     close(e->id);
 }
 
+bool Proxy::send_again_over_udp(Exchange& e) {
+    if (!std::exchange(e.chose_tcp_for_size, false) || e.provisional || e.cancelled || e.released)
+        return false;
+    sip::Message sent;
+    if (sent.parse(e.sent) != sip::ParseStatus::ok) return false;
+    const auto via = sip::top_via(sent);
+    const auto* line = sent.first(HeaderId::via);
+    if (!via || line == nullptr) return false;
+    sip::Flow flow = e.sent_to;
+    if (e.from_ue) {
+        const auto known = ctx_.next_hops.flow_to(sip::Transport::udp, flow.remote);
+        if (!known) return false;
+        flow = *known;
+    }
+    flow.transport = sip::Transport::udp;
+    flow.connection = 0;
+    auto& transactions = *outer(e).transactions;
+    const auto branch = transactions.new_branch(sip::TransactionLayer::Party::known,
+                                                sip::TransactionLayer::loop_mark_of(via->branch));
+    if (branch.id == 0) return false;
+    // Ours, as we wrote it: "SIP/2.0/TCP host:port;branch=…".
+    constexpr std::string_view tcp = "SIP/2.0/TCP";
+    const std::string_view value = sent.value(*line);
+    const auto at = value.find(via->branch);
+    sip::Edit edit(sent);
+    std::string again;
+    bool sent_again = false;
+    if (value.starts_with(tcp) && at != std::string_view::npos) {
+        edit.replace(*line, {"SIP/2.0/UDP", value.substr(tcp.size(), at - tcp.size()),
+                             branch.view(), value.substr(at + via->branch.size())});
+        sent_again = static_cast<bool>(edit.apply(again));
+    }
+    if (!sent_again) {
+        transactions.abandon(branch.id);
+        return false;
+    }
+    e.sent_to = flow;
+    e.sent = std::move(again);  // its CANCEL carries the Via it has now
+    if (!transactions.send_request(branch, flow, e.method_name(), e.sent, *this, e.id))
+        return false;
+    e.client = branch.id;
+    return true;
+}
+
 void Proxy::on_failure(sip::ClientTransactionId /*id*/, std::uint64_t context,
                        sip::ClientFailure failure) {
     Exchange* e = exchanges_.find(context);
@@ -100,39 +146,9 @@ void Proxy::on_failure(sip::ClientTransactionId /*id*/, std::uint64_t context,
     const Context::AtHand about(ctx_, e->head);
     e->client = 0;
     if (e->answered || e->released) return close(e->id);
+    if (failure == sip::ClientFailure::transport && send_again_over_udp(*e))
+        return note(*e, 0, !e->from_ue, e->from_ue ? nullptr : &e->sent_to, Reason::ok);
     if (e->dialog != 0 && e->method_name() == "BYE") drop_dialog(e->dialog);
-    if (e->chose_tcp_for_size && failure == sip::ClientFailure::transport) {
-        // RFC 3261 18.1.1: it went over TCP for its size alone, and the phone takes no TCP.
-        e->chose_tcp_for_size = false;
-        sip::Message sent;
-        const bool readable = sent.parse(e->sent) == sip::ParseStatus::ok;
-        const auto first = readable ? sip::top_via(sent) : std::nullopt;
-        const auto branch = ctx_.gm.transactions->new_branch(
-            sip::TransactionLayer::Party::known,
-            first ? sip::TransactionLayer::loop_mark_of(first->branch) : std::nullopt);
-        if (branch.id != 0 && readable) {
-            sip::Edit edit(sent);
-            const std::string via = "SIP/2.0/UDP " + e->sent_to.local.address.to_uri_host() + ":" +
-                                    std::to_string(e->carrier.numbers.port_ps) + ";branch=";
-            edit.remove_first_value(HeaderId::via);
-            std::string without;
-            std::string again;
-            sip::Message second;
-            if (edit.apply(without) && second.parse(without) == sip::ParseStatus::ok) {
-                sip::Edit push(second);
-                push.push_via({via, branch.view()});
-                e->sent_to.transport = sip::Transport::udp;
-                e->sent_to.connection = 0;
-                if (push.apply(again) &&
-                    ctx_.gm.transactions->send_request(branch, e->sent_to, e->method_name(), again,
-                                                       *this, e->id)) {
-                    e->client = branch.id;
-                    return note(*e, 0, true, &e->sent_to, Reason::ok);
-                }
-            }
-        }
-        if (branch.id != 0) ctx_.gm.transactions->abandon(branch.id);
-    }
     const bool timeout = failure == sip::ClientFailure::timeout;
     if (timeout && !e->from_ue && !e->invite) {
         // RFC 4320 4.2: a 408 would come when whoever asked has given up, and do harm to others.

@@ -23,6 +23,19 @@ constexpr std::size_t udp_limit = 1300;
     return to && !to->tag().empty();
 }
 
+// A request whose dialog, if it has a To tag, must be one of a session. Those of SUBSCRIBE and
+// REFER are not kept, and the ACK of a 2xx may come when the dialog has ended.
+[[nodiscard]] inline bool is_of_session(const sip::Message& request) {
+    return !request.is_method("ACK") && !request.is_method("SUBSCRIBE") &&
+           !request.is_method("REFER") && !request.is_method("NOTIFY");
+}
+
+// A request that makes no sense but in its dialog. Not BYE: it ends what we may have forgotten.
+[[nodiscard]] inline bool needs_dialog(const sip::Message& request) {
+    return in_dialog(request) && (request.is_method("INVITE") || request.is_method("UPDATE") ||
+                                  request.is_method("PRACK") || request.is_method("INFO"));
+}
+
 [[nodiscard]] inline bool wants_tcp(std::string_view uri_text) {
     const auto uri = sip::parse_uri(uri_text);
     if (!uri) return false;

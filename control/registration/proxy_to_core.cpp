@@ -63,7 +63,8 @@ bool Proxy::is_ue_side_route(const sip::Uri& uri) const {
            ctx_.sets.ports().is_port_pc(port);
 }
 
-bool Proxy::claims_other_user(const sip::Message& request, const sa::User& user) const {
+bool Proxy::claims_other_user(const sip::Message& request, const sa::User& user,
+                              bool new_request) const {
     for (const HeaderId id : {HeaderId::authorization, HeaderId::proxy_authorization}) {
         // Each of them: who reads the message may take another than the first.
         for (const auto* h = request.first(id); h != nullptr; h = request.next(*h)) {
@@ -84,7 +85,7 @@ bool Proxy::claims_other_user(const sip::Message& request, const sa::User& user)
             return true;
     }
     // In a dialog the From of a callee may be the identity the caller dialled.
-    return !in_dialog(request) && other(HeaderId::from);
+    return new_request && other(HeaderId::from);
 }
 
 std::string Proxy::asserted_identity(const sip::Message& message, const sa::User& user) const {
@@ -102,7 +103,10 @@ void Proxy::on_ue_request(const Arrival& arrival, const sip::Message& request) {
     const sa::User* user = ctx_.sets.find_user(arrival.carrier.user);
     if (user == nullptr) return ctx_.discard(ctx_.gm, arrival, Reason::no_sa);
     const std::string impi(user->impi());
-    if (claims_other_user(request, *user)) {
+    // A To tag alone proves no dialog (E2).
+    const bool dialog = runs_in_dialog(request, user->id);
+    const bool lost = !dialog && needs_dialog(request);
+    if (claims_other_user(request, *user, !dialog && !lost)) {
         (void)ctx_.sets.apply(arrival.carrier.set, sa::Event::wrong_user);
         ctx_.note(ctx_.trace.user_of(impi), request.method(), 0,
                   {Entity::ue, Entity::pcscf, Step::none, arrival.carrier.set,
@@ -156,12 +160,13 @@ void Proxy::on_ue_request(const Arrival& arrival, const sip::Message& request) {
         write_route = true;
     }
 
-    const bool dialog = in_dialog(request);
-    const std::string service_route(user->service_route());
-    bool replace_route = false;
-    const bool emergency = !dialog && is_emergency(target, ctx_.policy.emergency_numbers);
+    const bool emergency = asks_for_help(request, target, user->id);
     if (emergency && ctx_.policy.emergency != Emergency::forward)
         return refuse_emergency(arrival, request, *user);
+    // We have forgotten it, it ended, or there never was one.
+    if (lost) return ctx_.answer(ctx_.gm, arrival, request, 481, Reason::unknown_transaction, impi);
+    const std::string service_route(user->service_route());
+    bool replace_route = false;
     if (!dialog && !emergency) {
         std::size_t matched = 0;
         bool same = true;
@@ -176,15 +181,17 @@ void Proxy::on_ue_request(const Arrival& arrival, const sip::Message& request) {
         }
         same = same && matched == rest_count;
         if (!same) {
-            if (ctx_.policy.service_route_mismatch == ServiceRouteMismatch::reject) {
+            // A BYE of a dialog we have forgotten ends it all the same: its home finds the way.
+            const bool forgotten = in_dialog(request) && request.is_method("BYE");
+            if (ctx_.policy.service_route_mismatch == ServiceRouteMismatch::reject && !forgotten) {
                 return ctx_.answer(ctx_.gm, arrival, request, 400, Reason::route_mismatch, impi);
             }
             replace_route = true;
         }
     }
-    // Next hop: the S-CSCF. A To tag alone proves no dialog, so what the UE writes into Route or
-    // the target never makes us send anywhere but to the hops its home gave us (E2); the S-CSCF
-    // routes on from there.
+    // Next hop: the S-CSCF. In a dialog too, what the UE writes into Route or the target never
+    // makes us send anywhere but to the hops its home gave us (E2); the S-CSCF routes on from
+    // there.
     sip::Flow flow = ctx_.core_flow();
     std::optional<sip::Flow> wanted;
     if (dialog) wanted = ctx_.flow_to(rest_count > 0 ? rest[0] : target);
@@ -210,7 +217,7 @@ void Proxy::on_ue_request(const Arrival& arrival, const sip::Message& request) {
         may_move = false;
     }
 
-    if (!dialog && request.is_method("INVITE") && !has_room_for_dialog(user->id)) {
+    if (!dialog && !emergency && request.is_method("INVITE") && !has_room_for_call(user->id)) {
         return ctx_.answer(ctx_.gm, arrival, request, 503, Reason::dialog_limit, impi,
                            {{"Retry-After", "10"}});
     }
@@ -238,44 +245,58 @@ void Proxy::on_ue_request(const Arrival& arrival, const sip::Message& request) {
     const std::string ue_side =
         ue_side_uri(arrival.flow.local.address, arrival.carrier.numbers.port_ps);
 
-    sip::Edit edit(request);
-    put_our_via(edit, ctx_, arrival.flow.remote, flow, branch.view());
-    edit.set_max_forwards(sip::max_forwards(request).value_or(70) - 1U);
-    strip_from_ue(edit);
-    edit.remove_all(HeaderId::p_preferred_identity);
-    for (const HeaderId id : {HeaderId::authorization, HeaderId::proxy_authorization})
-        edit.remove_auth_params(id, {"integrity-protected"});  // A11
-    edit.append_header("P-Asserted-Identity", {asserted_identity(request, *user)});
-    if (emergency) {
-        edit.set_header(HeaderId::route, {emergency_route()});
-    } else if (write_route || replace_route || !is_loose(rest, rest_count)) {
-        std::string route = replace_route ? service_route : joined(rest, rest_count);
-        const std::string strict_target = route_strictly(route, target);
-        if (route.empty()) {
-            edit.remove_all(HeaderId::route);
-        } else {
-            edit.set_header(HeaderId::route, {route});
+    const std::uint64_t icid = dialog ? 0 : ctx_.random.u64();
+    const auto edited = [&](const sip::Flow& over) {
+        sip::Edit edit(request);
+        put_our_via(edit, ctx_, arrival.flow.remote, over, branch.view());
+        edit.set_max_forwards(sip::max_forwards(request).value_or(70) - 1U);
+        strip_from_ue(edit);
+        edit.remove_all(HeaderId::p_preferred_identity);
+        for (const HeaderId id : {HeaderId::authorization, HeaderId::proxy_authorization})
+            edit.remove_auth_params(id, {"integrity-protected"});  // A11
+        edit.append_header("P-Asserted-Identity", {asserted_identity(request, *user)});
+        if (emergency) {
+            edit.set_header(HeaderId::route, {emergency_route()});
+        } else if (write_route || replace_route || !is_loose(rest, rest_count)) {
+            std::string route = replace_route ? service_route : joined(rest, rest_count);
+            const std::string strict_target = route_strictly(route, target);
+            if (route.empty()) {
+                edit.remove_all(HeaderId::route);
+            } else {
+                edit.set_header(HeaderId::route, {route});
+            }
+            if (strict_target != request.request_uri()) edit.replace_request_uri({strict_target});
+        } else if (last_of_ours != nullptr) {
+            edit.remove_values(HeaderId::route, [last_of_ours](const sip::Value& v) {
+                return v.text.data() <= last_of_ours;
+            });
         }
-        if (strict_target != request.request_uri()) edit.replace_request_uri({strict_target});
-    } else if (last_of_ours != nullptr) {
-        edit.remove_values(HeaderId::route, [last_of_ours](const sip::Value& v) {
-            return v.text.data() <= last_of_ours;
-        });
+        if (makes_dialog(request.method())) {
+            edit.push_header(
+                HeaderId::record_route,
+                {"<sip:", {token.data(), token.size()}, "@", ctx_.core_host, ";lr>, ", ue_side});
+        }
+        if (!dialog) {
+            edit.append_header(
+                "P-Charging-Vector",
+                {"icid-value=\"",
+                 to_hex({reinterpret_cast<const std::uint8_t*>(&icid), sizeof(icid)}),
+                 "\";icid-generated-at=", ctx_.generator});
+        }
+        if (over.transport == sip::Transport::tcp) edit.ensure_content_length();
+        return static_cast<bool>(edit.apply(ctx_.scratch));
+    };
+    bool possible = edited(flow);
+    // What counts is what leaves. Not an ACK: it could not go again over UDP where TCP fails.
+    if (possible && e != nullptr && flow.transport == sip::Transport::udp &&
+        ctx_.scratch.size() > udp_limit) {
+        if (const auto larger = ctx_.next_hops.flow_to(sip::Transport::tcp, flow.remote)) {
+            flow = *larger;
+            possible = edited(flow);
+            e->chose_tcp_for_size = true;
+        }
     }
-    if (makes_dialog(request.method())) {
-        edit.push_header(
-            HeaderId::record_route,
-            {"<sip:", {token.data(), token.size()}, "@", ctx_.core_host, ";lr>, ", ue_side});
-    }
-    if (!dialog) {
-        const std::uint64_t icid = ctx_.random.u64();
-        edit.append_header(
-            "P-Charging-Vector",
-            {"icid-value=\"", to_hex({reinterpret_cast<const std::uint8_t*>(&icid), sizeof(icid)}),
-             "\";icid-generated-at=", ctx_.generator});
-    }
-    if (flow.transport == sip::Transport::tcp) edit.ensure_content_length();
-    if (!edit.apply(ctx_.scratch)) {
+    if (!possible) {
         ctx_.core.transactions->abandon(branch.id);
         if (e != nullptr) {
             e->server = 0;

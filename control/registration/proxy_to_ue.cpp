@@ -2,6 +2,7 @@
 #include "control/registration/proxy.h"
 
 #include "control/registration/edits.h"
+#include "control/registration/identity.h"
 #include "control/registration/proxy_rules.h"
 
 namespace gmgate::registration {
@@ -32,6 +33,12 @@ void Proxy::on_core_request(const Arrival& arrival, const sip::Message& request)
         // The core took our Via for the flow and knows no Path: the Contact tells the phone.
         if (const auto uri = sip::parse_uri(request.request_uri()))
             user_id = registrations_.user_at(uri->host, uri->port);
+        // A Contact says what its phone likes. Who is there must have said that it is his: else a
+        // call goes to another phone than the one that named his address (E3).
+        const sa::User* there = user_id ? ctx_.sets.find_user(*user_id) : nullptr;
+        const auto asked = sip::parse_uri(request.request_uri());
+        const auto contact = there ? sip::parse_uri(there->contact()) : std::nullopt;
+        if (!asked || !contact || !same_uri(*asked, *contact)) user_id.reset();
     }
     if (!user_id) return ctx_.answer(ctx_.core, arrival, request, 404, Reason::unknown_flow);
     const sa::User* user = ctx_.sets.find_user(*user_id);
@@ -56,7 +63,7 @@ void Proxy::on_core_request(const Arrival& arrival, const sip::Message& request)
     sip::Transport transport = registration->transport;
     if (wants_tcp(user->contact()) || wants_tcp(request.request_uri()))
         transport = sip::Transport::tcp;
-    if (!in_dialog(request) && request.is_method("INVITE") && !has_room_for_dialog(user->id)) {
+    if (!in_dialog(request) && request.is_method("INVITE") && !has_room_for_call(user->id)) {
         return ctx_.answer(ctx_.core, arrival, request, 503, Reason::dialog_limit, impi,
                            {{"Retry-After", "10"}});
     }
@@ -117,7 +124,7 @@ void Proxy::on_core_request(const Arrival& arrival, const sip::Message& request)
     if (possible && transport == sip::Transport::udp && ctx_.scratch.size() > udp_limit) {
         transport = sip::Transport::tcp;
         possible = edited(transport);
-        if (e != nullptr) e->chose_tcp_for_size = !e->invite;
+        if (e != nullptr) e->chose_tcp_for_size = true;
     }
     if (!possible) {
         ctx_.gm.transactions->abandon(branch.id);

@@ -1,6 +1,6 @@
 // What another registered phone, a stranger or a core that answers nonsense may not do (S2, S3).
 
-#include "tests/support/gateway_world.h"
+#include "tests/support/calls.h"
 
 namespace gmgate::test {
 namespace {
@@ -46,13 +46,36 @@ TEST(Attack, AToTagOpensNoWayPastTheServiceRoute) {
         ASSERT_EQ(sent.message.method(), "MESSAGE");
         EXPECT_EQ(sent.flow.remote, ep("192.0.2.9:6060")) << c.uri << " " << c.route;
         EXPECT_EQ(sent.flow.transport, sip::Transport::udp);
+        EXPECT_EQ(sent.message.header("Route"), w.home.service_route) << "a request like any";
+        // What makes sense in a dialog alone goes nowhere.
+        const auto at_home = w.home.inbox.size();
+        for (const char* method : {"INVITE", "UPDATE", "PRACK", "INFO"}) {
+            p.send_on(p.current(),
+                      p.request(method, c.uri,
+                                "To: <sip:bob@home.example>;tag=none\r\n" + std::string(c.route)));
+            w.run();
+            EXPECT_EQ(p.last_status(), 481) << method;
+        }
+        EXPECT_EQ(w.home.inbox.size(), at_home);
+        // A BYE may end what we have forgotten: the way its home goes.
+        p.send_on(p.current(),
+                  p.request("BYE", c.uri,
+                            "To: <sip:bob@home.example>;tag=none\r\n" + std::string(c.route)));
+        w.run();
+        EXPECT_EQ(w.home.inbox.back().message.header("Route"), w.home.service_route);
     }
+    EXPECT_EQ(w.gateway->dialogs(), 0U);
     // In a dialog the hops of its home stay where they are.
-    p.send_on(p.current(), p.request("MESSAGE", "sip:192.0.2.9:5060",
-                                     "To: <sip:bob@home.example>;tag=home\r\nRoute: "
-                                     "<sip:10.1.0.1:5060;lr>\r\n"));
+    OutgoingCall call(w, p);
+    call.establish();
+    p.send_on(p.current(), with_header(p.request("MESSAGE", "sip:192.0.2.9:5060",
+                                                 "To: <sip:bob@home.example>;tag=home\r\nRoute: "
+                                                 "<sip:10.1.0.1:5060;lr>\r\n"),
+                                       "Call-ID", call.call_id));
     w.run();
+    EXPECT_EQ(w.home.inbox.back().message.method(), "MESSAGE");
     EXPECT_EQ(w.home.inbox.back().flow.remote, ep("192.0.2.9:5060"));
+    call.say("BYE");
     w.expect_no_leak(1);
 }
 

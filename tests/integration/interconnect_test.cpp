@@ -132,6 +132,29 @@ TEST(Interconnect, ViaModeFindsThePhoneByItsContact) {
     }
 }
 
+// E3: a Contact that names another phone's address leads to nobody.
+TEST(Interconnect, ViaModeTellsPhonesOfOneContactApart) {
+    World w(options(Interconnect::via));
+    Phone& p = w.phone();
+    Phone& mallory = w.phone("mallory", "10.2.0.2");
+    ASSERT_TRUE(p.register_once());
+    const std::string hers = "sip:mallory@10.2.0.1:" + std::to_string(p.port_us);
+    RegisterOptions o;
+    o.contact = "<" + hers + ">";
+    ASSERT_TRUE(mallory.challenged(false, o));
+    ASSERT_TRUE(mallory.answered(o));
+    const auto heard = p.inbox.size();
+    const auto hears = mallory.inbox.size();
+    w.home.request("MESSAGE", "<sip:192.0.2.1:5060;lr>", hers);
+    w.run();
+    EXPECT_EQ(p.inbox.size(), heard);
+    EXPECT_EQ(mallory.inbox.size(), hears);
+    EXPECT_EQ(w.home.inbox.back().message.status(), 404);
+    w.home.request("MESSAGE", "<sip:192.0.2.1:5060;lr>", p.contact());
+    w.run();
+    EXPECT_EQ(p.inbox.size(), heard + 1);
+}
+
 // An INVITE: its 100 and ACK are ours, its CANCEL and the ACK of its 200 carry one Via, too.
 TEST(Interconnect, ViaModeInvite) {
     World w(options(Interconnect::via));

@@ -156,17 +156,17 @@ TEST(NextHop, ADialogStaysWhereItsRequestMovedTo) {
     w.home.service_route.clear();
     Phone& p = w.phone();
     ASSERT_TRUE(p.register_once());
-    p.send_on(p.current(), p.request("BYE", "sip:bob@192.0.2.77",
+    p.send_on(p.current(), p.request("REFER", "sip:bob@192.0.2.77",
                                      "To: <sip:bob@home.example>;tag=x\r\n"
                                      "Route: <sip:192.0.2.10:5060;lr>\r\n"));
     w.run();
-    EXPECT_EQ(asked(w, "BYE"), std::vector<Endpoint>{second});
+    EXPECT_EQ(asked(w, "REFER"), std::vector<Endpoint>{second});
     // What is no next hop is not gone to for that (S2).
-    p.send_on(p.current(), p.request("BYE", "sip:bob@192.0.2.77",
+    p.send_on(p.current(), p.request("REFER", "sip:bob@192.0.2.77",
                                      "To: <sip:bob@home.example>;tag=x\r\n"
                                      "Route: <sip:192.0.2.11:5060;lr>\r\n"));
     w.run();
-    EXPECT_EQ(asked(w, "BYE").back(), first);
+    EXPECT_EQ(asked(w, "REFER").back(), first);
 }
 
 TEST(NextHop, NoneLivesNothingLeaks) {

@@ -176,6 +176,11 @@ TEST_P(Emergencies, AreRefusedSentElsewhereOrForwarded) {
     }
     if (GetParam() != Emergency::forward) {
         EXPECT_EQ(w.drops(Reason::emergency_call), 6U);
+        // An invented To tag hides nothing.
+        p.send_on(p.current(),
+                  p.request("INVITE", "urn:service:sos", "To: <urn:service:sos>;tag=none\r\n"));
+        w.run();
+        EXPECT_EQ(w.drops(Reason::emergency_call), 7U);
     }
     w.home.silent = false;
     for (const std::string_view target :

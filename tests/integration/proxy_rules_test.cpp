@@ -245,6 +245,50 @@ TEST(ProxyRules, CancelsAndTheirRaces) {
     w.expect_no_leak(1);
 }
 
+// What was cancelled goes to no other hop, and a CANCEL waits for an answer of the new one.
+TEST(ProxyRules, ACancelledCallIsNotMoved) {
+    for (const bool cancelled_first : {true, false}) {
+        World::Options options;
+        options.policy.next_hops = {{sip::Transport::udp, ep("192.0.2.9:5060")},
+                                    {sip::Transport::udp, ep("192.0.2.10:5060")}};
+        World w(options);
+        w.home.service_route.clear();
+        Phone& p = w.phone();
+        ASSERT_TRUE(p.register_once());
+        OutgoingCall call(
+            w, p,
+            "Route: <sip:10.1.0.1:" + std::to_string(p.current().numbers.port_ps) + ";lr>\r\n");
+        ASSERT_EQ(call.invite.flow.remote, ep("192.0.2.9:5060"));
+        call.answer(180);
+        const auto cancel = [&] {
+            p.send_on(p.current(), cancel_of(call.text));
+            w.run();
+        };
+        if (cancelled_first) {
+            cancel();
+            EXPECT_EQ(count_of(w.home.inbox, "CANCEL"), 1U);
+        }
+        w.home.reply(call.invite, 503);
+        w.run();
+        if (cancelled_first) {
+            EXPECT_EQ(count_of(w.home.inbox, "INVITE"), 1U);
+            EXPECT_EQ(p.last_status(), 503);
+        } else {
+            const Wire moved = *latest(w.home.inbox, "INVITE");
+            ASSERT_EQ(moved.flow.remote, ep("192.0.2.10:5060"));
+            cancel();
+            EXPECT_EQ(count_of(w.home.inbox, "CANCEL"), 0U);
+            w.home.reply(moved, 180);
+            w.run();
+            ASSERT_EQ(count_of(w.home.inbox, "CANCEL"), 1U);
+            EXPECT_EQ(latest(w.home.inbox, "CANCEL")->flow.remote, ep("192.0.2.10:5060"));
+            w.home.reply(moved, 487);
+            w.run();
+            EXPECT_EQ(p.last_status(), 487);
+        }
+    }
+}
+
 // RFC 3261 16.8.
 TEST(ProxyRules, TimerCEndsACallThatRingsForEver) {
     for (const bool answered : {true, false}) {

@@ -342,7 +342,7 @@ TEST(Sessions, ARefusedCallLeavesNothing) {
 TEST(Sessions, AreBoundedForEachUserAndInAll) {
     World::Options options;
     options.policy.limits.dialogs_per_user = 2;
-    options.policy.limits.dialogs = 3;
+    options.policy.limits.dialogs = 4;
     World w(options);
     Phone& p = w.phone("alice", "10.2.0.1");
     Phone& q = w.phone("bob", "10.2.0.2");
@@ -351,6 +351,7 @@ TEST(Sessions, AreBoundedForEachUserAndInAll) {
     OutgoingCall first(w, p);
     first.establish();
     OutgoingCall ringing(w, p);  // an INVITE counts as the dialog it will make
+    OutgoingCall other(w, p);
     const auto at_home = count_of(w.home.inbox, "INVITE");
     p.send_on(p.current(), p.request("INVITE", "sip:bob@home.example"));
     w.run();
@@ -366,6 +367,8 @@ TEST(Sessions, AreBoundedForEachUserAndInAll) {
     q.send_on(q.current(), q.request("INVITE", "sip:bob@home.example"));
     w.run();
     EXPECT_EQ(q.last_status(), 503) << "in all";
+    w.home.reply(other.invite, 486);
+    w.run();
     // A branch more than there is room for goes on, unknown to us.
     ringing.answer(180, "one");
     ringing.answer(180, "two");
@@ -383,6 +386,131 @@ TEST(Sessions, AreBoundedForEachUserAndInAll) {
     again.establish();
     EXPECT_EQ(w.gateway->dialogs(), 3U);
     for (Phone* each : {&p, &q}) ASSERT_TRUE(w.gateway->deregister(each->impi));
+    w.expect_no_leak(0);
+}
+
+// An answer that is repeated, or crosses the BYE, brings nothing back.
+TEST(Sessions, ARepeatedAnswerAfterTheByeMakesNone) {
+    World w;
+    Phone& p = w.phone();
+    ASSERT_TRUE(p.register_once());
+    OutgoingCall call(w, p);
+    call.establish();
+    call.say("BYE");
+    ASSERT_EQ(w.gateway->dialogs(), 0U);
+    const auto heard = count_of(p.inbox, "200");
+    call.answer(200);
+    EXPECT_EQ(count_of(p.inbox, "200"), heard + 1) << "it goes on as it is";
+    EXPECT_EQ(w.gateway->dialogs(), 0U);
+    IncomingCall other(w, p);
+    other.establish();
+    other.far_says("BYE", 2);
+    p.answer(p.last(), 200);
+    w.run();
+    ASSERT_EQ(w.gateway->dialogs(), 0U);
+    other.answer(200);
+    EXPECT_EQ(w.gateway->dialogs(), 0U);
+    w.expect_no_leak(1);
+}
+
+TEST(Sessions, ACallMakesFewHoweverOftenItIsAnswered) {
+    World w;
+    Phone& p = w.phone();
+    ASSERT_TRUE(p.register_once());
+    OutgoingCall call(w, p);
+    for (int i = 0; i < 40; ++i) call.answer(i < 20 ? 180 : 200, "t" + std::to_string(i));
+    EXPECT_EQ(count_of(p.inbox, "200"), 21U) << "all pass";
+    EXPECT_EQ(w.gateway->dialogs(), 8U);
+    w.home.silent = false;
+    for (int i = 20; i < 40; ++i) {
+        call.say("BYE", "t" + std::to_string(i));
+        EXPECT_EQ(p.last_status(), 200);
+        EXPECT_EQ(latest(w.home.inbox, "BYE")->message.header("Route"), core_hop) << i;
+    }
+    EXPECT_EQ(w.gateway->dialogs(), 0U);
+    OutgoingCall next(w, p);
+    EXPECT_EQ(p.last_status(), 100);
+    next.establish();
+    next.say("BYE");
+    w.expect_no_leak(1);
+}
+
+TEST(Sessions, OfAUsersTheLongestUnusedGivesWay) {
+    World::Options options;
+    options.policy.limits.dialogs_per_user = 2;
+    World w(options);
+    Phone& p = w.phone();
+    ASSERT_TRUE(p.register_once());
+    OutgoingCall first(w, p);
+    first.establish();
+    w.advance(50s);
+    OutgoingCall second(w, p);
+    second.establish();
+    w.advance(50s);
+    first.say("INFO");
+    w.advance(50s);
+    IncomingCall third(w, p);
+    third.establish();
+    EXPECT_EQ(w.gateway->dialogs(), 2U);
+    first.say("INFO");
+    EXPECT_EQ(p.last_status(), 200);
+    second.say("INFO");
+    EXPECT_EQ(p.last_status(), 481);
+    second.say("BYE");
+    EXPECT_EQ(p.last_status(), 200) << "ended all the same, the way its home goes";
+    EXPECT_EQ(latest(w.home.inbox, "BYE")->message.header("Route"), w.home.service_route);
+    first.say("BYE");
+    third.far_says("BYE", 2);
+    p.answer(p.last(), 200);
+    w.expect_no_leak(1);
+}
+
+TEST(Sessions, AnEmergencyCallNeedsNoRoom) {
+    World::Options options;
+    options.policy.limits.dialogs = 1;
+    options.policy.emergency = registration::Emergency::forward;
+    options.policy.e_cscf = ep("192.0.2.30:5070");
+    World w(options);
+    Phone& p = w.phone();
+    ASSERT_TRUE(p.register_once());
+    OutgoingCall call(w, p);
+    call.establish();
+    p.send_on(p.current(), p.request("INVITE", "sip:bob@home.example"));
+    w.run();
+    EXPECT_EQ(p.last_status(), 503);
+    w.home.silent = true;
+    p.send_on(p.current(),
+              p.request("INVITE", "urn:service:sos", "Contact: <" + p.contact() + ">\r\n"));
+    w.run();
+    EXPECT_EQ(p.last_status(), 100);
+    ASSERT_EQ(w.home.inbox.back().flow.remote, ep("192.0.2.30:5070"));
+    w.home.reply(w.home.inbox.back(), 486);
+    w.run();
+    EXPECT_EQ(p.last_status(), 486);
+    w.home.silent = false;
+    call.say("BYE");
+    w.expect_no_leak(1);
+}
+
+// RFC 3261 8.1.1.5: a number that cannot be is none to count on from.
+TEST(Sessions, ANumberBeyondTheLastIsNotFollowed) {
+    World w;
+    Phone& p = w.phone();
+    ASSERT_TRUE(p.register_once());
+    OutgoingCall call(w, p);
+    call.establish();
+    for (const unsigned number : {7U, 0xFFFF'FFFFU, 0x8000'0000U}) {
+        from_core(w, call.from_far("INFO", number));
+        w.run();
+        if (p.last().message.method() == "INFO") p.answer(p.last(), 200);
+        w.run();
+    }
+    ASSERT_TRUE(w.gateway->deregister(p.impi));
+    w.advance(50ms);
+    const Wire* bye = latest(p.inbox, "BYE");
+    ASSERT_NE(bye, nullptr);
+    EXPECT_EQ(bye->message.header("CSeq"), "8 BYE");
+    p.answer(*bye, 200);
     w.expect_no_leak(0);
 }
 

@@ -151,7 +151,8 @@ TEST(Proxy, TheTargetOfADialogSaysWhichTransport) {
     ASSERT_EQ(w.home.inbox.back().message.method(), "ACK");
     EXPECT_EQ(w.home.inbox.back().flow.transport, sip::Transport::tcp);
     EXPECT_TRUE(w.home.inbox.back().message.header("Via").starts_with("SIP/2.0/TCP "));
-    p.send_on(p.current(), p.request("INFO", "sip:192.0.2.9:5060", dialog));
+    p.send_on(p.current(), with_header(p.request("INFO", "sip:192.0.2.9:5060", dialog), "Call-ID",
+                                       latest(w.home.inbox, "INVITE")->message.header("Call-ID")));
     w.run();
     ASSERT_EQ(w.home.inbox.back().message.method(), "INFO");
     EXPECT_EQ(w.home.inbox.back().flow.transport, sip::Transport::udp);
@@ -176,6 +177,79 @@ TEST(Proxy, ALargeRequestGoesOverTcpAndBackToUdp) {
     w.run();
     EXPECT_EQ(w.home.inbox.back().message.status(), 200);
     w.expect_no_leak(1);
+}
+
+TEST(Proxy, ALargeInviteGoesBackToUdpAndItsCancelWithIt) {
+    World w;
+    Phone& p = w.phone();
+    ASSERT_TRUE(p.register_once());
+    const std::string text =
+        w.home.request("INVITE", w.home.paths[p.impi], p.contact(),
+                       "Contact: <sip:bob@192.0.2.77:5062>\r\n", std::string(2000, 'x'));
+    w.run();
+    ASSERT_EQ(p.last().flow.transport, sip::Transport::tcp);
+    w.gateway->gm().on_connection_closed(p.last().flow, false);
+    w.advance(100ms);
+    const Wire invite = p.last();
+    ASSERT_EQ(invite.message.method(), "INVITE");
+    ASSERT_EQ(invite.flow.transport, sip::Transport::udp);
+    const std::string via = invite.message.header("Via");
+    EXPECT_TRUE(via.starts_with("SIP/2.0/UDP ")) << via;
+    p.answer(invite, 180);
+    w.run();
+    EXPECT_EQ(w.home.inbox.back().message.status(), 180);
+    std::string cancel = replace_once(text, "INVITE ", "CANCEL ");
+    from_core(w, replace_once(cancel, " INVITE\r\n", " CANCEL\r\n"));
+    w.run();
+    const Wire* cancelled = latest(p.inbox, "CANCEL");
+    ASSERT_NE(cancelled, nullptr);
+    EXPECT_EQ(cancelled->flow.transport, sip::Transport::udp);
+    EXPECT_EQ(cancelled->message.header("Via"), via.substr(0, via.find(',')));
+    p.answer(*cancelled, 200);
+    p.answer(invite, 487);
+    w.run();
+    EXPECT_EQ(w.home.inbox.back().message.status(), 487);
+    w.expect_no_leak(1);
+}
+
+// RFC 3261 18.1.1, towards the core.
+TEST(Proxy, ALargeRequestToTheCoreGoesOverTcpAndBackToUdp) {
+    for (const bool via_mode : {false, true}) {
+        World::Options options;
+        if (via_mode) options.policy.interconnect = registration::Interconnect::via;
+        World w(options);
+        Phone& p = w.phone();
+        ASSERT_TRUE(p.register_once());
+        for (const std::string_view method : {"MESSAGE", "INVITE"}) {
+            for (const bool fails : {false, true}) {
+                w.home.silent = true;
+                p.send_on(p.current(),
+                          p.request(method, "sip:bob@home.example",
+                                    "Contact: <" + p.contact() + ">\r\n", std::string(2000, 'x')));
+                w.run();
+                Wire asked = w.home.inbox.back();
+                ASSERT_EQ(asked.message.method(), method);
+                ASSERT_EQ(asked.flow.transport, sip::Transport::tcp);
+                EXPECT_TRUE(asked.message.header("Via").starts_with("SIP/2.0/TCP 192.0.2.1:5060;"));
+                if (fails) {
+                    w.gateway->core().on_connection_closed(asked.flow, false);
+                    w.run();
+                    asked = w.home.inbox.back();
+                    ASSERT_EQ(asked.message.method(), method);
+                    ASSERT_EQ(asked.flow.transport, sip::Transport::udp);
+                    EXPECT_EQ(asked.flow.remote, ep("192.0.2.9:6060"));
+                    EXPECT_TRUE(
+                        asked.message.header("Via").starts_with("SIP/2.0/UDP 192.0.2.1:5060;"));
+                    EXPECT_EQ(asked.message.header("Via").find("TCP"), std::string::npos);
+                }
+                w.home.reply(asked, 486);
+                w.run();
+                EXPECT_EQ(p.last_status(), 486) << method << fails;
+            }
+        }
+        w.home.silent = false;
+        w.expect_no_leak(1);
+    }
 }
 
 // The header lines of that name, whole.
