@@ -172,7 +172,7 @@ class Picture {
     static std::string status(const LadderStep& s) { return s.text.substr(0, s.text.find(' ')); }
     // As much as fits: the SA comes before the transport and the method of a response.
     [[nodiscard]] std::string label(const LadderStep& s, std::size_t room) const {
-        const std::string whole = what(s);
+        std::string whole = what(s);
         const std::string least = !is_response(s) ? whole : s.name.empty() ? status(s) : s.name;
         if (s.from != Lane::ue && s.to != Lane::ue) {
             if (columns_of(whole) <= room) return whole;

@@ -81,15 +81,16 @@ Locator::~Locator() = default;
 
 void Locator::ask() {
     // Answers hold it weakly: who is destroyed or asks anew is not found by what comes late.
-    run_ = std::make_shared<Run>();
+    const auto run = std::make_shared<Run>();
+    run_ = run;
     timers_.start(again_, std::chrono::minutes(1));  // should no answer come at all
     if (options_.port != 0) {
-        run_->hosts.push_back({options_.name, options_.port, options_.transport, {}});
-        return ask_addresses(run_);
+        run->hosts.push_back({options_.name, options_.port, options_.transport, {}});
+        return ask_addresses(run);
     }
     resolver_.ask(options_.name, Type::naptr,
-                  [this, run = std::weak_ptr(run_)](const Answer& answer) {
-                      if (const auto r = run.lock()) on_naptr(r, answer);
+                  [this, weak = std::weak_ptr(run)](const Answer& answer) {
+                      if (const auto r = weak.lock()) on_naptr(r, answer);
                   });
 }
 
@@ -170,8 +171,7 @@ void Locator::ask_addresses(const std::shared_ptr<Run>& run) {
 }
 
 void Locator::finish(const std::shared_ptr<Run>& run) {
-    const std::shared_ptr<Run> keep = run;
-    run_.reset();
+    run_.reset();  // the caller holds the run, and is not run_
     std::vector<Target> found;
     for (const Run::Host& host : run->hosts) {
         auto addresses = host.addresses;

@@ -79,7 +79,7 @@ std::string take_argument(Request& r, const std::string& key, const json& value)
         return r.query.impi ? "" : "impi must be a text of 1 to 1024 octets";
     }
     if (key == "impis" && r.operation == Operation::trace) {
-        const std::string mistake =
+        std::string mistake =
             fmt::format("impis must be a list of 1 to {} different texts", most_traced);
         if (!value.is_array() || value.empty() || value.size() > most_traced) return mistake;
         for (const json& one : value) {
