@@ -33,8 +33,9 @@ class OwedAnswers {
     // one awaited of a connection to be closed.
     [[nodiscard]] std::optional<sip::Flow> answered(sip::ConnectionId connection) {
         const auto it = owed_.find(connection);
-        if (it == owed_.end() || it->second.answers == 0 || --it->second.answers > 0)
-            return std::nullopt;
+        if (it == owed_.end() || it->second.answers == 0) return std::nullopt;
+        --it->second.answers;
+        if (it->second.answers > 0) return std::nullopt;
         const auto closing = std::exchange(it->second.closing, std::nullopt);
         owed_.erase(it);
         return closing;

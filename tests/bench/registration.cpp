@@ -22,52 +22,15 @@
 #include "control/sip/values.h"
 #include "sa/database.h"
 #include "tests/bench/gateway.h"
+#include "tests/bench/phones.h"
 #include "tests/bench/register_messages.h"
 
 namespace gmgate {
 namespace {
 
-class EmptyBackend final : public sa::Backend {
-  public:
-    [[nodiscard]] Result<void> install(const sa::SetParams& /*params*/) override {
-        ++installed_;
-        return {};
-    }
-    void remove(sa::SetId /*id*/) override { --installed_; }
-    void remove(std::span<const sa::SetId> ids) override { installed_ -= ids.size(); }
-    void stats(std::span<const sa::SetId> /*ids*/,
-               std::span<sa::SetStats> /*stats*/) const override {}
-    [[nodiscard]] int event_fd() const override { return -1; }
-    void drain_events(const std::function<void(const sa::BackendEvent&)>& /*handle*/) override {}
-    [[nodiscard]] std::uint32_t owner_of(const IpAddress& /*ue*/,
-                                         const IpAddress& /*ours*/) const override {
-        return 0;
-    }
-    [[nodiscard]] std::size_t capacity() const override { return 300'000; }
-    [[nodiscard]] std::size_t installed() const override { return installed_; }
-
-  private:
-    std::size_t installed_ = 0;
-};
-
-class Capture final : public sip::TransportLayer {
-  public:
-    bool send(const sip::Flow& flow, std::span<const char> bytes) override {
-        last.assign(bytes.data(), bytes.size());
-        last_flow = flow;
-        ++count;
-        return true;
-    }
-    void close(sip::ConnectionId /*connection*/) override {}
-    std::string last;
-    sip::Flow last_flow;
-    std::size_t count = 0;
-};
-
-[[noreturn]] void stop(const char* what, const std::string& message) {
-    std::fprintf(stderr, "registration bench: %s\n%s\n", what, message.c_str());
-    std::abort();
-}
+using bench::Capture;
+using bench::EmptyBackend;
+using bench::stop;
 
 struct Bench {
     Bench() {
