@@ -9,8 +9,6 @@
 
 namespace gmgate::registration {
 
-using sip::HeaderId;
-
 namespace {
 
 // So many dialogs and INVITEs at a time: ten thousand users that go at once take ten thousand times
