@@ -178,7 +178,7 @@ void Call::on_provisional(const sip::Message& m) {
         }
         // RFC 3262 4: in order, and each once.
         if (d->rseq && *number != *d->rseq + 1) return;
-        d->rseq = *number;
+        d->rseq = number;
         acknowledge_provisional(*d, m, *number);
     }
     if (has_sdp(m)) media_answered_ = true;
