@@ -1,14 +1,17 @@
 #!/usr/bin/env python3
-"""A home network that does everything wrong (S2): hostile_core.py ADDRESS PORT SEED KEYS
+"""A home network that does everything wrong (S2): hostile_core.py ADDRESS PORT SEED KEYS [STATE]
 
 Serves UDP and TCP. What it does to a phone's registration is the scenario with the number of the phone (its IMSI's last three digits);
-phones above 900 are served well. Each key it ever sends is appended to KEYS, as patterns for memory_scan.
-  hostile_core.py list          number, name, what the phone must hear (outcome status), a line each
-  hostile_core.py list-tcp      the same of what only a stream can do
+phones above 900 are served well. Each key it ever sends is appended to KEYS, as patterns for memory_scan; what it learns of the phones
+it serves well (Path, Contact, the gateway's subscriptions) to STATE, as JSON lines for hostile_requests.py.
+  hostile_core.py list          number, name, what the phone must hear (outcome status), "alone" or "crowd", a line each
+  hostile_core.py list-tcp      the same for a core over TCP, with what only a stream can do
+What spoils the stream that all phones share is done "alone": whatever else is under way on it is lost with it.
 """
 import base64
 import hashlib
 import hmac
+import json
 import os
 import re
 import select
@@ -166,30 +169,38 @@ STREAM = {
 }
 
 
+# What is no SIP ends a stream; half a message holds up whatever comes behind it.
+SPOILS = {"ten thousand headers", "64 kB", "NUL", "lone LF", "noise", "b: 10000 headers", "b: 1400 identities", *STREAM}
+
+
 def scenarios(stream: bool):
-    chosen = list(FIRST.items()) + list(SECOND.items())
-    if stream:
-        # What is no SIP ends a stream, and whatever else is under way on it: those have their turn over UDP.
-        gone = {"ten thousand headers", "64 kB", "NUL", "lone LF", "noise", "b: 10000 headers"}
-        chosen = list(STREAM.items()) + [c for c in chosen if c[0] not in gone]
-    return chosen
+    return (list(STREAM.items()) if stream else []) + list(FIRST.items()) + list(SECOND.items())
+
+
+class InPieces(list):
+    """A plan of parts of messages: nothing else is sent in between."""
 
 
 class Core:
-    def __init__(self, address: str, port: int, seed: bytes, keys: str) -> None:
+    def __init__(self, address: str, port: int, seed: bytes, keys: str, state: str | None) -> None:
         self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.udp.bind((address, port))
         self.tcp = socket.socket()
         self.tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.tcp.bind((address, port))
         self.tcp.listen(64)
-        self.seed, self.keys = seed, keys
+        self.seed, self.keys, self.state = seed, keys, state
         self.answered: dict[bytes, list] = {}
         self.count = 0
         self.lock = threading.Lock()
+        self.writing = threading.RLock()  # a message goes out whole, whoever else is answering
 
     def run(self) -> None:
         streams: dict[socket.socket, bytes] = {}
+
+        def send(s: socket.socket, out: bytes) -> None:
+            with self.writing:
+                s.sendall(out) if out else s.shutdown(socket.SHUT_RDWR)
         while True:
             for s in select.select([self.udp, self.tcp, *streams], [], [])[0]:
                 if s is self.udp:
@@ -214,7 +225,7 @@ class Core:
                             break
                         message, held = held[:size], held[size:]
                         if message.strip():
-                            self.take(message, True, lambda out, s=s: s.sendall(out) if out else s.shutdown(socket.SHUT_RDWR))
+                            self.take(message, True, lambda out, s=s: send(s, out))
                     streams[s] = held
 
     def take(self, octets: bytes, stream: bool, send) -> None:
@@ -228,15 +239,20 @@ class Core:
         plan = self.plan(r, stream)
         threading.Thread(target=self.play, args=(plan, send), daemon=True).start()
 
-    @staticmethod
-    def play(plan: list, send) -> None:
-        for delay, octets in plan:
-            if delay:
-                time.sleep(delay)
-            try:
+    def play(self, plan: list, send) -> None:
+        in_pieces = isinstance(plan, InPieces)
+        if in_pieces:
+            self.writing.acquire()
+        try:
+            for delay, octets in plan:
+                if delay:
+                    time.sleep(delay)
                 send(octets)
-            except OSError:
-                return
+        except OSError:
+            return
+        finally:
+            if in_pieces:
+                self.writing.release()
 
     def plan(self, r: Request, stream: bool) -> list:
         if r.method == "ACK":
@@ -246,6 +262,12 @@ class Core:
         with self.lock, open(self.keys, "a", encoding="ascii") as f:
             for name, octets in memory_keys.forms(f"{imsi[1][-3:] if imsi else r.method}-{self.count}", bytes.fromhex(v.ck), bytes.fromhex(v.ik)):
                 f.write(f"{name} {octets.hex()}\n")
+        if r.method == "SUBSCRIBE" and re.search(r"sip:\d{12}9\d\d@", r.lines[0]):
+            accept = answer(r, "200 OK", "Contact: <sip:scscf@10.30.0.2:5060>\r\nExpires: 600000\r\n")
+            ours = Request(accept).values("to")[0]
+            self.learnt(subscribed=r.lines[0].split(" ")[1], call_id=r.values("call-id")[0], us=ours, gateway=r.values("from")[0],
+                        target=re.match(r"<([^>]*)>", r.values("contact")[0])[1])
+            return [(0, accept)]
         if r.method == "SUBSCRIBE":  # of the gateway, to the state of a registration: keys where nobody asks for them
             return [(0, challenge(r, v))]
         if r.method != "REGISTER":
@@ -259,8 +281,15 @@ class Core:
         if number <= len(all_of_them):
             name, (what, _) = all_of_them[number - 1]
             if name.startswith("b:") == answered:
-                return what(r, v)
+                return InPieces(what(r, v)) if name in STREAM else what(r, v)
+        if answered and number > 900:
+            self.learnt(imsi=imsi[1], path=r.values("path"), contact=re.match(r"<([^>]*)>", r.values("contact")[0])[1])
         return [(0, accepted(r) if answered else challenge(r, v))]
+
+    def learnt(self, **what) -> None:
+        if self.state is not None:
+            with self.lock, open(self.state, "a", encoding="utf-8") as f:
+                f.write(json.dumps(what) + "\n")
 
     def next(self) -> int:
         self.count += 1
@@ -269,10 +298,11 @@ class Core:
 
 def main() -> int:
     if sys.argv[1].startswith("list"):
-        for n, (name, (_, heard)) in enumerate(scenarios(sys.argv[1] == "list-tcp")):
-            print(f"{n + 1}|{name}|{heard}")
+        stream = sys.argv[1] == "list-tcp"
+        for n, (name, (_, heard)) in enumerate(scenarios(stream)):
+            print(f"{n + 1}|{name}|{heard}|{'alone' if stream and name in SPOILS else 'crowd'}")
         return 0
-    Core(sys.argv[1], int(sys.argv[2]), bytes.fromhex(sys.argv[3]), sys.argv[4]).run()
+    Core(sys.argv[1], int(sys.argv[2]), bytes.fromhex(sys.argv[3]), sys.argv[4], sys.argv[5] if len(sys.argv) > 5 else None).run()
     return 0
 
 
