@@ -265,14 +265,15 @@ struct Config {
 // The same for text in memory; `name` stands for the file in error lines. At most 1 MiB.
 [[nodiscard]] Result<Config> load_string(std::string_view text, const std::string& name);
 
-// What this machine must give: the interface, the group, the rights. One line per problem, as
-// above; empty: all there. Reads /sys/class/net, /etc/group and the process's capabilities; changes
-// nothing.
+// What this machine must give: the interface as the backend wants it, addresses, memory, the group,
+// the rights. One line per problem, as above; empty: all there. Reads /sys, /etc/group and the
+// process's capabilities; changes nothing.
 [[nodiscard]] std::vector<std::string> check_environment(const Config& config);
 
 // The part of the system check_environment looks at; tests give their own.
 struct Environment {
-    std::string interfaces = "/sys/class/net";  // a directory with one entry per interface
+    std::string interfaces = "/sys/class/net";  // a directory with one entry per interface,
+                                                // which holds the files `type` and `mtu`
     bool net_admin = false;                     // CAP_NET_ADMIN
     bool net_raw = false;                       // CAP_NET_RAW
     bool bpf = false;                           // CAP_BPF, or CAP_SYS_ADMIN which holds it
@@ -281,6 +282,8 @@ struct Environment {
     unsigned long memory_mb = 0;     // all of this machine's; 0: not known
     // May a socket be bound to this address here? Empty: not known, and not asked.
     std::function<bool(const IpAddress&)> can_bind = {};
+    // The addresses on an interface, IPv6 link-local ones left out. Empty: not known, not asked.
+    std::function<std::vector<IpAddress>(const std::string& interface)> addresses_on = {};
     static Environment of_this_process();
 };
 [[nodiscard]] std::vector<std::string> check_environment(const Config& config,

@@ -1,7 +1,9 @@
 #include <fmt/core.h>
 #include <fmt/format.h>
 #include <grp.h>
+#include <ifaddrs.h>
 #include <linux/capability.h>
+#include <linux/if_arp.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -11,8 +13,10 @@
 #include <array>
 #include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <memory>
 
 #include "base/unique_fd.h"
 #include "config/config.h"
@@ -21,6 +25,9 @@
 namespace gmgate::config {
 
 namespace {
+
+// Frames of the packet socket's ring have 8 KiB, headers included.
+constexpr unsigned interface_mtu_limit = 8000;
 
 bool group_exists(const std::string& name) {
     if (!name.empty() && name.find_first_not_of("0123456789") == std::string::npos) return true;
@@ -59,6 +66,72 @@ bool bindable(const IpAddress& address) {
            errno != EADDRNOTAVAIL;
 }
 
+std::vector<IpAddress> interface_addresses(const std::string& interface) {
+    std::vector<IpAddress> found;
+    ifaddrs* head = nullptr;
+    if (::getifaddrs(&head) != 0) return found;
+    const std::unique_ptr<ifaddrs, decltype(&::freeifaddrs)> all(head, &::freeifaddrs);
+    for (const ifaddrs* a = all.get(); a != nullptr; a = a->ifa_next) {
+        if (a->ifa_addr == nullptr || interface != a->ifa_name) continue;
+        sockaddr_storage storage{};
+        if (a->ifa_addr->sa_family == AF_INET) {
+            std::memcpy(&storage, a->ifa_addr, sizeof(sockaddr_in));
+        } else if (a->ifa_addr->sa_family == AF_INET6) {
+            std::memcpy(&storage, a->ifa_addr, sizeof(sockaddr_in6));
+            const auto* address = reinterpret_cast<const sockaddr_in6*>(&storage);
+            if (IN6_IS_ADDR_LINKLOCAL(&address->sin6_addr)) continue;
+        } else {
+            continue;
+        }
+        found.push_back(Endpoint::from_sockaddr(storage).address);
+    }
+    return found;
+}
+
+// The number in a file of an interface's folder; nullopt: it is not there.
+std::optional<unsigned> number_in(const std::string& path) {
+    unsigned value = 0;
+    if (std::ifstream file(path); file >> value) return value;
+    return std::nullopt;
+}
+
+// What the fast path asks of the interface it takes.
+std::vector<std::pair<std::string, std::string>> unfit_to_take(const Config& config,
+                                                               const Environment& environment) {
+    std::vector<std::pair<std::string, std::string>> out;
+    const std::string& name = config.gm.interface;
+    const std::string folder = environment.interfaces + "/" + name;
+    if (const auto type = number_in(folder + "/type"); type && *type != ARPHRD_ETHER) {
+        out.emplace_back("gm.interface",
+                         fmt::format("{} is no Ethernet interface, and the fast path needs one; "
+                                     "give one, such as a veth, or choose backend: kernel",
+                                     name));
+    }
+    if (environment.addresses_on) {
+        std::string list;
+        for (const IpAddress& a : environment.addresses_on(name))
+            list += (list.empty() ? "" : ", ") + a.to_string();
+        if (!list.empty()) {
+            out.emplace_back("gm.interface",
+                             fmt::format("{} still has {}; gmgated answers there itself: 'ip addr "
+                                         "flush dev {}', and list the address under gm.addresses",
+                                         name, list, name));
+        }
+    }
+    const auto mtu = number_in(folder + "/mtu");
+    if (config.gm.mtu > interface_mtu_limit) {
+        out.emplace_back("gm.mtu", fmt::format("{} is more than the {} an interface of the host "
+                                               "can carry here; more takes a NIC under dpdk.device",
+                                               config.gm.mtu, interface_mtu_limit));
+    } else if (mtu && *mtu < config.gm.mtu) {
+        out.emplace_back("gm.mtu",
+                         fmt::format("{} has an MTU of {}, and {} is asked for; write less, or "
+                                     "raise the interface's (ip link set {} mtu {})",
+                                     name, *mtu, config.gm.mtu, name, config.gm.mtu));
+    }
+    return out;
+}
+
 }  // namespace
 
 Environment Environment::of_this_process() {
@@ -86,6 +159,7 @@ Environment Environment::of_this_process() {
     }
     e.free_huge_mb = count_free_huge_mb();
     e.can_bind = bindable;
+    e.addresses_on = interface_addresses;
     return e;
 }
 
@@ -110,12 +184,28 @@ std::vector<std::string> check_environment(const Config& config, const Environme
         }
         std::sort(names.begin(), names.end());
         const auto must_exist = [&](const std::string& key, const std::string& name) {
-            if (std::find(names.begin(), names.end(), name) != names.end()) return;
+            if (std::find(names.begin(), names.end(), name) != names.end()) return true;
             const std::string all = fmt::format("{}", fmt::join(names, ", "));
             add(key, fmt::format("this machine has no interface '{}'; it has {}", name,
                                  all.empty() ? "none" : printable(all, 200)));
+            return false;
         };
-        must_exist("gm.interface", config.gm.interface);
+        if (must_exist("gm.interface", config.gm.interface)) {
+            if (dpdk) {
+                for (const auto& [key, what] : unfit_to_take(config, environment)) add(key, what);
+            } else if (environment.addresses_on) {
+                const auto present = environment.addresses_on(config.gm.interface);
+                for (const Prefix& p : config.gm.addresses) {
+                    if (std::ranges::find(present, p.address) != present.end()) continue;
+                    add("gm.addresses",
+                        fmt::format("{} is not on {}; with backend: kernel the host's own "
+                                    "addresses are used: 'ip address add {}/{} dev {}', or correct "
+                                    "gm.addresses",
+                                    p.address.to_string(), config.gm.interface,
+                                    p.address.to_string(), p.length, config.gm.interface));
+                }
+            }
+        }
         if (config.backend == Backend::kernel && config.kernel.offload != Offload::none &&
             !config.kernel.device.empty()) {
             must_exist("kernel.device", config.kernel.device);

@@ -383,9 +383,12 @@ void read_dpdk(Section s, Dpdk& c) {
                             std::min(1024U, (c.replay_window / 64 + 1) * 64)));
     }
     if (s.text("device", c.device) && c.device.find_first_of(" \t") != std::string::npos) {
+        s.wrong("device", "a DPDK device has no blanks; write it as DPDK does: 0000:3b:00.0");
+    } else if (c.device.starts_with("net_af_packet")) {
+        // So the host's own stack would answer beside the fast path (A6).
         s.wrong("device",
-                "a DPDK device has no blanks; write it as DPDK does: net_af_packet0,iface=eth1 or "
-                "0000:3b:00.0");
+                "an interface of the host is taken by gm.interface, which also keeps the host off "
+                "it; here stands a NIC of DPDK's own, 0000:3b:00.0");
     }
     s.finish();
 }

@@ -103,15 +103,19 @@ lab_in() { ip netns exec "$@"; }
 lab_start() {
     local ns=$1 name=$2
     shift 2
-    setsid ip netns exec "$ns" "$@" >"$lab_out/$name.log" 2>&1 </dev/null 9>&- &
+    setsid ip netns exec "$ns" "$@" >"$lab_out/$name.log" 2>&1 </dev/null 8>&- 9>&- &
     echo $! >"$lab_state/$name.pid"
+    _lab_since $! >"$lab_state/$name.since"
 }
+# When a process began: a pid that is another's by now is not ours to kill.
+_lab_since() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20; }
 lab_alive() { kill -0 "$(cat "$lab_state/$1.pid" 2>/dev/null)" 2>/dev/null; }
 # name [signal]: and waits for it to end.
 lab_stop() {
     local pid
     pid=$(cat "$lab_state/$1.pid" 2>/dev/null) || return 0
     rm -f "$lab_state/$1.pid"
+    [ "$(_lab_since "$pid")" = "$(cat "$lab_state/$1.since" 2>/dev/null)" ] || return 0
     kill "-${2:-TERM}" "$pid" 2>/dev/null || return 0
     for _ in $(seq 100); do kill -0 "$pid" 2>/dev/null || return 0; sleep 0.1; done
     echo "lab: $1 did not end in 10 s, killed" >&2
@@ -136,7 +140,7 @@ lab_gmhome() { # phones, more arguments
 lab_gmgated() { lab_start "$lab_gw" gmgated "$lab_bin/gmgated" --config "$lab_out/gmgated.yaml"; }
 lab_ue_args=(--pcscf 10.21.0.1:5060 --pcscf6 "[fd00:21::1]:5060" --realm "$lab_realm" --seed "$lab_seed"
              --ue-net 10.20.0.0/16 --ue-net6 fd00:20::/64)
-lab_gmue() { ip netns exec "$lab_ue" "$lab_bin/gmue" "${lab_ue_args[@]}" "$@" 9>&-; }
+lab_gmue() { ip netns exec "$lab_ue" "$lab_bin/gmue" "${lab_ue_args[@]}" "$@" 8>&- 9>&-; }
 # file [name namespace interface]: by default what the phones' end of Gm sees.
 lab_capture() {
     local file=$1 name=${2:-dumpcap} ns=${3:-$lab_ue} device=${4:-$lab_prefix-ue}

@@ -210,7 +210,7 @@ int main_with(int argc, char** argv) {
 
     const auto problems = config::check_environment(c);
     for (const auto& problem : problems) std::cerr << problem << '\n';
-    if (!problems.empty()) return exit_configuration;
+    if (!problems.empty()) return exit_failed;  // what is late may come: the service is tried again
     if (check_only) {
         std::cout << path << ": ok\n";
         return exit_ok;

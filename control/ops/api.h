@@ -2,7 +2,7 @@
 // The operator's API: a versioned protocol on a Unix socket, served on the control thread's loop
 // without ever blocking it.
 //
-// Protocol (docs/operating has the long form): one JSON object per line. Request:
+// Protocol (docs/operating/api.md has the long form): one JSON object per line. Request:
 // {"v":1,"id":7,"op":"sa.list","args":{…}}. Answer: one or more lines with the same "id"; the last
 // one has "done":true. Lists come as {"rows":[…]} lines, everything else as one {"result":{…}},
 // mistakes as {"error":{"code":"…","text":"…"}} (which is always the last line). A connection

@@ -42,6 +42,16 @@ MetricFamily family(std::string name, std::string help, MetricType type, double 
 }
 
 // The series every process exports under the same names, so that ready-made dashboards find them.
+// Seconds since 1970; 0: not known.
+double time_of_boot() {
+    std::ifstream file("/proc/stat");
+    double time = 0;
+    for (std::string word; file >> word;) {
+        if (word == "btime" && file >> time) return time;
+    }
+    return 0;
+}
+
 void add_process_metrics(std::vector<MetricFamily>& out) {
     rusage usage{};
     if (::getrusage(RUSAGE_SELF, &usage) == 0) {
@@ -66,14 +76,8 @@ void add_process_metrics(std::vector<MetricFamily>& out) {
     // from its ')'.
     std::ifstream stat("/proc/self/stat");
     std::string text((std::istreambuf_iterator<char>(stat)), std::istreambuf_iterator<char>());
-    std::ifstream boot("/proc/stat");
-    double boot_time = 0;
-    for (std::string word; boot >> word;) {
-        if (word == "btime") {
-            boot >> boot_time;
-            break;
-        }
-    }
+    // Once: the kernel reckons it from today's clock, and a clock that was set is no restart.
+    static const double boot_time = time_of_boot();
     const std::size_t name_end = text.rfind(')');
     if (name_end != std::string::npos && boot_time > 0) {
         std::size_t at = name_end + 1;

@@ -48,14 +48,15 @@ NextHops::Figures& NextHops::figures_of(const NextHop& hop) {
                                      "Requests to a next hop that failed, by reason.",
                                      {{"next_hop", text}, {"reason", reason}});
         };
-        figures = std::make_unique<Figures>(
-            Figures{registry_.gauge("gmgate_next_hop_up",
-                                    "1: requests may go to this next hop; 0: it is down, or gone.",
-                                    {{"next_hop", text}}),
-                    failures("timeout"), failures("unreachable"), failures("busy"),
-                    registry_.counter("gmgate_next_hop_moved_requests_total",
-                                      "Requests that went to this next hop after another failed.",
-                                      {{"next_hop", text}})});
+        figures = std::make_unique<Figures>(Figures{
+            registry_.gauge("gmgate_next_hop_up",
+                            "1: requests may go to this next hop; 0: it is down; -1: it is no next "
+                            "hop any more.",
+                            {{"next_hop", text}}),
+            failures("timeout"), failures("unreachable"), failures("busy"),
+            registry_.counter("gmgate_next_hop_moved_requests_total",
+                              "Requests that went to this next hop after another failed.",
+                              {{"next_hop", text}})});
     }
     return *figures;
 }
@@ -92,7 +93,7 @@ void NextHops::set(const std::vector<NextHop>& hops) {
     }
     for (const Hop& h : hops_) {
         if (std::ranges::any_of(kept, [&](const Hop& k) { return k.hop == h.hop; })) continue;
-        h.figures->up.set(0);
+        h.figures->up.set(-1);
         if (former_.size() == most_former) former_.erase(former_.begin());
         former_.push_back({h.hop, now + options_.former});
     }
@@ -175,7 +176,8 @@ std::vector<NextHopView> NextHops::view() const {
         NextHopView v{h.hop, usable(h), "answers", h.failures};
         if (h.down) {
             v.state = std::string(name(h.why)) + " since " +
-                      std::to_string(in_seconds(now - h.since)) + " s; probed with OPTIONS";
+                      std::to_string(in_seconds(now - h.since)) + " s; " +
+                      (hops_.size() > 1 ? "probed with OPTIONS" : "the next request asks again");
         } else if (h.busy_until > now) {
             v.state =
                 "said 503, rests for " + std::to_string(in_seconds(h.busy_until - now)) + " s more";

@@ -77,7 +77,7 @@ constexpr std::array<ReasonInfo, reason_count> table{{
     {"registration_limit", "S3", "As many users are registered as allowed.",
      "Raise limits.registrations.", Scope::registration, Blame::operator_},
     {"no_spi_or_port", "C12", "No SPI or no protected port is free.",
-     "Widen gm.port_pc, or raise dpdk.max_sets.", Scope::registration, Blame::operator_},
+     "Widen gm.port_pc, or raise max_sets of the backend.", Scope::registration, Blame::operator_},
     {"install_failed", "C12", "The packet layer could not install the SAs.",
      "See the log line beside it; the packet layer's tables may be full.", Scope::registration,
      Blame::operator_},

@@ -89,6 +89,9 @@ void KernelBackend::register_metrics(metrics::Registry& registry) const {
                       "1: another program's policy, or a switch of the host, comes before our "
                       "policies (A6); gmctl health says which.",
                       Kind::gauge, {}, [&c] { return static_cast<double>(c.bypassed.value()); });
+    registry.function("gmgate_kernel_sa_sets_limit", "SA sets the kernel is given at most.",
+                      Kind::gauge, {},
+                      [limit = i.options.max_sets] { return static_cast<double>(limit); });
     std::vector<metrics::Labels> reasons;
     for (const KernelCounter& k : kernel_counters)
         reasons.push_back({{"reason", std::string(k.label)}});

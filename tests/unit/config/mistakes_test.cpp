@@ -474,6 +474,48 @@ TEST_F(ConfigEnvironment, InterfaceAbsent) {
             "gmgated.yaml:2: gm.interface: this machine has no interface 'eth9'; it has eth1, lo"));
 }
 
+// Each of these would end the start after the file has been found right.
+TEST_F(ConfigEnvironment, TheFastPathsInterface) {
+    Environment e = good();
+    std::ofstream(dir_ + "/eth1/type") << "65534\n";
+    std::ofstream(dir_ + "/eth1/mtu") << "1400\n";
+    e.addresses_on = [](const std::string& name) {
+        return name == "eth1"
+                   ? std::vector{*IpAddress::parse("192.0.2.1"), *IpAddress::parse("2001:db8::1")}
+                   : std::vector<IpAddress>{};
+    };
+    EXPECT_THAT(
+        check_environment(config_of(with("dpdk", "  workers: 1")), e),
+        testing::UnorderedElementsAre(
+            testing::HasSubstr("gm.interface: eth1 is no Ethernet interface"),
+            testing::HasSubstr("gm.interface: eth1 still has 192.0.2.1, 2001:db8::1; gmgated "
+                               "answers there itself: 'ip addr flush dev eth1'"),
+            testing::HasSubstr("gm.mtu: eth1 has an MTU of 1400, and 1500 is asked for")));
+    std::ofstream(dir_ + "/eth1/type") << "1\n";
+    std::ofstream(dir_ + "/eth1/mtu") << "9000\n";
+    e.addresses_on = [](const std::string&) { return std::vector<IpAddress>{}; };
+    EXPECT_THAT(check_environment(config_of(with("dpdk", "  workers: 1")), e), testing::IsEmpty());
+    const auto jumbo =
+        config_of(with("gm", "  interface: eth1\n  addresses: [10.0.0.1/8]\n  mtu: 9000"));
+    EXPECT_THAT(
+        check_environment(jumbo, e),
+        ElementsAre("gmgated.yaml:4: gm.mtu: 9000 is more than the 8000 an interface of the "
+                    "host can carry here; more takes a NIC under dpdk.device"));
+}
+
+TEST_F(ConfigEnvironment, TheKernelUsesTheHostsAddresses) {
+    Environment e = good();
+    e.addresses_on = [](const std::string&) { return std::vector{*IpAddress::parse("10.0.0.2")}; };
+    const auto config =
+        config_of(with("gm", "  interface: eth1\n  addresses: [10.0.0.1/8]\nbackend: kernel"));
+    EXPECT_THAT(check_environment(config, e),
+                ElementsAre("gmgated.yaml:3: gm.addresses: 10.0.0.1 is not on eth1; with backend: "
+                            "kernel the host's own addresses are used: 'ip address add 10.0.0.1/8 "
+                            "dev eth1', or correct gm.addresses"));
+    e.addresses_on = [](const std::string&) { return std::vector{*IpAddress::parse("10.0.0.1")}; };
+    EXPECT_THAT(check_environment(config, e), testing::IsEmpty());
+}
+
 TEST_F(ConfigEnvironment, DeviceNeedsNoInterface) {
     EXPECT_THAT(
         check_environment(config_of("gateway: {name: a}\ngm: {addresses: [10.0.0.1/8]}\n"
@@ -589,7 +631,7 @@ TEST_F(ConfigEnvironment, OfThisProcessIsReadable) {
     Config c = config_of(with("log", "  level: info"));
     c.gm.interface = "lo";
     for (const std::string& line : check_environment(c))
-        EXPECT_THAT(line, Not(HasSubstr("gm.interface")));
+        EXPECT_THAT(line, Not(HasSubstr("has no interface")));
 }
 
 }  // namespace
