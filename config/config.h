@@ -126,6 +126,7 @@ enum class UnprotectedOther : unsigned char { reject, drop };         // A6
 enum class ServiceRouteMismatch : unsigned char { replace, reject };  // E2
 
 enum class Emergency : unsigned char { refuse, alternative, forward };
+enum class EmergencyUnregistered : unsigned char { refuse, forward };  // A6
 // N1: may phones behind a NAT come with ESP in UDP? automatic: where the backend can.
 enum class Nat : unsigned char { automatic, on, off };
 
@@ -144,6 +145,8 @@ struct Security {
     UnprotectedOther unprotected_other = UnprotectedOther::reject;
     Emergency emergency = Emergency::alternative;              // calls of registered phones
     std::vector<std::string> emergency_numbers{"112", "911"};  // digits, * and #
+    // Calls in clear of phones that are not registered.
+    EmergencyUnregistered emergency_unregistered = EmergencyUnregistered::refuse;
     ServiceRouteMismatch service_route_mismatch = ServiceRouteMismatch::replace;
     Nat nat = Nat::automatic;
 };
@@ -172,6 +175,9 @@ struct Limits {
     std::size_t requests_per_user = 128;               // of one phone, under way
     std::size_t dialogs = 200000;                      // sessions, those that only ring too
     std::size_t dialogs_per_user = 32;                 // of one phone
+    // Emergency calls of phones that are not registered, and of one source.
+    std::size_t emergency_calls = 100;
+    std::size_t emergency_calls_per_source = 2;
     // What counts as one source: an IPv4 address, or an IPv6 network of this length; 1–128.
     unsigned ipv6_source_prefix = 64;
     double register_rate_per_source = 5;  // unprotected messages a second, one source, sustained

@@ -462,6 +462,9 @@ void read_security(Section s, Security& c) {
             }
         }))
         c.emergency_numbers = std::move(numbers);
+    s.choice("emergency_unregistered", c.emergency_unregistered,
+             Choices<EmergencyUnregistered>{{"refuse", EmergencyUnregistered::refuse},
+                                            {"forward", EmergencyUnregistered::forward}});
     s.choice("service_route_mismatch", c.service_route_mismatch,
              Choices<ServiceRouteMismatch>{{"replace", ServiceRouteMismatch::replace},
                                            {"reject", ServiceRouteMismatch::reject}});
@@ -492,6 +495,8 @@ void read_limits(Section s, Limits& c) {
     s.number("requests_per_user", c.requests_per_user, 1, 100000);
     s.number("dialogs", c.dialogs, 1, 4000000);
     s.number("dialogs_per_user", c.dialogs_per_user, 1, 10000);
+    s.number("emergency_calls", c.emergency_calls, 1, 10000);
+    s.number("emergency_calls_per_source", c.emergency_calls_per_source, 1, 10000);
     s.number("ipv6_source_prefix", c.ipv6_source_prefix, 1, 128);
     s.rate("register_rate_per_source", c.register_rate_per_source, 0.01, 1000000);
     s.number("register_burst_per_source", c.register_burst_per_source, 1, 1000000);
@@ -618,6 +623,11 @@ void check_together(Section& top, const Config& c) {
         top.wrong("security.emergency",
                   "forward needs core.e_cscf, the address of the E-CSCF; write it, or choose "
                   "alternative or refuse");
+    }
+    if (c.security.emergency_unregistered == EmergencyUnregistered::forward && !c.core.e_cscf) {
+        top.wrong("security.emergency_unregistered",
+                  "forward needs core.e_cscf, the address of the E-CSCF; write it, or choose "
+                  "refuse");
     }
     if (c.limits.registrations > c.max_sets()) {
         const std::string_view table = c.max_sets_key();

@@ -130,6 +130,10 @@ registration::Policy policy(const config::Config& c) {
             break;
     }
     p.emergency_numbers = c.security.emergency_numbers;
+    p.emergency_unregistered =
+        c.security.emergency_unregistered == config::EmergencyUnregistered::forward
+            ? registration::EmergencyUnregistered::forward
+            : registration::EmergencyUnregistered::refuse;
     p.e_cscf = c.core.e_cscf;
     p.nat = c.nat();
     switch (c.core.reg_event) {
@@ -153,6 +157,8 @@ registration::Policy policy(const config::Config& c) {
     p.limits.proxied_per_user = c.limits.requests_per_user;
     p.limits.dialogs = c.limits.dialogs;
     p.limits.dialogs_per_user = c.limits.dialogs_per_user;
+    p.limits.emergency_calls = c.limits.emergency_calls;
+    p.limits.emergency_calls_per_source = c.limits.emergency_calls_per_source;
     p.limits.ipv6_source_prefix = c.limits.ipv6_source_prefix;
     p.limits.register_rate_per_source = c.limits.register_rate_per_source;
     p.limits.register_burst_per_source = static_cast<double>(c.limits.register_burst_per_source);

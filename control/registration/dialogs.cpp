@@ -61,7 +61,9 @@ std::size_t Dialogs::of_user(sa::UserId user) const {
 }
 
 bool Dialogs::has_room(sa::UserId user, std::size_t more_of_user, std::size_t more) const {
-    return dialogs_.size() + more <= most_ && of_user(user) + more_of_user <= most_per_user_;
+    const bool room = is_stranger(user) ? strangers_ + more_of_user <= most_of_strangers_
+                                        : dialogs_.size() - strangers_ + more <= most_;
+    return room && of_user(user) + more_of_user <= most_per_user_;
 }
 
 Dialog* Dialogs::add(sa::UserId user, SlotId invite, const DialogTexts& texts, TimePoint now) {
@@ -82,6 +84,7 @@ Dialog* Dialogs::add(sa::UserId user, SlotId invite, const DialogTexts& texts, T
     by_name_.insert(d.hash_, static_cast<std::uint32_t>(d.id));
     link_to_user(d);
     append(line_, d);
+    if (is_stranger(user)) ++strangers_;
     return &d;
 }
 
@@ -125,7 +128,12 @@ void Dialogs::remove(SlotId id) {
     unlink_from_user(*d);
     by_name_.erase(d->hash_, static_cast<std::uint32_t>(d->id));
     text_octets_ -= d->texts_.octets();
+    if (is_stranger(d->user)) --strangers_;
     dialogs_.erase(id);
+}
+
+void Dialogs::remove_all(sa::UserId user) {
+    while (const Dialog* d = first_of(user)) remove(d->id);
 }
 
 bool Dialogs::remove_one_early(sa::UserId user, SlotId invite) {

@@ -22,6 +22,13 @@
 
 namespace gmgate::registration {
 
+// The emergency call of a phone that is not registered has a number of its own where a user's would
+// stand; no user of the SA database has this bit.
+constexpr sa::UserId stranger_bit = sa::UserId{1} << 63U;
+[[nodiscard]] constexpr bool is_stranger(sa::UserId user) {
+    return (user & stranger_bit) != 0;
+}
+
 // What names a dialog of a user. The tags as the user sees them: a user who calls itself has two.
 struct DialogName {
     sa::UserId user = 0;
@@ -78,9 +85,13 @@ class Dialogs {
     // Texts longer than this together are not kept: what a dialog costs is bounded (S2).
     static constexpr std::size_t max_octets = 4096;
 
-    // `most` in all, `most_per_user` of one user.
-    Dialogs(Random& random, std::size_t most, std::size_t most_per_user)
-        : hash_(random), most_(most), most_per_user_(most_per_user) {}
+    // `most` of all users, `most_per_user` of one, `most_of_strangers` of all of these beside.
+    Dialogs(Random& random, std::size_t most, std::size_t most_per_user,
+            std::size_t most_of_strangers = 0)
+        : hash_(random),
+          most_(most),
+          most_per_user_(most_per_user),
+          most_of_strangers_(most_of_strangers) {}
 
     // nullptr: none.
     [[nodiscard]] Dialog* find(const DialogName& name) const;
@@ -97,6 +108,7 @@ class Dialogs {
     void retarget(Dialog& dialog, std::string_view ue_target, std::string_view core_target,
                   std::string_view core_route = {});
     void remove(SlotId id);
+    void remove_all(sa::UserId user);
     // Removes what this INVITE made and nobody confirmed.
     void remove_early(sa::UserId user, SlotId invite);
     // One early dialog of this INVITE gives way; false: there is none.
@@ -117,6 +129,7 @@ class Dialogs {
     [[nodiscard]] static TimePoint last_use(const Dialog& dialog) { return dialog.used_; }
 
     [[nodiscard]] std::size_t size() const { return dialogs_.size(); }
+    [[nodiscard]] std::size_t of_strangers() const { return strangers_; }
     [[nodiscard]] const SlotMap<Dialog>& slots() const { return dialogs_; }
     [[nodiscard]] std::size_t of_user(sa::UserId user) const;
     // Octets all of them take, indexes and texts included.
@@ -144,6 +157,8 @@ class Dialogs {
     SeededHash hash_;
     std::size_t most_;
     std::size_t most_per_user_;
+    std::size_t most_of_strangers_;
+    std::size_t strangers_ = 0;
     SlotMap<Dialog> dialogs_;
     sa::HashIndex by_name_;
     sa::HashIndex by_user_;  // the first one of each user

@@ -203,7 +203,10 @@ struct Gateway::Impl {
             is_gm ? impl.on_broken_gm(flow, why, held) : impl.on_broken_core(flow, why, held);
         }
         void on_connection_closed(const sip::Flow& flow, bool was_established) override {
-            if (is_gm) impl.gm_transport->owed().forget(flow.connection);
+            if (is_gm) {
+                impl.gm_transport->owed().forget(flow.connection);
+                impl.proxy.on_connection_closed(flow);
+            }
             Side& side = is_gm ? impl.ctx.gm : impl.ctx.core;
             if (side.transactions) side.transactions->connection_closed(flow, was_established);
         }
@@ -379,8 +382,9 @@ void Gateway::Impl::on_gm(const sip::Flow& flow, std::span<char> bytes) {
 
     if (!message.is_request()) {
         ctx.metrics.response(side, message.status_code());
-        // We ask nothing in clear, so nothing is answered in clear (A6).
-        if (!carrier.is_protected() ||
+        // We ask nothing in clear but in an emergency call, so nothing else is answered in clear
+        // (A6).
+        if ((!carrier.is_protected() && !proxy.takes_answers_in_clear(flow)) ||
             ctx.gm.transactions->receive_response(flow, message, bytes) ==
                 sip::TransactionLayer::Match::unknown) {
             ctx.refuse(Reason::stray_response, 0, flow.remote, {});
@@ -389,7 +393,7 @@ void Gateway::Impl::on_gm(const sip::Flow& flow, std::span<char> bytes) {
     }
     ctx.metrics.request(side, message.method());
     const bool is_register = message.is_method("REGISTER");
-    if (!carrier.is_protected() && !is_register) {
+    if (!carrier.is_protected() && !is_register && !proxy.takes_in_clear(flow, message)) {
         const bool answer =
             ctx.policy.unprotected_other == UnprotectedOther::reject && !message.is_method("ACK");
         ctx.refuse(Reason::unprotected_request, answer ? 403 : 0, flow.remote, {});
@@ -414,7 +418,8 @@ void Gateway::Impl::on_gm(const sip::Flow& flow, std::span<char> bytes) {
             ctx.refuse(Reason::transaction_limit, 0, flow.remote, {});
             return carrier.is_protected() ? void() : gm_transport->hang_up(flow);
         case sip::TransactionLayer::Arrival::stateless:
-            if (carrier.is_protected()) proxy.on_ue_request(arrival, message);
+            carrier.is_protected() ? proxy.on_ue_request(arrival, message)
+                                   : proxy.on_clear_request(arrival, message);
             return;
     }
     arrival.transaction = received.id;
@@ -428,7 +433,10 @@ void Gateway::Impl::on_gm(const sip::Flow& flow, std::span<char> bytes) {
         return ctx.answer(ctx.gm, arrival, message, 420, Reason::bad_extension, {},
                           {{"Unsupported", tags}});
     }
-    if (!is_register) return proxy.on_ue_request(arrival, message);
+    if (!is_register) {
+        return carrier.is_protected() ? proxy.on_ue_request(arrival, message)
+                                      : proxy.on_clear_request(arrival, message);
+    }
     if (const auto rejection = sip::check_routable(message)) {
         return registrar.refuse(
             arrival, message, rejection->code,

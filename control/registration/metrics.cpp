@@ -34,6 +34,12 @@ GatewayMetrics::GatewayMetrics(metrics::Registry& registry)
       registered_(registry.gauge("gmgate_registered_users", "Users with a live registration.")),
       proxied_(registry.gauge("gmgate_proxied_requests_pending", "Proxied requests under way.")),
       dialogs_(registry.gauge("gmgate_dialogs", "Sessions (INVITE dialogs) that run through us.")),
+      emergency_calls_(
+          registry.gauge("gmgate_emergency_calls",
+                         "Emergency calls of phones that are not registered, under way.")),
+      emergency_calls_begun_(
+          registry.counter("gmgate_emergency_calls_total",
+                           "Emergency calls of phones that are not registered, sent on.")),
       sessions_released_(registry.counter(
           "gmgate_sessions_released_total",
           "Sessions and calls under way ended because the user's registration or SAs were gone.")),

@@ -30,6 +30,8 @@ class GatewayMetrics {
     void set_registered(std::size_t n) { registered_.set(static_cast<std::int64_t>(n)); }
     void set_proxied(std::size_t n) { proxied_.set(static_cast<std::int64_t>(n)); }
     void set_dialogs(std::size_t n) { dialogs_.set(static_cast<std::int64_t>(n)); }
+    void emergency_call_begun() { emergency_calls_begun_.add(); }
+    void set_emergency_calls(std::size_t n) { emergency_calls_.set(static_cast<std::int64_t>(n)); }
     // A session or an INVITE was ended in a user's place.
     void session_released() { sessions_released_.add(); }
     void set_core_reachable(bool yes) { core_reachable_.set(yes ? 1 : 0); }
@@ -51,6 +53,8 @@ class GatewayMetrics {
     metrics::Gauge& registered_;
     metrics::Gauge& proxied_;
     metrics::Gauge& dialogs_;
+    metrics::Gauge& emergency_calls_;
+    metrics::Counter& emergency_calls_begun_;
     metrics::Counter& sessions_released_;
     metrics::Gauge& core_reachable_;
 };

@@ -29,6 +29,8 @@ enum class Interconnect : std::uint8_t { path, via };
 // An emergency call of a registered phone: 403; 380, the phone makes it another way; or to the
 // E-CSCF.
 enum class Emergency : std::uint8_t { refuse, alternative, forward };
+// One in clear, of a phone that is not registered (A6).
+enum class EmergencyUnregistered : std::uint8_t { refuse, forward };
 
 // An element of the core that requests are sent to.
 struct NextHop {
@@ -78,6 +80,9 @@ struct Limits {
     // Sessions (INVITE dialogs, early ones too, and INVITEs that may make one), and of one user.
     std::size_t dialogs = 200'000;
     std::size_t dialogs_per_user = 32;
+    // Emergency calls of phones that are not registered, and of one source; beside all others.
+    std::size_t emergency_calls = 100;
+    std::size_t emergency_calls_per_source = 2;
     std::size_t trace_records = 65'536;
     std::size_t failure_records = 128;  // of each reason
 };
@@ -121,8 +126,10 @@ struct Policy {
     bool nat = true;
 
     Emergency emergency = Emergency::alternative;
+    EmergencyUnregistered emergency_unregistered = EmergencyUnregistered::refuse;
     std::vector<std::string> emergency_numbers{"112", "911"};  // dialled so: digits, *, #
-    std::optional<Endpoint> e_cscf;  // there if emergency is forward; its family one of `core`
+    // There if one of the two is forward; its family one of `core`.
+    std::optional<Endpoint> e_cscf;
 
     // E5: the form in which we subscribe to the registration state of each registered user;
     // nullopt: we do not.
@@ -136,6 +143,8 @@ struct Policy {
     Duration timer_c = std::chrono::seconds(185);
     // A session in which nothing was said for so long is forgotten.
     Duration dialog_idle = std::chrono::hours(12);
+    // The same of an emergency call in clear.
+    Duration emergency_idle = std::chrono::hours(4);
     // Keys the flow tokens in Path (E1): give a kept one to restore registrations after a restart;
     // none: drawn at start.
     std::optional<std::array<std::uint64_t, 4>> flow_token_key;

@@ -18,8 +18,11 @@ Proxy::Proxy(Context& context, const Registrations& registrations)
     : ctx_(context),
       registrations_(registrations),
       loop_hash_(context.random),
+      calls_(context.policy, context.timers, context.random,
+             [this](sa::UserId call) { forget_call(call); }),
       dialogs_(context.random, context.policy.limits.dialogs,
-               context.policy.limits.dialogs_per_user),
+               context.policy.limits.dialogs_per_user,
+               context.policy.limits.emergency_calls * most_forks),
       bye_to_core_(context, Entity::core),
       bye_to_ue_(context, Entity::ue),
       invites_(16, SeededStringHash{SeededHash(context.random)}) {
@@ -31,17 +34,23 @@ Proxy::~Proxy() = default;
 
 Proxy::Exchange* Proxy::open(const Arrival& arrival, const sip::Message& request, bool from_ue,
                              sa::UserId user) {
-    if (exchanges_.size() >= ctx_.policy.limits.proxied) return nullptr;
+    EmergencyCall* call = is_stranger(user) ? calls_.find(user) : nullptr;
+    if (call == nullptr && exchanges_.size() - strangers_ >= ctx_.policy.limits.proxied)
+        return nullptr;
     const bool invite = request.is_method("INVITE");
     if (from_ue || invite) {
         OfUser& mine = users_[user];
         if (from_ue) {
             // One phone must not use up what all share (S2); an exchange may hold whole messages.
-            if (mine.requests >= ctx_.policy.limits.proxied_per_user) return nullptr;
+            const std::size_t most =
+                is_stranger(user) ? most_in_call : ctx_.policy.limits.proxied_per_user;
+            if (mine.requests >= most) return nullptr;
             ++mine.requests;
         }
     }
     Exchange& e = exchanges_.emplace(*this);
+    if (is_stranger(user)) ++strangers_;
+    if (call != nullptr) ++call->exchanges;
     e.from_ue = from_ue;
     e.invite = invite;
     e.user = user;
@@ -55,7 +64,7 @@ Proxy::Exchange* Proxy::open(const Arrival& arrival, const sip::Message& request
             e.call = call_of(sip::call_id(request), from ? from->tag() : std::string_view{});
             e.reserves = true;
             ++mine.reserved;
-            ++reserved_;
+            if (!is_stranger(user)) ++reserved_;
         }
     }
     const auto method = known_method(request.method());
@@ -71,7 +80,7 @@ Proxy::Exchange* Proxy::open(const Arrival& arrival, const sip::Message& request
 
 void Proxy::unreserve(Exchange& e) {
     if (!std::exchange(e.reserves, false)) return;
-    --reserved_;
+    if (!is_stranger(e.user)) --reserved_;
     const auto mine = users_.find(e.user);
     if (mine != users_.end()) --mine->second.reserved;
 }
@@ -103,8 +112,13 @@ void Proxy::close(SlotId id) {
         dialogs_.remove_early(e->user, id);
         dialogs_changed();
     }
+    const sa::UserId user = e->user;
     exchanges_.erase(id);
     ctx_.metrics.set_proxied(exchanges_.size());
+    if (!is_stranger(user)) return;
+    --strangers_;
+    if (EmergencyCall* call = calls_.find(user)) --call->exchanges;
+    settle_call(user);
 }
 
 void Proxy::launch(const Arrival& arrival, const sip::Message& request, Exchange& e,

@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <unordered_map>
 #include <vector>
 
@@ -14,6 +15,7 @@
 #include "base/timer_wheel.h"
 #include "control/registration/context.h"
 #include "control/registration/dialogs.h"
+#include "control/registration/emergency_calls.h"
 #include "control/registration/registrations.h"
 
 namespace gmgate::registration {
@@ -26,13 +28,23 @@ class Proxy final : public sip::TransactionUser, public SessionRelease {
     // A request on a protected port, its SA set in `arrival.carrier`. Not REGISTER. transaction 0:
     // an ACK to pass on.
     void on_ue_request(const Arrival& arrival, const sip::Message& request);
+    // One on the unprotected port that takes_in_clear() said yes to.
+    void on_clear_request(const Arrival& arrival, const sip::Message& request);
+    // A6: of what comes in clear on the unprotected port, emergency calls alone, if policy allows,
+    // and what is said in them from where they came.
+    [[nodiscard]] bool takes_in_clear(const sip::Flow& flow, const sip::Message& request) const;
+    [[nodiscard]] bool takes_answers_in_clear(const sip::Flow& flow) const;
+    // Of a phone's.
+    void on_connection_closed(const sip::Flow& flow);
     // A request from the core.
     void on_core_request(const Arrival& arrival, const sip::Message& request);
 
     [[nodiscard]] std::size_t size() const { return exchanges_.size(); }
     [[nodiscard]] const Dialogs& dialogs() const { return dialogs_; }
     // What counts exchanges by user, and finds INVITEs for their CANCEL.
-    [[nodiscard]] std::size_t index_entries() const { return users_.size() + invites_.size(); }
+    [[nodiscard]] std::size_t index_entries() const {
+        return users_.size() + invites_.size() + calls_.size();
+    }
 
     // Ends the user's sessions: BYE both ways in each dialog, on the phone's side while its SAs
     // live (D4), and for each INVITE without an answer CANCEL on, and a final answer back. Paced:
@@ -115,6 +127,39 @@ class Proxy final : public sip::TransactionUser, public SessionRelease {
     // Puts the message in the context's scratch on its way; answers for failures.
     void launch(const Arrival& arrival, const sip::Message& request, Exchange& e,
                 const sip::TransactionLayer::Branch& branch, const sip::Flow& flow);
+    // Who a request stands under in the trace and in refusals, and on which of its SAs.
+    struct Traced {
+        std::uint64_t user = 0;
+        std::string_view impi = {};
+        Carrier carrier = {};
+    };
+    // What is changed in a request beside what is changed in each: called once, or twice if it goes
+    // over another transport than it was first meant to. Lives for the call only.
+    class Changes {
+      public:
+        template <class F>
+            requires(!std::is_same_v<std::remove_const_t<F>, Changes>)
+        Changes(F& make)  // NOLINT(google-explicit-constructor): a lambda is handed over
+            : context_(&make),
+              call_([](const void* c, sip::Edit& edit) { (*static_cast<const F*>(c))(edit); }) {}
+        void operator()(sip::Edit& edit) const { call_(context_, edit); }
+
+      private:
+        const void* context_;
+        void (*call_)(const void*, sip::Edit&);
+    };
+    // Edits a request and sends it. `e`: nullptr for the ACK of a 2xx.
+    void forward_to_core(const Arrival& arrival, const sip::Message& request, Exchange* e,
+                         const sip::TransactionLayer::Branch& branch, sip::Flow flow,
+                         const Traced& traced, const Changes& changes);
+    struct WayToUe {
+        sip::Flow flow;
+        std::string sent_by;         // of our Via: host:port
+        bool takes_streams = false;  // a large request may go over TCP
+    };
+    void forward_to_ue(const Arrival& arrival, const sip::Message& request, Exchange* e,
+                       const sip::TransactionLayer::Branch& branch, WayToUe way,
+                       const Traced& traced, const Changes& changes);
     // It went over TCP for its size alone, and TCP fails: once more over UDP. False: it cannot.
     bool send_again_over_udp(Exchange& e);
     // It is none of the user's INVITEs any more.
@@ -152,9 +197,31 @@ class Proxy final : public sip::TransactionUser, public SessionRelease {
     void on_idle_timer();
 
     // --- release (session_release.cpp) ---
+    // The way of a request in it to the far end: 12.2.1.1, a first hop without lr is a strict
+    // router. nullopt: its target is not known.
+    struct WayToCore {
+        std::string target;
+        std::string route;  // empty: none
+        sip::Flow flow;
+    };
+    [[nodiscard]] std::optional<WayToCore> way_to_core(const Dialog& dialog) const;
     void on_release_timer();
     void release_invite(Exchange& e);
     void on_released_response(Exchange& e, const sip::Message& response);
+    // Where a request of ours goes, and as whose.
+    struct Words {
+        Side& side;
+        sip::TransactionUser& answers;
+        sip::Flow flow;
+        std::string_view sent_by;
+        std::string_view target;
+        std::string_view route;
+        std::string_view from;
+        std::string_view to;
+        Carrier carrier = {};
+    };
+    bool say(const Words& words, const Dialog& dialog, std::string_view method,
+             std::uint32_t number);
     // A request of ours in it. `number`: of its CSeq. False: it cannot be sent.
     bool say_to_core(const Dialog& dialog, std::string_view method, std::uint32_t number);
     bool say_to_ue(const Dialog& dialog, std::string_view method, std::uint32_t number);
@@ -180,6 +247,18 @@ class Proxy final : public sip::TransactionUser, public SessionRelease {
     void refuse_emergency(const Arrival& arrival, const sip::Message& request,
                           const sa::User& user);
     [[nodiscard]] std::string emergency_route() const;
+
+    // --- emergency calls of phones that are not registered (proxy_emergency.cpp) ---
+    void begin_call(const Arrival& arrival, const sip::Message& request);
+    void go_on_in_call(const Arrival& arrival, const sip::Message& request, EmergencyCall* call);
+    void on_request_in_call(const Arrival& arrival, const sip::Message& request, sa::UserId user);
+    // A number under which it is opened, or the request is answered; nullptr then.
+    Exchange* open_in_call(const Arrival& arrival, const sip::Message& request, bool from_ue,
+                           EmergencyCall& call, sip::TransactionLayer::Branch& branch);
+    // Nothing is left of it, and it is forgotten.
+    void settle_call(sa::UserId user);
+    [[nodiscard]] std::string sent_by_in_clear(const EmergencyCall& call) const;
+    void forget_call(sa::UserId user);
     [[nodiscard]] bool is_ue_side_route(const sip::Uri& uri) const;
     [[nodiscard]] std::string ue_side_uri(const IpAddress& ours, sa::Port port_ps) const;
     void note(const Exchange& e, int status, bool to_ue, const sip::Flow* gm_flow, Reason reason);
@@ -191,7 +270,11 @@ class Proxy final : public sip::TransactionUser, public SessionRelease {
     // Of each user with an exchange that is counted or listed; no more entries than there are
     // exchanges.
     std::unordered_map<sa::UserId, OfUser> users_;
-    std::size_t reserved_ = 0;  // of all users
+    std::size_t reserved_ = 0;   // of all users
+    std::size_t strangers_ = 0;  // exchanges that are none of a user's
+    EmergencyCalls calls_;
+    TimePoint call_told_{};
+    std::uint64_t calls_untold_ = 0;
     Dialogs dialogs_;
     Timer idle_timer_;                   // of the dialog unused for the longest time
     std::vector<SlotId> ended_invites_;  // to be released, oldest first from ended_at_ on

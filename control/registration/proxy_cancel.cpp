@@ -10,7 +10,13 @@ namespace gmgate::registration {
 using sip::HeaderId;
 
 void Proxy::Exchange::on_timer() {
-    if (answered) return proxy.close(id);
+    if (answered) {
+        // A 2xx that nobody acknowledged: whoever called does not hear what is sent to its address.
+        const EmergencyCall* in_clear = is_stranger(user) ? proxy.calls_.find(user) : nullptr;
+        if (in_clear != nullptr && from_ue && !in_clear->acked)
+            proxy.release(user, Reason::ue_timeout);
+        return proxy.close(id);
+    }
     if (!cancelled) return proxy.on_timer_c(*this);
     const Duration limit = proxy.ctx_.policy.t1 * 64;
     if (cancel_waited >= limit) {

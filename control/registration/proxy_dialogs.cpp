@@ -44,8 +44,6 @@ std::string joined(const std::vector<std::string_view>& values) {
     return out;
 }
 
-// A called phone, or who forks to many, makes no more of one call (S2).
-constexpr std::size_t most_forks = 8;
 // RFC 3261 8.1.1.5: less than 2^31. What we say next has the next one.
 constexpr std::uint32_t highest_cseq = 0x7FFF'FFFE;
 
@@ -59,7 +57,7 @@ bool Proxy::has_room_for_call(sa::UserId user) const {
     const auto mine = users_.find(user);
     const std::size_t reserved = mine == users_.end() ? 0 : mine->second.reserved;
     return reserved < ctx_.policy.limits.dialogs_per_user &&
-           dialogs_.size() + reserved_ < ctx_.policy.limits.dialogs;
+           dialogs_.size() - dialogs_.of_strangers() + reserved_ < ctx_.policy.limits.dialogs;
 }
 
 bool Proxy::has_room_for_branch(const Exchange& e) const {
@@ -105,6 +103,9 @@ void Proxy::follow(const sip::Message& request, bool from_ue, sa::UserId user, E
     Dialog* d = dialogs_.find(name_of(request, from_ue, user));
     if (d == nullptr) return;
     dialogs_.touch(*d, ctx_.now());
+    if (is_stranger(user)) {
+        if (EmergencyCall* call = calls_.find(user)) calls_.touch(*call);
+    }
     if (const auto number = sip::cseq(request); number && number->number <= highest_cseq) {
         std::uint32_t& latest = from_ue ? d->ue_cseq : d->core_cseq;
         latest = std::max(latest, number->number);
@@ -208,8 +209,11 @@ void Proxy::followed(Exchange& e, const sip::Message& response) {
 }
 
 void Proxy::drop_dialog(SlotId id) {
+    const Dialog* d = dialogs_.find(id);
+    const sa::UserId user = d == nullptr ? 0 : d->user;
     dialogs_.remove(id);
     dialogs_changed();
+    settle_call(user);
 }
 
 void Proxy::dialogs_changed() {
@@ -229,7 +233,9 @@ void Proxy::on_idle_timer() {
         const Dialog* oldest = dialogs_.oldest();
         if (oldest == nullptr || Dialogs::last_use(*oldest) + ctx_.policy.dialog_idle > ctx_.now())
             break;
+        const sa::UserId user = oldest->user;
         dialogs_.remove(oldest->id);
+        settle_call(user);
     }
     dialogs_changed();
 }

@@ -19,10 +19,14 @@ void Proxy::on_response(sip::ClientTransactionId /*id*/, std::uint64_t context,
     const int status = response.status_code();
     const sa::User* user = ctx_.sets.find_user(e->user);
     if (!e->from_ue) {
-        // B7: the response must come on an SA of the very user the request went to.
+        // B7: the response must come on an SA of the very user the request went to; in an emergency
+        // call in clear, from where that came.
         const sa::SaSet* set =
             ctx_.sets.find_by_tuple(flow.remote.address, flow.remote.port, flow.local.port);
-        if (set == nullptr || set->user != e->user) {
+        const EmergencyCall* call = is_stranger(e->user) ? calls_.find(e->user) : nullptr;
+        const bool right = call != nullptr ? set == nullptr && call->hears(flow)
+                                           : set != nullptr && set->user == e->user;
+        if (!right) {
             ctx_.refuse(Reason::stray_response, 0, flow.remote, {});
             if (status < 200 || e->answered) return;
             // It has ended the client transaction, so nothing else would ever end this.
@@ -30,9 +34,11 @@ void Proxy::on_response(sip::ClientTransactionId /*id*/, std::uint64_t context,
             e->server = 0;
             return close(e->id);
         }
-        e->carrier = Carrier::of(*set);
-        ctx_.sets.note_use(set->id);
-        user = ctx_.sets.find_user(e->user);
+        if (set != nullptr) {
+            e->carrier = Carrier::of(*set);
+            ctx_.sets.note_use(set->id);
+            user = ctx_.sets.find_user(e->user);
+        }
         note(*e, status, false, &flow, Reason::ok);
     } else {
         ctx_.core_answered();
@@ -112,8 +118,10 @@ bool Proxy::send_again_over_udp(Exchange& e) {
     flow.transport = sip::Transport::udp;
     flow.connection = 0;
     auto& transactions = *outer(e).transactions;
-    const auto branch = transactions.new_branch(sip::TransactionLayer::Party::known,
-                                                sip::TransactionLayer::loop_mark_of(via->branch));
+    const auto party = is_stranger(e.user) ? sip::TransactionLayer::Party::stranger
+                                           : sip::TransactionLayer::Party::known;
+    const auto branch =
+        transactions.new_branch(party, sip::TransactionLayer::loop_mark_of(via->branch));
     if (branch.id == 0) return false;
     // Ours, as we wrote it: "SIP/2.0/TCP host:port;branch=…".
     constexpr std::string_view tcp = "SIP/2.0/TCP";

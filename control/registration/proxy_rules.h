@@ -13,6 +13,11 @@ namespace gmgate::registration {
 // RFC 3261 18.1.1: a larger request goes over TCP.
 constexpr std::size_t udp_limit = 1300;
 
+// A called phone, or who forks to many, makes no more of one call (S2).
+constexpr std::size_t most_forks = 8;
+// Requests of the phone under way in one emergency call in clear.
+constexpr std::size_t most_in_call = 8;
+
 // A request that may make a dialog, so our place in its route is recorded.
 [[nodiscard]] inline bool makes_dialog(std::string_view method) {
     return method == "INVITE" || method == "SUBSCRIBE" || method == "REFER" || method == "NOTIFY";

@@ -246,10 +246,7 @@ void Proxy::on_ue_request(const Arrival& arrival, const sip::Message& request) {
         ue_side_uri(arrival.flow.local.address, arrival.carrier.numbers.port_ps);
 
     const std::uint64_t icid = dialog ? 0 : ctx_.random.u64();
-    const auto edited = [&](const sip::Flow& over) {
-        sip::Edit edit(request);
-        put_our_via(edit, ctx_, arrival.flow.remote, over, branch.view());
-        edit.set_max_forwards(sip::max_forwards(request).value_or(70) - 1U);
+    const auto changes = [&](sip::Edit& edit) {
         strip_from_ue(edit);
         edit.remove_all(HeaderId::p_preferred_identity);
         for (const HeaderId id : {HeaderId::authorization, HeaderId::proxy_authorization})
@@ -283,16 +280,28 @@ void Proxy::on_ue_request(const Arrival& arrival, const sip::Message& request) {
                  to_hex({reinterpret_cast<const std::uint8_t*>(&icid), sizeof(icid)}),
                  "\";icid-generated-at=", ctx_.generator});
         }
-        if (over.transport == sip::Transport::tcp) edit.ensure_content_length();
+    };
+    forward_to_core(arrival, request, e, branch, flow, {trace_user, impi}, changes);
+}
+
+void Proxy::forward_to_core(const Arrival& arrival, const sip::Message& request, Exchange* e,
+                            const sip::TransactionLayer::Branch& branch, sip::Flow flow,
+                            const Traced& traced, const Changes& changes) {
+    const auto edited = [&] {
+        sip::Edit edit(request);
+        put_our_via(edit, ctx_, arrival.flow.remote, flow, branch.view());
+        edit.set_max_forwards(sip::max_forwards(request).value_or(70) - 1U);
+        changes(edit);
+        if (flow.transport == sip::Transport::tcp) edit.ensure_content_length();
         return static_cast<bool>(edit.apply(ctx_.scratch));
     };
-    bool possible = edited(flow);
+    bool possible = edited();
     // What counts is what leaves. Not an ACK: it could not go again over UDP where TCP fails.
     if (possible && e != nullptr && flow.transport == sip::Transport::udp &&
         ctx_.scratch.size() > udp_limit) {
         if (const auto larger = ctx_.next_hops.flow_to(sip::Transport::tcp, flow.remote)) {
             flow = *larger;
-            possible = edited(flow);
+            possible = edited();
             e->chose_tcp_for_size = true;
         }
     }
@@ -302,12 +311,12 @@ void Proxy::on_ue_request(const Arrival& arrival, const sip::Message& request) {
             e->server = 0;
             close(e->id);
         }
-        return ctx_.answer(ctx_.gm, arrival, request, 400, Reason::malformed, impi);
+        return ctx_.answer(ctx_.gm, arrival, request, 400, Reason::malformed, traced.impi);
     }
     if (e == nullptr) {  // an ACK of a 2xx
         ctx_.core.transactions->abandon(branch.id);
         ctx_.core.transport->send(flow, ctx_.scratch);
-        ctx_.note(trace_user, request.method(), 0, {Entity::pcscf, Entity::core});
+        ctx_.note(traced.user, request.method(), 0, {Entity::pcscf, Entity::core});
         return;
     }
     launch(arrival, request, *e, branch, flow);

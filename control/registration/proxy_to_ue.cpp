@@ -41,6 +41,7 @@ void Proxy::on_core_request(const Arrival& arrival, const sip::Message& request)
         if (!asked || !contact || !same_uri(*asked, *contact)) user_id.reset();
     }
     if (!user_id) return ctx_.answer(ctx_.core, arrival, request, 404, Reason::unknown_flow);
+    if (is_stranger(*user_id)) return on_request_in_call(arrival, request, *user_id);
     const sa::User* user = ctx_.sets.find_user(*user_id);
     const Registration* registration = user == nullptr ? nullptr : registrations_.find(user->id);
     const sa::SaSet* set = registration == nullptr ? nullptr : ctx_.sets.outbound(*user);
@@ -97,33 +98,44 @@ void Proxy::on_core_request(const Arrival& arrival, const sip::Message& request)
     }
     const FlowTokens::Text token = ctx_.tokens.make(user->id);
     const std::string ue_side = ue_side_uri(ours, carrier.numbers.port_ps);
-    const auto edited = [&](sip::Transport over) {
-        const std::string via = "SIP/2.0/" + std::string(sip::name(over)) + " " +
-                                ours.to_uri_host() + ":" + std::to_string(carrier.numbers.port_ps) +
-                                ";branch=";
-        sip::Edit edit(request);
-        edit.stamp_top_via(arrival.flow.remote);
-        edit.push_via({via, branch.view()});
-        edit.set_max_forwards(sip::max_forwards(request).value_or(70) - 1U);
-        strip_to_ue(edit);
-        // Behind us there is only the UE: no route is left to follow.
-        edit.remove_all(HeaderId::route);
-        edit.remove_all(HeaderId::path);
-        if (wants_privacy(request)) edit.remove_all(HeaderId::p_asserted_identity);
+    const auto changes = [&](sip::Edit& edit) {
         if (!new_target.empty()) edit.replace_request_uri({new_target});
         if (makes_dialog(request.method())) {
             edit.push_header(
                 HeaderId::record_route,
                 {ue_side, ", <sip:", {token.data(), token.size()}, "@", ctx_.core_host, ";lr>"});
         }
+    };
+    forward_to_ue(arrival, request, e, branch,
+                  {request_path(transport, ours, ue, carrier.numbers),
+                   ours.to_uri_host() + ":" + std::to_string(carrier.numbers.port_ps), true},
+                  {trace_user, impi, carrier}, changes);
+}
+
+void Proxy::forward_to_ue(const Arrival& arrival, const sip::Message& request, Exchange* e,
+                          const sip::TransactionLayer::Branch& branch, WayToUe way,
+                          const Traced& traced, const Changes& changes) {
+    const auto edited = [&] {
+        sip::Edit edit(request);
+        edit.stamp_top_via(arrival.flow.remote);
+        edit.push_via({"SIP/2.0/", sip::name(way.flow.transport), " ", way.sent_by,
+                       ";branch=", branch.view()});
+        edit.set_max_forwards(sip::max_forwards(request).value_or(70) - 1U);
+        strip_to_ue(edit);
+        // Behind us there is only the UE: no route is left to follow.
+        edit.remove_all(HeaderId::route);
+        edit.remove_all(HeaderId::path);
+        if (wants_privacy(request)) edit.remove_all(HeaderId::p_asserted_identity);
+        changes(edit);
         edit.ensure_content_length();
         return static_cast<bool>(edit.apply(ctx_.scratch));
     };
-    bool possible = edited(transport);
+    bool possible = edited();
     // What counts is what leaves: Via, Record-Route and the phone's own address come on top.
-    if (possible && transport == sip::Transport::udp && ctx_.scratch.size() > udp_limit) {
-        transport = sip::Transport::tcp;
-        possible = edited(transport);
+    if (possible && way.takes_streams && way.flow.transport == sip::Transport::udp &&
+        ctx_.scratch.size() > udp_limit) {
+        way.flow.transport = sip::Transport::tcp;
+        possible = edited();
         if (e != nullptr) e->chose_tcp_for_size = true;
     }
     if (!possible) {
@@ -132,18 +144,18 @@ void Proxy::on_core_request(const Arrival& arrival, const sip::Message& request)
             e->server = 0;
             close(e->id);
         }
-        return ctx_.answer(ctx_.core, arrival, request, 400, Reason::malformed, impi);
+        return ctx_.answer(ctx_.core, arrival, request, 400, Reason::malformed, traced.impi);
     }
-    const sip::Flow flow = request_path(transport, ours, ue, carrier.numbers);
     if (e == nullptr) {  // an ACK of a 2xx
         ctx_.gm.transactions->abandon(branch.id);
-        ctx_.gm.transport->send(flow, ctx_.scratch);
-        ctx_.note(trace_user, request.method(), 0,
-                  {Entity::pcscf, Entity::ue, Step::none, carrier.set,
-                   outbound_spi(flow, carrier.numbers), Reason::ok, 0, flow.transport});
+        ctx_.gm.transport->send(way.flow, ctx_.scratch);
+        ctx_.note(
+            traced.user, request.method(), 0,
+            {Entity::pcscf, Entity::ue, Step::none, traced.carrier.set,
+             outbound_spi(way.flow, traced.carrier.numbers), Reason::ok, 0, way.flow.transport});
         return;
     }
-    launch(arrival, request, *e, branch, flow);
+    launch(arrival, request, *e, branch, way.flow);
 }
 
 }  // namespace gmgate::registration

@@ -86,6 +86,11 @@ constexpr std::array<ReasonInfo, reason_count> table{{
     {"dialog_limit", "S3", "As many sessions run as allowed, of all users or of this one.",
      "Raise limits.dialogs or limits.dialogs_per_user if phones need more.", Scope::message,
      Blame::operator_},
+    {"emergency_limit", "S3",
+     "As many emergency calls of phones that are not registered run as allowed, of all or of one "
+     "source, or begin too fast.",
+     "A flood, or raise limits.emergency_calls or limits.emergency_calls_per_source.",
+     Scope::message, Blame::operator_},
     {"challenge_without_keys", "B2",
      "The core's 401 carries no usable nonce, ck or ik, or the core accepted a phone that nobody "
      "authenticated.",

@@ -42,6 +42,7 @@ enum class Reason : std::uint8_t {
     install_failed,
     transaction_limit,
     dialog_limit,
+    emergency_limit,
     // The challenge and the core (B2, C10, C11).
     challenge_without_keys,
     challenged_again,

@@ -23,10 +23,12 @@ bool left(Reason why) {
 }
 
 int status_for(Reason why) {
+    if (why == Reason::ue_timeout) return 408;
     return left(why) ? 480 : 503;
 }
 
 std::string_view cause_for(Reason why) {
+    if (why == Reason::ue_timeout) return "SIP;cause=408;text=\"Not acknowledged\"";
     return left(why) ? "SIP;cause=480;text=\"Registration ended\""
                      : "SIP;cause=503;text=\"Security associations lost\"";
 }
@@ -80,7 +82,9 @@ void Proxy::on_release_timer() {
         say_to_ue(*d, "BYE", d->core_cseq + 1);
         say_to_core(*d, "BYE", d->ue_cseq + 1);
         ctx_.metrics.session_released();
+        const sa::UserId user = d->user;
         dialogs_.remove(d->id);
+        settle_call(user);
     }
     dialogs_changed();
     start_release_timer();
@@ -151,96 +155,115 @@ void Proxy::shut_down() {
     }
 }
 
-bool Proxy::say_to_core(const Dialog& dialog, std::string_view method, std::uint32_t number) {
-    // The route set as in 12.2.1.1: a first hop without lr is a strict router.
-    std::vector<std::string_view> route;
-    if (!dialog.core_route().empty()) {
-        sip::ValueSplitter splitter(dialog.core_route());
-        while (const auto hop = splitter.next()) route.push_back(*hop);
-    }
-    std::string_view target = dialog.core_target();
-    const std::string last = "<" + std::string(target) + ">";
-    const std::string first(route.empty() ? std::string_view(last) : route.front());
-    if (!route.empty()) {
+std::optional<Proxy::WayToCore> Proxy::way_to_core(const Dialog& dialog) const {
+    WayToCore way{std::string(dialog.core_target()), std::string(dialog.core_route()),
+                  ctx_.core_flow()};
+    if (const EmergencyCall* call = is_stranger(dialog.user) ? calls_.find(dialog.user) : nullptr)
+        way.flow = call->core;
+    const std::string last = "<" + way.target + ">";
+    std::string first = last;
+    if (!way.route.empty()) {
+        sip::ValueSplitter hops(dialog.core_route());
+        first = hops.next().value_or(std::string_view{});
         const auto hop = sip::parse_name_addr(first);
         if (hop && !hop->uri.param("lr")) {
-            route.erase(route.begin());
-            if (!target.empty()) route.push_back(last);
-            target = hop->uri.text;
+            std::string rest;
+            while (const auto next = hops.next()) rest.append(*next).append(", ");
+            if (!way.target.empty()) rest.append(last).append(", ");
+            if (!rest.empty()) rest.resize(rest.size() - 2);
+            way.route = std::move(rest);
+            way.target = hop->uri.text;
         }
     }
-    if (target.empty()) return false;
-    sip::Flow flow = ctx_.core_flow();
+    if (way.target.empty()) return std::nullopt;
     if (const auto wanted = ctx_.flow_to(first); wanted && ctx_.trusts(wanted->remote.address))
-        flow = *wanted;
-    const auto branch = ctx_.core.transactions->new_branch();
-    if (branch.id == 0) {
-        ctx_.refuse(Reason::transaction_limit, 0, flow.remote, {});
-        return false;
-    }
-    const std::uint16_t port = flow.local.port == 0 ? ctx_.core_local.port : flow.local.port;
-    sip::RequestBuilder b(method, target);
-    b.header("Via", {"SIP/2.0/", sip::name(flow.transport), " ", flow.local.address.to_uri_host(),
-                     ":", std::to_string(port), ";branch=", branch.view()});
-    b.header("Max-Forwards", "70");
-    for (const std::string_view hop : route) b.header("Route", hop);
-    b.header("From", dialog.ue_party())
-        .header("To", dialog.core_party())
-        .header("Call-ID", dialog.call_id())
-        .header("CSeq", {std::to_string(number), " ", method});
-    const bool bye = method == "BYE";
-    if (bye) b.header("Reason", cause_for(dialog.ended));
-    const auto message = b.finish();
-    if (!message || !bye) {
-        ctx_.core.transactions->abandon(branch.id);
-        if (!message || !ctx_.core.transport->send(flow, *message)) return false;
-    } else if (!ctx_.core.transactions->send_request(branch, flow, method, *message, bye_to_core_,
-                                                     dialog.trace_user)) {
-        return false;
-    }
-    ctx_.note(dialog.trace_user, method, 0,
-              {Entity::pcscf, Entity::core, Step::none, 0, 0, dialog.ended});
-    return true;
+        way.flow = *wanted;
+    return way;
+}
+
+bool Proxy::say_to_core(const Dialog& dialog, std::string_view method, std::uint32_t number) {
+    const auto way = way_to_core(dialog);
+    if (!way) return false;
+    const std::uint16_t port =
+        way->flow.local.port == 0 ? ctx_.core_local.port : way->flow.local.port;
+    return say({.side = ctx_.core,
+                .answers = bye_to_core_,
+                .flow = way->flow,
+                .sent_by = way->flow.local.address.to_uri_host() + ":" + std::to_string(port),
+                .target = way->target,
+                .route = way->route,
+                .from = dialog.ue_party(),
+                .to = dialog.core_party()},
+               dialog, method, number);
 }
 
 bool Proxy::say_to_ue(const Dialog& dialog, std::string_view method, std::uint32_t number) {
-    const sa::User* user = ctx_.sets.find_user(dialog.user);
-    const sa::SaSet* set = user == nullptr ? nullptr : ctx_.sets.outbound(*user);
-    if (set == nullptr) return false;
-    const std::string target(dialog.ue_target().empty() ? user->contact() : dialog.ue_target());
+    std::string target(dialog.ue_target());
+    WayToUe way;
+    Carrier carrier;
+    if (is_stranger(dialog.user)) {
+        const EmergencyCall* call = calls_.find(dialog.user);
+        if (call == nullptr || !call->reachable()) return false;
+        way = {call->way, sent_by_in_clear(*call)};
+    } else {
+        const sa::User* user = ctx_.sets.find_user(dialog.user);
+        const sa::SaSet* set = user == nullptr ? nullptr : ctx_.sets.outbound(*user);
+        if (set == nullptr) return false;
+        if (target.empty()) target = user->contact();
+        const Registration* registration = registrations_.find(dialog.user);
+        sip::Transport transport =
+            registration == nullptr ? sip::Transport::udp : registration->transport;
+        if (wants_tcp(target)) transport = sip::Transport::tcp;
+        carrier = Carrier::of(*set);
+        way = {request_path(transport, set->ours, set->ue, carrier.numbers),
+               set->ours.to_uri_host() + ":" + std::to_string(carrier.numbers.port_ps)};
+    }
     if (target.empty()) return false;
-    const Registration* registration = registrations_.find(dialog.user);
-    sip::Transport transport =
-        registration == nullptr ? sip::Transport::udp : registration->transport;
-    if (wants_tcp(target)) transport = sip::Transport::tcp;
-    const Carrier carrier = Carrier::of(*set);
-    const sip::Flow flow = request_path(transport, set->ours, set->ue, carrier.numbers);
-    const auto branch = ctx_.gm.transactions->new_branch();
+    return say({.side = ctx_.gm,
+                .answers = bye_to_ue_,
+                .flow = way.flow,
+                .sent_by = way.sent_by,
+                .target = target,
+                .route = {},
+                .from = dialog.core_party(),
+                .to = dialog.ue_party(),
+                .carrier = carrier},
+               dialog, method, number);
+}
+
+bool Proxy::say(const Words& words, const Dialog& dialog, std::string_view method,
+                std::uint32_t number) {
+    const auto party = is_stranger(dialog.user) ? sip::TransactionLayer::Party::stranger
+                                                : sip::TransactionLayer::Party::known;
+    auto& transactions = *words.side.transactions;
+    const auto branch = transactions.new_branch(party);
     if (branch.id == 0) {
-        ctx_.refuse(Reason::transaction_limit, 0, flow.remote, {});
+        ctx_.refuse(Reason::transaction_limit, 0, words.flow.remote, {});
         return false;
     }
-    sip::RequestBuilder b(method, target);
-    b.header("Via", {"SIP/2.0/", sip::name(transport), " ", set->ours.to_uri_host(), ":",
-                     std::to_string(carrier.numbers.port_ps), ";branch=", branch.view()})
-        .header("Max-Forwards", "70")
-        .header("From", dialog.core_party())
-        .header("To", dialog.ue_party())
+    sip::RequestBuilder b(method, words.target);
+    b.header("Via", {"SIP/2.0/", sip::name(words.flow.transport), " ", words.sent_by,
+                     ";branch=", branch.view()})
+        .header("Max-Forwards", "70");
+    if (!words.route.empty()) b.header("Route", words.route);
+    b.header("From", words.from)
+        .header("To", words.to)
         .header("Call-ID", dialog.call_id())
         .header("CSeq", {std::to_string(number), " ", method});
     const bool bye = method == "BYE";
     if (bye) b.header("Reason", cause_for(dialog.ended));
     const auto message = b.finish();
     if (!message || !bye) {
-        ctx_.gm.transactions->abandon(branch.id);
-        if (!message || !ctx_.gm.transport->send(flow, *message)) return false;
-    } else if (!ctx_.gm.transactions->send_request(branch, flow, method, *message, bye_to_ue_,
-                                                   dialog.trace_user)) {
+        transactions.abandon(branch.id);
+        if (!message || !words.side.transport->send(words.flow, *message)) return false;
+    } else if (!transactions.send_request(branch, words.flow, method, *message, words.answers,
+                                          dialog.trace_user)) {
         return false;
     }
+    const bool to_ue = &words.side == &ctx_.gm;
     ctx_.note(dialog.trace_user, method, 0,
-              {Entity::pcscf, Entity::ue, Step::none, carrier.set,
-               outbound_spi(flow, carrier.numbers), dialog.ended});
+              {Entity::pcscf, to_ue ? Entity::ue : Entity::core, Step::none, words.carrier.set,
+               to_ue ? outbound_spi(words.flow, words.carrier.numbers) : 0, dialog.ended});
     return true;
 }
 

@@ -347,6 +347,13 @@ TransactionLayer::Received TransactionLayer::receive_request(const Flow& flow, c
     return {Arrival::fresh, id};
 }
 
+bool TransactionLayer::knows(const Flow& flow, const Message& request) const {
+    const auto parts = transaction_parts(request);
+    if (!parts) return false;
+    server_key(*parts, flow, impl_->scratch_key);
+    return impl_->keys.contains(std::string_view(impl_->scratch_key));
+}
+
 bool TransactionLayer::respond(ServerTransactionId id, int status, std::span<const char> response) {
     const Impl::Server* s = impl_->servers.find(id);
     return s != nullptr && respond_via(id, s->reply, status, response);

@@ -109,6 +109,8 @@ class TransactionLayer {
     // sends them: the caller knows).
     Received receive_request(const Flow& flow, const Flow& reply, const Message& request,
                              Party party = Party::known);
+    // receive_request() would absorb it: it is a retransmission, or the ACK of an answer of ours.
+    [[nodiscard]] bool knows(const Flow& flow, const Message& request) const;
 
     // Sends a response and remembers it for retransmissions; status >= 200 completes the
     // transaction. False: the id is stale, nothing was sent.

@@ -2,7 +2,7 @@
 // a scripted S-CSCF.
 
 #include "tests/conformance/share.h"
-#include "tests/support/gateway_world.h"
+#include "tests/support/emergency_call.h"
 
 namespace gmgate::test {
 namespace {
@@ -80,6 +80,35 @@ TEST(A6, InClearOnlyRegisterIsTaken) {
         w.run();
         EXPECT_EQ(w.drops(Reason::stray_response), 1U);
     }
+}
+
+TEST(A6, AnEmergencyCallInClearIfPolicyAllows) {
+    World refusing;
+    Phone& refused = refusing.phone();
+    EXPECT_FALSE(ClearCall(refusing, refused).reached());
+    EXPECT_EQ(refused.last_status(), 403);
+
+    World w(emergencies_in_clear());
+    Phone& p = w.phone();
+    ClearCall call(w, p, "P-Asserted-Identity: <sip:bob@home.example>\r\n");
+    ASSERT_TRUE(call.reached());
+    EXPECT_FALSE(call.invite.message.has("P-Asserted-Identity")) << "as from nobody";
+    call.establish();
+    EXPECT_EQ(p.last_status(), 200);
+    // Its requests come from where it came from; nobody else's, and nothing else, is taken.
+    Phone& other = w.phone("mallory", "10.2.0.66");
+    const auto before = w.home.inbox.size();
+    other.send_clear(call.request("BYE"));
+    w.run();
+    EXPECT_EQ(other.last_status(), 403);
+    p.send_clear(call.head("MESSAGE", "sip:bob@home.example", 9) +
+                 "To: <sip:bob@home.example>\r\n" + ClearCall::end());
+    w.run();
+    EXPECT_EQ(p.last_status(), 403);
+    EXPECT_EQ(w.home.inbox.size(), before);
+    call.hang_up();
+    EXPECT_EQ(p.last_status(), 200);
+    w.nothing_left();
 }
 
 TEST(A6, WhatReachesAProtectedPortWithoutASetIsDiscarded) {

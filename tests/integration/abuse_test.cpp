@@ -2,8 +2,10 @@
 // time, exact counts; docs/security.md quotes the figures printed here.
 
 #include <cstdio>
+#include <set>
+#include <string>
 
-#include "tests/support/gateway_world.h"
+#include "tests/support/emergency_call.h"
 
 namespace gmgate::test {
 namespace {
@@ -475,6 +477,89 @@ TEST(Abuse, AnAnswerWhoseConnectionIsGoneGetsANewOne) {
     EXPECT_TRUE(p.last().esp);
     EXPECT_EQ(p.last().flow.local.port, p.current().numbers.port_pc);
     EXPECT_EQ(p.last().flow.remote.port, p.current().numbers.port_us);
+}
+
+// Emergency calls of strangers from invented addresses (A6, S3): bounded by source and in total,
+// and nothing of it is at the expense of who is registered.
+TEST(Abuse, AFloodOfEmergencyCallsInClear) {
+    World::Options o = emergencies_in_clear();
+    o.policy.limits.dialogs = 1;
+    o.policy.limits.proxied = 4;
+    o.policy.limits.emergency_calls = 20;
+    World w(o);
+    Phone& p = w.phone();
+    ASSERT_TRUE(p.register_once());
+    const auto begun = [&w] {
+        std::set<std::string> calls;
+        for (const Wire& wire : w.home.inbox) {
+            if (wire.message.method() == "INVITE") calls.insert(wire.message.header("Call-ID"));
+        }
+        return calls.size();
+    };
+    const auto call_from = [&w](int host) {
+        Phone stranger(
+            w, "nobody",
+            ip("10.3." + std::to_string(host / 250) + "." + std::to_string(1 + host % 250)));
+        const ClearCall call(w, stranger);
+    };
+    for (int i = 0; i < 10; ++i) call_from(0);
+    EXPECT_EQ(begun(), 2U) << "of one source";
+    for (int i = 1; i < 1000; ++i) call_from(i);
+    EXPECT_EQ(begun(), 10U) << "half of them, of those who have not shown that they hear us";
+    EXPECT_EQ(w.drops(Reason::emergency_limit), 999U);
+    EXPECT_LE(w.gateway->proxied(), 10U);
+    std::printf("emergency calls in clear: 1009 from 1000 addresses, 10 reach the E-CSCF\n");
+
+    // Who is there by TCP still gets through, and the registered phone has all that is its own.
+    Phone& real = w.phone("carol", "10.2.0.7", sip::Transport::tcp);
+    ClearCall real_call(w, real);
+    EXPECT_TRUE(real_call.reached());
+    real_call.establish();
+    w.home.silent = false;
+    w.expect_served(p);
+    OutgoingCall call(w, p);
+    call.establish();
+    EXPECT_EQ(call.p.inbox.back().message.status(), 200);
+    call.say("BYE");
+    w.home.silent = true;
+    real_call.hang_up();
+    EXPECT_EQ(w.gateway->dialogs(), 0U);
+    // Nobody answers the others: they end by themselves, and as many may begin again.
+    w.advance(60s);
+    EXPECT_EQ(w.gateway->proxied(), 0U);
+    const auto before = begun();
+    call_from(2000);
+    EXPECT_EQ(begun(), before + 1);
+    w.expect_no_leak(1);
+}
+
+// Short ones, one after the other: each may call somebody to a telephone.
+TEST(Abuse, EmergencyCallsThatEndAtOnceAreHeldBack) {
+    World::Options o = emergencies_in_clear();
+    o.policy.limits.emergency_calls = 20;
+    World w(o);
+    std::size_t reached = 0;
+    for (int i = 0; i < 200; ++i) {
+        Phone stranger(w, "nobody", ip("10.3.0." + std::to_string(1 + i)));
+        const ClearCall call(w, stranger);
+        if (!call.reached()) continue;
+        ++reached;
+        w.home.reply(call.invite, 486);
+        w.run();
+    }
+    EXPECT_EQ(reached, 20U);
+    EXPECT_EQ(w.drops(Reason::emergency_limit), 180U);
+    w.advance(1s);
+    for (int i = 0; i < 20; ++i) {
+        Phone stranger(w, "nobody", ip("10.4.0." + std::to_string(1 + i)));
+        const ClearCall call(w, stranger);
+        if (!call.reached()) continue;
+        ++reached;
+        w.home.reply(call.invite, 486);
+        w.run();
+    }
+    EXPECT_EQ(reached, 22U) << "two a second";
+    w.expect_no_leak(0);
 }
 
 }  // namespace

@@ -12,7 +12,7 @@
 #include "control/ops/protocol.h"
 #include "control/ops/registration_view.h"
 #include "control/registration/reasons.h"
-#include "tests/support/gateway_world.h"
+#include "tests/support/emergency_call.h"
 
 namespace gmgate::test {
 namespace {
@@ -314,6 +314,19 @@ const std::map<Reason, Case>& cases() {
               return p.impi;
           },
           [](World::Options& o) { o.policy.limits.dialogs = 0; }}},
+        {Reason::emergency_limit,
+         {[](World& w) {
+              Phone& p = w.phone();
+              const ClearCall first(w, p);
+              EXPECT_TRUE(first.reached());
+              const ClearCall second(w, p);
+              EXPECT_EQ(p.last_status(), 503);
+              return std::string();
+          },
+          [](World::Options& o) {
+              o = emergencies_in_clear();
+              o.policy.limits.emergency_calls_per_source = 1;
+          }}},
         {Reason::transaction_limit,
          {[](World& w) {
               // The core's side is full: the request alice has sent there waits for its answer.

@@ -90,6 +90,9 @@ TEST(ConfigLoad, AnnotatedExampleShowsTheDefaults) {
     EXPECT_EQ(full->timers.timer_c, least->timers.timer_c);
     EXPECT_EQ(full->security.emergency, least->security.emergency);
     EXPECT_EQ(full->security.emergency_numbers, least->security.emergency_numbers);
+    EXPECT_EQ(full->security.emergency_unregistered, least->security.emergency_unregistered);
+    EXPECT_EQ(full->limits.emergency_calls, least->limits.emergency_calls);
+    EXPECT_EQ(full->limits.emergency_calls_per_source, least->limits.emergency_calls_per_source);
     EXPECT_EQ(full->core.e_cscf, least->core.e_cscf);
     EXPECT_EQ(full->timers.dialog_idle, least->timers.dialog_idle);
     EXPECT_EQ(full->limits.ipv6_source_prefix, least->limits.ipv6_source_prefix);
@@ -162,6 +165,7 @@ security:
   unprotected_other: drop
   emergency: forward
   emergency_numbers: [999, "*112#"]
+  emergency_unregistered: forward
   service_route_mismatch: reject
 timers: {reg_await_auth: 4m, t1: 250ms, timer_c: 4m, dialog_idle: 1h, lifetime_margin: 0.5m, drain: 32*t1, near_end: 3s, spi_quarantine: 1h}
 limits: {dialogs: 21, dialogs_per_user: 5, registrations: 7, pending: 8, pending_per_source: 1, register_rate_per_source: 0.5, register_burst_per_source: 2,
@@ -174,6 +178,7 @@ log: {level: debug, time: false}
     EXPECT_EQ(c->gateway.name, "[fd00:30::1]");
     EXPECT_EQ(c->core.e_cscf, *Endpoint::parse("10.30.0.5:5060"));
     EXPECT_EQ(c->security.emergency, Emergency::forward);
+    EXPECT_EQ(c->security.emergency_unregistered, EmergencyUnregistered::forward);
     EXPECT_EQ(c->security.emergency_numbers, (std::vector<std::string>{"999", "*112#"}));
     EXPECT_EQ(c->timers.timer_c, std::chrono::minutes(4));
     EXPECT_EQ(c->timers.dialog_idle, std::chrono::hours(1));

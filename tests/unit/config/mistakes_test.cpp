@@ -81,6 +81,9 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"EmergencyNumber", "security", "  emergency_numbers: [one-one-two]",
              "gmgated.yaml:2: security.emergency_numbers: 'one-one-two' is not a number as it is "
              "dialled; write digits, such as 112"},
+        Case{"EmergencyInClearNowhere", "security", "  emergency_unregistered: forward",
+             "gmgated.yaml:2: security.emergency_unregistered: forward needs core.e_cscf, the "
+             "address of the E-CSCF; write it, or choose refuse"},
         Case{"EmergencyNowhere", "security", "  emergency: forward",
              "gmgated.yaml:2: security.emergency: forward needs core.e_cscf, the address of the "
              "E-CSCF; write it, or choose alternative or refuse"},
