@@ -47,6 +47,9 @@ void Phone::deregister() {
         finish();
         return;
     }
+    // A request under way has its answer first: next_errand() comes back to it.
+    leaving_ = phase_ == Phase::registered && transaction_ && !scripted_;
+    if (leaving_) return;
     restarts_ = 0;
     if (agent_) agent_->hang_up();
     begin(Purpose::deregister);
@@ -89,6 +92,7 @@ void Phone::start_again() {
 void Phone::begin(Purpose purpose) {
     periodic_.stop();
     end_transaction();
+    leaving_ = false;
     purpose_ = purpose;
     obeying_ = reauthenticate_;
     phase_ = Phase::sm1;
@@ -141,7 +145,10 @@ void Phone::finish() {
 
 void Phone::discard(std::unique_ptr<SaSet>& set) {
     if (!set) return;
-    if (transaction_ && transaction_->set == set.get()) end_transaction();
+    if (transaction_ && transaction_->set == set.get()) {
+        end_transaction();
+        if (leaving_) context_.timers.start(periodic_, context_.times.t1);
+    }
     if (carrier_ == set.get()) carrier_ = nullptr;
     if (set->client) set->client->forget();
     if (set->server) set->server->forget();
@@ -329,6 +336,7 @@ void Phone::on_request_answer(const sip::Message& m) {
 // re-registration.
 void Phone::next_errand() {
     if (phase_ != Phase::registered || transaction_) return;
+    if (leaving_) return deregister();
     if (reauthenticate_ || told_gone_) {
         context_.timers.start(periodic_, context_.times.t1);
         return;
@@ -552,6 +560,7 @@ void Phone::on_deadline() {
 void Phone::on_periodic() {
     if (phase_ != Phase::registered) return;
     if (transaction_) return;  // next_errand() comes back to it
+    if (leaving_) return deregister();
     if (told_gone_) return leave_as_told();
     if (scripted_) return;
     if (std::exchange(reauthenticate_, false)) return reregister();

@@ -342,6 +342,7 @@ class Phone final : private ClearStreamHandler, private AgentHost {
     bool told_gone_ = false;       // the network ended the registration
     bool may_return_ = false;      // ... and wants a new one
     bool obeying_ = false;         // ... and this procedure began after that
+    bool leaving_ = false;         // deregisters once the request under way has ended
     bool deaf_ = false;
     bool hold_answers_ = false;
     bool spoil_ = false;

@@ -196,6 +196,31 @@ TEST(Load, InterruptEndsInOrderAndASecondOneAtOnce) {
     EXPECT_FALSE(lab.load().good());
 }
 
+TEST(Load, InterruptLetsARequestUnderWayHaveItsAnswer) {
+    for (const bool answered : {true, false}) {
+        test::Lab lab;
+        lab.context.messages = 20;
+        lab.context.message_interval = std::chrono::milliseconds(100);
+        LoadOptions o;
+        o.hold = Duration(-1);
+        lab.start(o);
+        lab.run(std::chrono::seconds(1));
+        ASSERT_GT(lab.statistics.messages_answered, 2U);
+        lab.pcscf.script.silent = true;
+        lab.run(std::chrono::milliseconds(200));
+        ASSERT_EQ(lab.statistics.messages_sent, lab.statistics.messages_answered + 1);
+        lab.load().interrupt();
+        lab.run(std::chrono::milliseconds(100));
+        EXPECT_FALSE(lab.over);
+        const auto lost = answered ? 0U : 1U;
+        if (!answered) lab.run(lab.context.times.transaction);
+        lab.pcscf.script.silent = false;
+        ASSERT_TRUE(lab.finish());
+        EXPECT_EQ(lab.statistics.messages_sent, lab.statistics.messages_answered + lost);
+        EXPECT_EQ(lab.statistics.deregistered, 1U);
+    }
+}
+
 TEST(Report, JsonIsWholeAndHoldsNoKey) {
     test::Lab lab;
     LoadOptions o;
