@@ -41,16 +41,23 @@ TEST(KeyExpansion, KnownAnswersOfAnnexI) {
 
         for (const Encryption e :
              {Encryption::null, Encryption::aes_cbc, Encryption::des_ede3_cbc}) {
-            EXPECT_EQ(integrity(Integrity::hmac_md5_96, e), set.at("hmac_md5_96"));
-            EXPECT_EQ(integrity(Integrity::hmac_sha_1_96, e), set.at("hmac_sha_1_96"));
+            EXPECT_EQ(integrity(Integrity::hmac_md5_96, e),
+                      set.at("hmac_md5_96").get<std::string>());
+            EXPECT_EQ(integrity(Integrity::hmac_sha_1_96, e),
+                      set.at("hmac_sha_1_96").get<std::string>());
         }
-        EXPECT_EQ(integrity(Integrity::aes_gmac, Encryption::null), set.at("aes_gmac_key"));
-        EXPECT_EQ(salt(Integrity::aes_gmac, Encryption::null), set.at("aes_gmac_salt"));
-        EXPECT_EQ(encryption(Integrity::null, Encryption::aes_gcm), set.at("aes_gcm_key"));
-        EXPECT_EQ(salt(Integrity::null, Encryption::aes_gcm), set.at("aes_gcm_salt"));
+        EXPECT_EQ(integrity(Integrity::aes_gmac, Encryption::null),
+                  set.at("aes_gmac_key").get<std::string>());
+        EXPECT_EQ(salt(Integrity::aes_gmac, Encryption::null),
+                  set.at("aes_gmac_salt").get<std::string>());
+        EXPECT_EQ(encryption(Integrity::null, Encryption::aes_gcm),
+                  set.at("aes_gcm_key").get<std::string>());
+        EXPECT_EQ(salt(Integrity::null, Encryption::aes_gcm),
+                  set.at("aes_gcm_salt").get<std::string>());
         for (const Integrity i : {Integrity::hmac_md5_96, Integrity::hmac_sha_1_96}) {
-            EXPECT_EQ(encryption(i, Encryption::aes_cbc), set.at("aes_cbc"));
-            EXPECT_EQ(encryption(i, Encryption::des_ede3_cbc), set.at("des_ede3_cbc_parity"));
+            EXPECT_EQ(encryption(i, Encryption::aes_cbc), set.at("aes_cbc").get<std::string>());
+            EXPECT_EQ(encryption(i, Encryption::des_ede3_cbc),
+                      set.at("des_ede3_cbc_parity").get<std::string>());
         }
         // The raw form is the same key but for the parity bits.
         const auto raw = *from_hex(set.at("des_ede3_cbc_raw").get<std::string>());
