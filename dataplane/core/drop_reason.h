@@ -35,8 +35,8 @@ namespace gmgate::dataplane {
     X(encapsulation,                                                                           \
       "ESP in UDP for an SA without a NAT, or not in UDP for one behind a NAT (N1)")           \
     X(inner_header,                                                                            \
-      "authentic ESP of a phone behind a NAT whose inner IP header is damaged, a fragment's, " \
-      "or not the phone's (A3, N1)")                                                           \
+      "authentic ESP of a phone behind a NAT whose inner IP header is damaged or not the "     \
+      "phone's (A3, N1)")                                                                      \
     X(not_esp_in_udp, "neither ESP nor keep-alive on UDP port 4500: IKE, IPv6 or too short")   \
     X(outer_header,                                                                            \
       "ESP under an IP or link header the host would refuse (bad checksum, another station's " \

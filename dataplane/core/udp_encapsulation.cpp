@@ -68,25 +68,37 @@ Encapsulated look_into(std::span<const std::uint8_t> frame, PacketView& view) {
     return Encapsulated::esp;
 }
 
-std::expected<std::uint32_t, DropReason> inner_length(std::span<const std::uint8_t> payload,
-                                                      const Ipv4Endpoint& ue,
-                                                      const Ipv4Endpoint& ours) {
+bool is_fragment(std::span<const std::uint8_t> payload) {
+    return payload.size() >= inner_header_size && (load_be16(payload.data() + 6) & 0x3FFFU) != 0;
+}
+
+std::expected<std::uint32_t, DropReason> inner_fragment_length(
+    std::span<const std::uint8_t> payload, const Ipv4Endpoint& ue, const Ipv4Endpoint& ours) {
     const std::uint8_t* ip = payload.data();
     if (payload.size() < inner_header_size || ip[0] != version_and_length)
         return std::unexpected(DropReason::inner_header);
     const std::uint32_t total = load_be16(ip + 2);
-    const bool fragment = (load_be16(ip + 6) & 0x3FFFU) != 0;
-    if (total < inner_header_size || total > payload.size() || fragment ||
+    if (total <= inner_header_size || total > payload.size() ||
         std::memcmp(ip + source_at, ue.address.data(), 4) != 0 ||
         std::memcmp(ip + destination_at, ours.address.data(), 4) != 0 ||
         ones_sum({ip, inner_header_size}) != 0xFFFF) {
         return std::unexpected(DropReason::inner_header);
     }
-    const std::uint8_t protocol = ip[9];
-    if (protocol != protocol_udp && protocol != protocol_tcp)
+    if (ip[9] != protocol_udp && ip[9] != protocol_tcp)
         return std::unexpected(DropReason::next_header);
+    return total;
+}
+
+std::expected<std::uint32_t, DropReason> inner_length(std::span<const std::uint8_t> payload,
+                                                      const Ipv4Endpoint& ue,
+                                                      const Ipv4Endpoint& ours) {
+    if (is_fragment(payload)) return std::unexpected(DropReason::inner_header);
+    const auto total = inner_fragment_length(payload, ue, ours);
+    if (!total) return total;
+    const std::uint8_t* ip = payload.data();
+    const std::uint8_t protocol = ip[9];
     const std::uint8_t* segment = ip + inner_header_size;
-    if (total - inner_header_size < (protocol == protocol_udp ? 8U : 20U) ||
+    if (*total - inner_header_size < (protocol == protocol_udp ? 8U : 20U) ||
         load_be16(segment) != ue.port || load_be16(segment + 2) != ours.port) {
         return std::unexpected(DropReason::selector);
     }

@@ -42,6 +42,12 @@ struct Ipv4Endpoint {
 [[nodiscard]] std::expected<std::uint32_t, DropReason> inner_length(
     std::span<const std::uint8_t> payload, const Ipv4Endpoint& ue, const Ipv4Endpoint& ours);
 
+// The same for a fragment of such a packet, whose ports are to be looked at when it is whole.
+[[nodiscard]] std::expected<std::uint32_t, DropReason> inner_fragment_length(
+    std::span<const std::uint8_t> payload, const Ipv4Endpoint& ue, const Ipv4Endpoint& ours);
+// Is the IPv4 packet at `payload` a fragment? No other of its properties is looked at.
+[[nodiscard]] bool is_fragment(std::span<const std::uint8_t> payload);
+
 // Put another source or destination into an IPv4 packet without options that holds a whole UDP or
 // TCP header, and correct its checksums: a wrong one stays wrong, an absent one (UDP) absent.
 void translate_source(std::uint8_t* ip, const Ipv4Endpoint& to);

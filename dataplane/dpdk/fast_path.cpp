@@ -25,6 +25,10 @@ void FastPath::inbound(rte_mbuf* const* packets, std::uint16_t count, std::uint3
     inbound_->run(packets, count, now, result);
 }
 
+void FastPath::inner_whole(rte_mbuf* packet, sa::Spi spi, InboundResult& result) {
+    inbound_->inner_whole(packet, spi, result);
+}
+
 void FastPath::outbound(rte_mbuf* const* packets, std::uint16_t count, std::uint32_t /*now*/,
                         OutboundResult& result) {
     outbound_->run(packets, count, result);

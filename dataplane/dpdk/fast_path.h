@@ -40,11 +40,19 @@ struct HandOverList {
 
 // Every packet of a burst is in exactly one list, or freed and counted under its drop reason. What
 // is listed is the caller's.
+// packets.packets[i] came under spis[i].
+struct InnerFragmentList {
+    PacketList packets;
+    std::array<sa::Spi, max_burst> spis;
+};
+
 struct InboundResult {
     PacketList to_host;  // decapsulated (verify_only: authentic ESP), or untouched other traffic
     HandOverList to_worker;  // ESP whose SA another worker owns: give it to that worker's inbound()
     PacketList fragments;    // to our addresses: reassemble, then inbound() again, in one buffer
                              // segment if it fits
+    // Out of tunnels (N1), authentic: reassemble, each SPI's for themselves, then inner_whole().
+    InnerFragmentList inner_fragments;
 };
 
 struct OutboundResult {
@@ -93,6 +101,9 @@ class FastPath {
     // `count` <= max_burst; `now`: the caller's coarse second, not 0. `result` is cleared first.
     void inbound(rte_mbuf* const* packets, std::uint16_t count, std::uint32_t now,
                  InboundResult& result);
+    // A packet made whole of InboundResult::inner_fragments that came under `spi`: into
+    // result.to_host, which is not cleared and has room, or freed and counted.
+    void inner_whole(rte_mbuf* packet, sa::Spi spi, InboundResult& result);
     void outbound(rte_mbuf* const* packets, std::uint16_t count, std::uint32_t now,
                   OutboundResult& result);
 

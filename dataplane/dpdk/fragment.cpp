@@ -131,6 +131,7 @@ std::size_t Reassembler::bucket_of(const Key& key) const {
         h = mix(h, word(address->data() + 8));
     }
     h = mix(h, (std::uint64_t{key.protocol} << 32U) | key.id);
+    h = mix(h, key.origin);
     return (h >> 32U) % (table_.size() / ways) * ways;
 }
 
@@ -177,8 +178,9 @@ std::uint8_t* Reassembler::data_of(const Datagram& d) const {
     return static_cast<std::uint8_t*>(d.buffer->buf_addr) + RTE_PKTMBUF_HEADROOM + max_header;
 }
 
-rte_mbuf* Reassembler::add(rte_mbuf* fragment, TimePoint now) {
+rte_mbuf* Reassembler::add(rte_mbuf* fragment, TimePoint now, std::uint32_t origin) {
     Piece piece;
+    piece.key.origin = origin;
     if (!dissect(fragment, piece) || piece.offset + piece.data.size() > room_) {
         counters_.drop(PortDropReason::fragment_invalid);
         rte_pktmbuf_free(fragment);

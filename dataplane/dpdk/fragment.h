@@ -36,8 +36,8 @@ class Reassembler {
     Reassembler& operator=(const Reassembler&) = delete;
 
     // Takes one Ethernet frame that is an IPv4 or IPv6 fragment, in one segment. The whole
-    // datagram, or null.
-    [[nodiscard]] rte_mbuf* add(rte_mbuf* fragment, TimePoint now);
+    // datagram, or null. Fragments of different `origin`, as the SPI they came under, never meet.
+    [[nodiscard]] rte_mbuf* add(rte_mbuf* fragment, TimePoint now, std::uint32_t origin = 0);
     // Gives up what is too old. Cheap when there is nothing.
     void expire(TimePoint now);
     [[nodiscard]] std::size_t incomplete() const { return used_; }
@@ -52,6 +52,7 @@ class Reassembler {
         std::array<std::uint8_t, 16> source{};
         std::array<std::uint8_t, 16> destination{};
         std::uint32_t id = 0;
+        std::uint32_t origin = 0;
         std::uint8_t protocol = 0;  // IPv4; IPv6: 255
         bool operator==(const Key&) const = default;
     };

@@ -51,6 +51,7 @@ void InboundPath::run(rte_mbuf* const* packets, std::uint16_t count, std::uint32
     result.to_host.count = 0;
     result.to_worker.packets.count = 0;
     result.fragments.count = 0;
+    result.inner_fragments.packets.count = 0;
     drops_.clear();
     item_count_ = 0;
     context_.counters.in_received.add(count);
@@ -435,13 +436,16 @@ void InboundPath::finish_encapsulated(const CryptoJob& job, const EspGeometry& g
     const bool server = (sa.form & InboundSa::from_port_us) != 0;
     const Ipv4Endpoint own{path.inner, server ? path.port_us : path.port_uc};
     const Ipv4Endpoint ours{first_four(sa.ours), sa.our_port};
-    const auto total = inner_length({ip, cleartext - trailer}, own, ours);
+    const std::span<const std::uint8_t> inside{ip, cleartext - trailer};
+    const bool fragment = is_fragment(inside);
+    const auto total =
+        fragment ? inner_fragment_length(inside, own, ours) : inner_length(inside, own, ours);
     if (!total) {
         drops_.add(item.m, total.error());
         return;
     }
     take_over_congestion(item.frame[item.view.l3 + 1], ip);
-    translate_source(ip, {first_four(sa.ue), sa.ue_port});
+    if (!fragment) translate_source(ip, {first_four(sa.ue), sa.ue_port});
 
     // The link header moves up to the packet; what was around it is cut off.
     const std::uint32_t link = item.view.l3;
@@ -453,7 +457,36 @@ void InboundPath::finish_encapsulated(const CryptoJob& job, const EspGeometry& g
     m->pkt_len = m->data_len;
     context_.counters.in_authentic.add();
     context_.counters.in_authentic_bytes.add(job.length + geometry.icv);
+    if (fragment) [[unlikely]] {
+        result.inner_fragments.spis[result.inner_fragments.packets.count] = item.spi;
+        result.inner_fragments.packets.push(m);
+        return;
+    }
     result.to_host.push(m);
+}
+
+// The host must not do this: among fragments that came in clear it would not tell these apart.
+void InboundPath::inner_whole(rte_mbuf* m, sa::Spi spi, InboundResult& result) {
+    drops_.clear();
+    std::uint8_t* frame = frame_of(m);
+    const PacketView view = classify({frame, m->data_len});
+    const InboundSa& sa = context_.table.slot_of(spi);
+    if (sa.spi.load(std::memory_order_acquire) != spi) {  // it went meanwhile
+        drops_.add(m, DropReason::unknown_spi);
+    } else {
+        const NatPath& path = context_.table.nat_path(sa.set - 1);
+        const bool server = (sa.form & InboundSa::from_port_us) != 0;
+        const Ipv4Endpoint own{path.inner, server ? path.port_us : path.port_uc};
+        const auto total = inner_length({frame + view.l3, std::size_t{m->data_len} - view.l3}, own,
+                                        {first_four(sa.ours), sa.our_port});
+        if (total) {
+            translate_source(frame + view.l3, {first_four(sa.ue), sa.ue_port});
+            result.to_host.push(m);
+        } else {
+            drops_.add(m, total.error());
+        }
+    }
+    drops_.free_all();
 }
 
 // Authentic and new: on to the host as it came. What its SA allows inside is looked at where it can

@@ -19,6 +19,8 @@ class InboundPath {
     explicit InboundPath(WorkerContext& context);
     void run(rte_mbuf* const* packets, std::uint16_t count, std::uint32_t now,
              InboundResult& result);
+    // FastPath::inner_whole().
+    void inner_whole(rte_mbuf* m, sa::Spi spi, InboundResult& result);
 
   private:
     // One ESP packet under way.

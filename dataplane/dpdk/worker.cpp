@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstdio>
 #include <cstring>
 #include <future>
@@ -82,6 +83,8 @@ Worker::Worker(const Config& config, const Shared& shared, std::unique_ptr<FastP
                          config.seed, counters_),
       outbound_fragments_({.datagrams = config.incomplete_datagrams}, shared.pools.large(),
                           ~config.seed, counters_),
+      inner_fragments_({.datagrams = config.incomplete_datagrams}, shared.pools.large(),
+                       std::rotl(config.seed, 32), counters_),
       fragment_id_(static_cast<std::uint32_t>(config.seed >> 16U)) {}
 
 Worker::~Worker() {
@@ -160,6 +163,7 @@ bool Worker::round() {
     if (now_ >= next_expiry_) {
         inbound_fragments_.expire(now_);
         outbound_fragments_.expire(now_);
+        inner_fragments_.expire(now_);
         next_expiry_ = now_ + expiry_interval;
         // A link that was down leaves an error on the socket, which would cost the first burst sent
         // after its return.
@@ -175,6 +179,12 @@ bool Worker::round() {
 
 void Worker::from_wire(rte_mbuf** frames, std::uint16_t count, bool reassembled) {
     fast_path_->inbound(frames, count, second_of(now_), inbound_);
+    // They came to the SA's own worker, where the others of their datagram come too.
+    const auto& inner = inbound_.inner_fragments;
+    for (std::uint16_t i = 0; i < inner.packets.count; ++i) {
+        rte_mbuf* whole = inner_fragments_.add(inner.packets.packets[i], now_, inner.spis[i]);
+        if (whole != nullptr) fast_path_->inner_whole(whole, inner.spis[i], inbound_);
+    }
     if (inbound_.to_host.count != 0) {
         const auto sent =
             shared_.host.send(config_.number, inbound_.to_host.data(), inbound_.to_host.count);
@@ -380,7 +390,9 @@ void Worker::sleep() {
     Duration length = longest_sleep;
     if (blind)
         length = std::min<Duration>(longest_nap, first_nap * (1U << std::min(idle_sleeps_, 6U)));
-    if (inbound_fragments_.incomplete() + outbound_fragments_.incomplete() != 0)
+    if (inbound_fragments_.incomplete() + outbound_fragments_.incomplete() +
+            inner_fragments_.incomplete() !=
+        0)
         length = std::min<Duration>(length, expiry_interval);
     ++idle_sleeps_;
     const timespec limit{0, static_cast<long>(std::chrono::nanoseconds(length).count())};

@@ -94,6 +94,7 @@ class Worker {
     PortCounters counters_;
     Reassembler inbound_fragments_;
     Reassembler outbound_fragments_;
+    Reassembler inner_fragments_;  // out of tunnels (N1)
     InboundResult inbound_;
     OutboundResult outbound_;
     // Datagrams made whole during a round: they go through the fast path when its results are ours

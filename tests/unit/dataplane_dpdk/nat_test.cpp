@@ -3,6 +3,8 @@
 #include "tests/unit/dataplane_dpdk/nat_frames.h"
 
 #include "dataplane/core/udp_encapsulation.h"
+#include "dataplane/dpdk/fragment.h"
+#include "dataplane/dpdk/port.h"
 #include "tests/unit/dataplane_dpdk/fast_path_fixture.h"
 
 namespace gmgate::dataplane::test {
@@ -10,6 +12,12 @@ namespace {
 
 Endpoint at(std::string_view text) {
     return *Endpoint::parse(text);
+}
+
+BufferPools& pools() {
+    static const auto made = BufferPools::create("inner", 1, 24);
+    if (!made) throw std::runtime_error(made.error().text);
+    return **made;
 }
 
 class Nat : public FastPathTest {
@@ -290,8 +298,6 @@ TEST_F(Nat, InsideIsWhatItsSaAllows) {
     refused(changed(14, 0x65), DropReason::inner_header);  // version 6
     refused(changed(17, 19), DropReason::inner_header);    // shorter than its header
     refused(changed(17, 200), DropReason::inner_header);   // longer than what there is
-    refused(changed(20, 0x20), DropReason::inner_header);  // more fragments
-    refused(changed(21, 1), DropReason::inner_header);     // a later fragment
     refused(changed(29, 3), DropReason::inner_header);     // another source
     refused(changed(33, 2), DropReason::inner_header);     // another destination
     refused(changed(23, 1), DropReason::next_header);      // ICMP
@@ -312,6 +318,96 @@ TEST_F(Nat, InsideIsWhatItsSaAllows) {
     const In in = inbound({in_udp(sealed(phone, ++sequence, padded), from, phone.ours)});
     ASSERT_EQ(in.to_host.size(), 1U);
     EXPECT_EQ(as_packet(in.to_host[0]), as_packet(plain_frame(phone.up(false), 40)));
+}
+
+// E6: a packet the phone cut before its tunnel. Its parts are authentic one by one; nobody else's
+// may get among them.
+TEST_F(Nat, FragmentsInsideAreMadeWholeBySa) {
+    const Phone phone(0, plain_, false, random_);
+    const Phone other(1, plain_, false, random_);
+    const SetHandle set = install_behind_nat(phone);
+    install_behind_nat(other);
+    PortCounters counters;
+    Reassembler reassembler({.datagrams = 16}, pools().large(), 9, counters);
+    const Endpoint from = at("203.0.113.7:40123");
+    std::uint32_t sequence = 0;
+    const TimePoint now{};
+    std::vector<Octets> to_host;
+    const auto take = [&](const Phone& who, const Octets& packet, bool to_ps = true) {
+        const Octets esp = sealed(who, ++sequence, packet, protocol_ipv4, to_ps);
+        rte_mbuf* m = make_mbuf(in_udp(esp, from, who.ours));
+        InboundResult result;
+        path_->inbound(&m, 1, 1000, result);
+        const auto& list = result.inner_fragments;
+        for (std::uint16_t i = 0; i < list.packets.count; ++i) {
+            rte_mbuf* whole = reassembler.add(list.packets.packets[i], now, list.spis[i]);
+            if (whole != nullptr) path_->inner_whole(whole, list.spis[i], result);
+        }
+        for (rte_mbuf* h : result.to_host.all()) {
+            to_host.push_back(contents(h));
+            rte_pktmbuf_free(h);
+        }
+        return std::size_t{list.packets.count};
+    };
+    const auto cut = [&](const Octets& frame) {  // at 1,200 octets of IP
+        rte_mbuf* m = make_mbuf(frame);
+        std::array<rte_mbuf*, 8> pieces;
+        const auto n = fragment_frame(m, 1200, pools().large(), 77, pieces);
+        rte_pktmbuf_free(m);
+        std::vector<Octets> out;
+        for (std::uint16_t i = 0; i < n; ++i) {
+            out.push_back(as_packet(contents(pieces[i])));
+            rte_pktmbuf_free(pieces[i]);
+        }
+        return out;
+    };
+    const auto pieces = cut(plain_frame(own_up(phone, false, true), 4000));
+    ASSERT_EQ(pieces.size(), 4U);
+    for (const std::size_t i : {2, 0, 3, 1}) {
+        EXPECT_TRUE(to_host.empty());
+        EXPECT_EQ(take(phone, pieces[i]), 1U);
+    }
+    ASSERT_EQ(to_host.size(), 1U);
+    EXPECT_TRUE(is_sound(to_host[0]));
+    Octets expected = plain_frame(phone.up(false), 4000);
+    store_be16(&expected[18], 77);
+    set_ipv4_checksum(expected);
+    EXPECT_EQ(as_packet(to_host[0]), as_packet(expected));
+
+    // The same address and identification on another's SA, and on the other SA of the same phone.
+    to_host.clear();
+    for (const std::size_t i : {0, 1, 2}) EXPECT_EQ(take(phone, pieces[i]), 1U);
+    EXPECT_EQ(take(other, pieces[3]), 1U);
+    EXPECT_EQ(take(phone, pieces[3], false), 1U);
+    EXPECT_TRUE(to_host.empty()) << "parts of different SAs met";
+    EXPECT_EQ(take(phone, pieces[3]), 1U);
+    EXPECT_EQ(to_host.size(), 1U);
+
+    // Whole, it must be what its SA allows (A3).
+    Flow elsewhere = own_up(phone, false, true);
+    elsewhere.destination_port = 99;
+    for (const Octets& piece : cut(plain_frame(elsewhere, 2000))) EXPECT_EQ(take(phone, piece), 1U);
+    EXPECT_EQ(dropped(DropReason::selector), 1U);
+    // And each part the phone's.
+    Flow foreign = own_up(phone, false, true);
+    foreign.source[3] ^= 1U;
+    EXPECT_EQ(take(phone, cut(plain_frame(foreign, 2000))[0]), 0U);
+    EXPECT_EQ(dropped(DropReason::inner_header), 1U);
+    // Its SA went before the last part came.
+    const auto late = cut(plain_frame(own_up(phone, false, true), 2000));
+    EXPECT_EQ(take(phone, late[0]), 1U);
+    const Octets last = in_udp(sealed(phone, ++sequence, late[1]), from, phone.ours);
+    rte_mbuf* m = make_mbuf(last);
+    InboundResult result;
+    path_->inbound(&m, 1, 1000, result);
+    ASSERT_EQ(result.inner_fragments.packets.count, 1);
+    table_.unpublish(set);
+    rte_mbuf* whole = reassembler.add(result.inner_fragments.packets.packets[0], now,
+                                      result.inner_fragments.spis[0]);
+    ASSERT_NE(whole, nullptr);
+    path_->inner_whole(whole, result.inner_fragments.spis[0], result);
+    EXPECT_EQ(result.to_host.count, 0);
+    EXPECT_EQ(dropped(DropReason::unknown_spi), 1U);
 }
 
 TEST_F(Nat, ChecksumsStayWhatTheyAre) {
