@@ -130,7 +130,8 @@ bool Proxy::write(const Arrival& arrival, const sip::Message& request, const Cop
     // TS 24.229 5.4.3.3: the phone is told which identity was called.
     if (!copy.called.empty()) edit.set_header(HeaderId::p_called_party_id, {"<", copy.called, ">"});
     if (copy.record)
-        edit.push_header(HeaderId::record_route, {record_route(arrival.flow, hop, parts_.domain)});
+        edit.push_header(HeaderId::record_route, {record_route(parts_.tokens.make(request),
+                                                               arrival.flow, hop, parts_.domain)});
     edit.replace_request_uri({copy.request_uri});
     edit.ensure_content_length();
     const auto done = edit.apply(buffer_);

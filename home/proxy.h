@@ -32,6 +32,7 @@ class Proxy final : private sip::TransactionUser {
   public:
     struct Parts {  // all outlive the proxy
         const Domain& domain;
+        const DialogTokens& tokens;
         Responder& responder;
         Sessions& sessions;
         TimerWheel& timers;

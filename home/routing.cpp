@@ -15,16 +15,13 @@ using sip::HeaderId;
 
 namespace {
 
-// Tells our Record-Route from our Service-Route: one ends in a dialog, the other begins one.
-constexpr std::string_view dialog_user = "dialog";
-
 bool is_loose(std::string_view route_value) {
     const auto hop = sip::parse_name_addr(route_value);
     return hop && hop->uri.param("lr").has_value();
 }
 
-std::string entry(const sip::Flow& flow, const Domain& domain) {
-    return fmt::format("<sip:{}@{}{};lr>", dialog_user, domain.listening(flow.local).to_string(),
+std::string entry(std::string_view user, const sip::Flow& flow, const Domain& domain) {
+    return fmt::format("<sip:{}@{}{};lr>", user, domain.listening(flow.local).to_string(),
                        flow.transport == sip::Transport::tcp ? ";transport=tcp" : "");
 }
 
@@ -47,14 +44,15 @@ std::string Routing::next_routes() const {
     return out + "<" + request_uri + ">";
 }
 
-Routing read_routing(const sip::Message& request, const Domain& domain) {
+Routing read_routing(const sip::Message& request, const Domain& domain,
+                     const DialogTokens& tokens) {
     Routing out;
     out.request_uri = request.request_uri();
     for (const sip::Value& value : request.values(HeaderId::route))
         out.routes.push_back(unfold(value.text));
     // RFC 3261 16.4: a strict router has put our Record-Route where the target belongs.
     const auto uri = sip::parse_uri(out.request_uri);
-    if (uri && uri->user == dialog_user && uri->param("lr") && domain.is_ours(*uri)) {
+    if (uri && uri->param("lr") && domain.is_ours(*uri) && tokens.fits(uri->user, request)) {
         out.ours_first = out.recorded = true;
         if (!out.routes.empty()) {
             if (const auto target = sip::parse_name_addr(out.routes.back())) {
@@ -69,7 +67,7 @@ Routing read_routing(const sip::Message& request, const Domain& domain) {
         const auto hop = sip::parse_name_addr(out.routes[ours]);
         if (!hop || !domain.is_ours(hop->uri)) break;
         out.ours_first = true;
-        out.recorded = out.recorded || hop->uri.user == dialog_user;
+        out.recorded = out.recorded || tokens.fits(hop->uri.user, request);
     }
     out.routes.erase(out.routes.begin(), out.routes.begin() + static_cast<std::ptrdiff_t>(ours));
     return out;
@@ -84,9 +82,10 @@ bool makes_dialog(std::string_view method) {
     return method == "INVITE" || method == "SUBSCRIBE" || method == "REFER";
 }
 
-std::string record_route(const sip::Flow& arrived, const sip::Flow& leaving, const Domain& domain) {
-    const std::string out = entry(leaving, domain);
-    const std::string in = entry(arrived, domain);
+std::string record_route(std::string_view user, const sip::Flow& arrived, const sip::Flow& leaving,
+                         const Domain& domain) {
+    const std::string out = entry(user, leaving, domain);
+    const std::string in = entry(user, arrived, domain);
     return out == in ? out : out + ", " + in;
 }
 

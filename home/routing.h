@@ -8,6 +8,7 @@
 
 #include "control/sip/message.h"
 #include "control/sip/transport.h"
+#include "home/dialog_token.h"
 #include "home/domain.h"
 
 namespace gmgate::home {
@@ -16,7 +17,7 @@ struct Routing {
     std::string request_uri;          // the target, also behind a strict router
     std::vector<std::string> routes;  // values behind our own, as they stand
     bool ours_first = false;          // the way led over us: by Service-Route or Record-Route
-    bool recorded = false;            // ... by our Record-Route
+    bool recorded = false;            // ... by our Record-Route of this very dialog
 
     // Of the request as it goes on. A next hop without ;lr gets its own URI as Request-URI, and
     // ours as its last Route.
@@ -27,7 +28,8 @@ struct Routing {
     [[nodiscard]] bool strict_next() const;
 };
 
-[[nodiscard]] Routing read_routing(const sip::Message& request, const Domain& domain);
+[[nodiscard]] Routing read_routing(const sip::Message& request, const Domain& domain,
+                                   const DialogTokens& tokens);
 
 // A To tag: the request belongs to a dialog.
 [[nodiscard]] bool in_dialog(const sip::Message& request);
@@ -35,9 +37,9 @@ struct Routing {
 [[nodiscard]] bool makes_dialog(std::string_view method);
 
 // Our entry, or two where the request changes address family or transport on its way (RFC 5658):
-// the one towards the callee on top.
-[[nodiscard]] std::string record_route(const sip::Flow& arrived, const sip::Flow& leaving,
-                                       const Domain& domain);
+// the one towards the callee on top. `user`: its token.
+[[nodiscard]] std::string record_route(std::string_view user, const sip::Flow& arrived,
+                                       const sip::Flow& leaving, const Domain& domain);
 
 // Values of all lines of a header, unfolded, joined by ", ".
 [[nodiscard]] std::string joined(const sip::Message& message, sip::HeaderId id);

@@ -59,6 +59,7 @@ Server::Server(ServerConfig config, Registrar& registrar, TimerWheel& timers, Ra
       timers_(timers),
       random_(random),
       domain_(registrar.config().realm, registrar.config().server_name, config_.listen),
+      tokens_(random),
       responder_(random),
       reg_event_(config_.reg_event, registrar, domain_.listen(), timers, random),
       own_requests_(domain_, registrar, random, counters_),
@@ -77,7 +78,8 @@ Server::Server(ServerConfig config, Registrar& registrar, TimerWheel& timers, Ra
           },
           timers, random),
       sessions_(config_.sessions, domain_, random),
-      proxy_({domain_, responder_, sessions_, timers, random, counters_, config_.max_exchanges},
+      proxy_({domain_, tokens_, responder_, sessions_, timers, random, counters_,
+              config_.max_exchanges},
              [this](std::string_view impu) { return registrar_.find(impu) != nullptr; }) {
     registrar_.observe(this);
 }
@@ -192,7 +194,7 @@ void Server::on_ack(const sip::Flow& flow, const sip::Message& request) {
         ++counters_.garbage;
         return;
     }
-    within_dialog(0, flow, request, read_routing(request, domain_));
+    within_dialog(0, flow, request, read_routing(request, domain_, tokens_));
 }
 
 void Server::handle(sip::ServerTransactionId id, const sip::Flow& flow,
@@ -215,7 +217,7 @@ void Server::handle(sip::ServerTransactionId id, const sip::Flow& flow,
         if (refuse_extensions(id, flow, request, HeaderId::require)) return;
         return reg_event_.on_subscribe(id, flow.remote, request);
     }
-    const auto routing = read_routing(request, domain_);
+    const auto routing = read_routing(request, domain_, tokens_);
     if (in_dialog(request)) return within_dialog(id, flow, request, routing);
     begin(id, flow, request, routing);
 }

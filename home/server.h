@@ -21,6 +21,7 @@
 #include "base/timer_wheel.h"
 #include "control/sip/transaction.h"
 #include "control/sip/transport.h"
+#include "home/dialog_token.h"
 #include "home/domain.h"
 #include "home/from_hss.h"
 #include "home/own_requests.h"
@@ -118,6 +119,7 @@ class Server final : public sip::MessageSink, private RegistrationObserver {
     Random& random_;
     ServerCounters counters_;
     Domain domain_;
+    DialogTokens tokens_;
     Responder responder_;
     RegEvent reg_event_;
     OwnRequests own_requests_;

@@ -92,7 +92,8 @@ TEST_F(Forks, TheFirstThatAnswersTakesTheCallAndTheOthersAreCancelled) {
     ring();
     EXPECT_EQ(first->message.request_uri(), left.contact_uri);
     EXPECT_EQ(second->message.request_uri(), right.contact_uri);
-    EXPECT_EQ(first->header(HeaderId::record_route), "<sip:dialog@192.0.2.9:5060;lr>");
+    EXPECT_THAT(first->header(HeaderId::record_route),
+                testing::MatchesRegex("<sip:dialog-[0-9a-f]+@192.0.2.9:5060;lr>"));
     EXPECT_NE(first->header(HeaderId::via), second->header(HeaderId::via));
     EXPECT_EQ(server->counters().forked, 1U);
     deliver(answer(*first, 180, "l"));
@@ -265,46 +266,88 @@ TEST_F(Forks, AFullTableIs503) {
 TEST(Routing, OwnRoutesAndStrictRouters) {
     const Domain domain("ims.example", "sip:scscf.ims.example",
                         {test::endpoint("192.0.2.9:5060"), test::endpoint("[2001:db8::9]:5060")});
-    const auto read = [&](const std::string& uri, const std::string& route) {
-        const std::string text = "BYE " + uri + " SIP/2.0\r\n" +
-                                 (route.empty() ? "" : "Route: " + route + "\r\n") +
-                                 "Content-Length: 0\r\n\r\n";
-        sip::Message m;
-        EXPECT_EQ(m.parse(std::string_view(text)), sip::ParseStatus::ok);
-        return read_routing(m, domain);
+    SeededRandom random{3};
+    const DialogTokens tokens(random);
+    const auto message = [](const std::string& first, const std::string& route, bool callee) {
+        return Reply(first + " SIP/2.0\r\nFrom: <sip:x@y>;tag=" + (callee ? "e" : "r") +
+                     "\r\nTo: <sip:x@y>;tag=" + (callee ? "r" : "e") + "\r\nCall-ID: c\r\n" +
+                     (route.empty() ? "" : "Route: " + route + "\r\n") +
+                     "Content-Length: 0\r\n\r\n");
     };
-    auto r = read("sip:a@10.0.0.1", "<sip:dialog@192.0.2.9:5060;lr>, <sip:t@192.0.2.1;lr>");
+    const std::string d = "sip:" + tokens.make(message("INVITE sip:x@y", {}, false).message);
+    bool callee = false;
+    const auto read = [&](const std::string& uri, const std::string& route) {
+        return read_routing(message("BYE " + uri, route, callee).message, domain, tokens);
+    };
+    auto r = read("sip:a@10.0.0.1", "<" + d + "@192.0.2.9:5060;lr>, <sip:t@192.0.2.1;lr>");
     EXPECT_TRUE(r.recorded && r.ours_first);
     EXPECT_EQ(r.next_request_uri(), "sip:a@10.0.0.1");
     EXPECT_EQ(r.next_routes(), "<sip:t@192.0.2.1;lr>");
+    callee = true;
+    r = read("sip:a@10.0.0.1", "<" + d + "@192.0.2.9:5060;lr>, <sip:t@192.0.2.1;lr>");
+    EXPECT_TRUE(r.recorded && r.ours_first);
+    // Of no dialog, of another one, cut short: the way led over us, and we did not record it.
+    for (const std::string& user : {std::string("sip:dialog"), d.substr(0, d.size() - 1), d + "0",
+                                    d.substr(0, d.size() - 1) + (d.back() == '0' ? "1" : "0")}) {
+        r = read("sip:a@10.0.0.1", "<" + user + "@192.0.2.9:5060;lr>, <sip:t@192.0.2.1;lr>");
+        EXPECT_TRUE(r.ours_first && !r.recorded) << user;
+        r = read(user + "@192.0.2.9:5060;lr", "<sip:t@192.0.2.1;lr>, <sip:a@10.0.0.1>");
+        EXPECT_TRUE(!r.ours_first && !r.recorded) << user;
+    }
+    callee = false;
     r = read("sip:a@10.0.0.1", "<sip:orig@scscf.ims.example;lr>");
     EXPECT_TRUE(r.ours_first && !r.recorded);
     EXPECT_EQ(r.next_routes(), "");
     // Two entries of ours: the call crosses from one family to the other.
     r = read("sip:a@10.0.0.1",
-             "<sip:dialog@192.0.2.9:5060;lr>, <sip:dialog@[2001:db8::9]:5060;lr>, <sip:t@x;lr>");
+             "<" + d + "@192.0.2.9:5060;lr>, <" + d + "@[2001:db8::9]:5060;lr>, <sip:t@x;lr>");
     EXPECT_EQ(r.next_routes(), "<sip:t@x;lr>");
     // A strict router before us, and one behind us.
-    r = read("sip:dialog@192.0.2.9:5060;lr", "<sip:t@192.0.2.1;lr>, <sip:a@10.0.0.1>");
+    r = read(d + "@192.0.2.9:5060;lr", "<sip:t@192.0.2.1;lr>, <sip:a@10.0.0.1>");
     EXPECT_EQ(r.next_request_uri(), "sip:a@10.0.0.1");
     EXPECT_EQ(r.next_routes(), "<sip:t@192.0.2.1;lr>");
-    r = read("sip:a@10.0.0.1", "<sip:dialog@192.0.2.9;lr>, <sip:old@192.0.2.1>, <sip:u@x;lr>");
+    r = read("sip:a@10.0.0.1", "<" + d + "@192.0.2.9;lr>, <sip:old@192.0.2.1>, <sip:u@x;lr>");
     EXPECT_EQ(r.next_request_uri(), "sip:old@192.0.2.1");
     EXPECT_EQ(r.next_routes(), "<sip:u@x;lr>, <sip:a@10.0.0.1>");
 }
 
+// A request within the dialog that `invite`, as it was forwarded, made: from the caller.
+std::string within(const Reply& invite, std::string request, std::string_view to_tag) {
+    const auto at = request.find("Call-ID: ");
+    request.replace(at, request.find("\r\n", at) - at,
+                    "Call-ID: " + invite.header(HeaderId::call_id));
+    request.insert(request.find("\r\nCall-ID"), fmt::format(";tag={}", to_tag));
+    return request;
+}
+
 TEST_F(ServerTest, ADialogWithoutRoutesGoesToTheContact) {
     enroll(b, path_b);
-    auto bye =
-        request("BYE", "sip:b@10.0.0.2:5061",
-                "Route: <sip:dialog@192.0.2.9:5060;lr>, <sip:token-b@192.0.2.1:5072;lr>\r\n");
-    bye.replace(bye.find("To: <sip:b@10.0.0.2:5061>"), 25, "To: <sip:b@10.0.0.2:5061>;tag=b");
-    deliver(bye);
+    deliver(request("INVITE", b.impu, "Contact: <sip:c@198.51.100.1>\r\n"));
+    const Reply invite(transport.sent.back().bytes);
+    transport.sent.clear();
+    const std::string ours = invite.header(HeaderId::record_route);
+    deliver(within(invite,
+                   request("BYE", "sip:b@10.0.0.2:5061",
+                           "Route: " + ours + ", <sip:token-b@192.0.2.1:5072;lr>\r\n"),
+                   "b"));
     const auto forwarded = sent();
     EXPECT_EQ(forwarded->message.request_uri(), "sip:b@10.0.0.2:5061");
     EXPECT_EQ(forwarded->header(HeaderId::route), "<sip:token-b@192.0.2.1:5072;lr>");
     EXPECT_FALSE(forwarded->message.has(HeaderId::p_called_party_id));
     EXPECT_EQ(flow.remote, test::endpoint("192.0.2.1:5072"));
+    // The Record-Route of one dialog is worth nothing in another one.
+    for (const auto* method : {"BYE", "ACK"}) {
+        auto other = request(method, "sip:x@198.51.100.7:9999", "Route: " + ours + "\r\n");
+        other.insert(other.find("\r\nCall-ID"), ";tag=b");
+        const bool ack = std::string_view(method) == "ACK";
+        const auto garbage = server->counters().garbage;
+        deliver(other);
+        if (!ack) {
+            EXPECT_EQ(sent()->status(), 481);
+        }
+        EXPECT_EQ(server->counters().garbage, garbage + (ack ? 1 : 0));
+        EXPECT_TRUE(transport.sent.empty());
+    }
 }
 
 TEST_F(ServerTest, AToTagAloneMakesNobodysDialog) {
@@ -312,6 +355,9 @@ TEST_F(ServerTest, AToTagAloneMakesNobodysDialog) {
     for (const auto* method : {"BYE", "INFO", "INVITE", "ACK"}) {
         for (const auto* route :
              {"", "Route: <sip:x@198.51.100.7:9;lr>\r\n",
+              "Route: <sip:dialog@192.0.2.9:5060;lr>\r\n",
+              "Route: <sip:dialog@192.0.2.9:5060;lr>, <sip:x@198.51.100.7:9;lr>\r\n",
+              "Route: <sip:dialog-00000000000000000000000000000000@192.0.2.9:5060;lr>\r\n",
               "Route: <sip:orig@192.0.2.9:5060;lr>, <sip:x@198.51.100.7:9;lr>\r\n"}) {
             auto text = request(method, "sip:x@198.51.100.7:9999", route);
             const auto to = text.find("\r\nCall-ID");
@@ -436,14 +482,12 @@ struct Talks : Forks {
         EXPECT_EQ(server->sessions().size(), 1U);
     }
     std::string bye() {
-        auto text = request("BYE", left.contact_uri,
-                            "Route: <sip:dialog@192.0.2.9:5060;lr>, <sip:left@192.0.2.1:5081;lr>"
-                            "\r\n");
-        const auto at = text.find("Call-ID: ");
-        text.replace(at, text.find("\r\n", at) - at,
-                     "Call-ID: " + asked->header(HeaderId::call_id));
-        text.insert(text.find("\r\nCall-ID"), ";tag=l");
-        return text;
+        const std::string ours = asked->header(HeaderId::record_route);
+        return within(*asked,
+                      request("BYE", left.contact_uri,
+                              "Route: " + ours.substr(0, ours.find(',')) +
+                                  ", <sip:left@192.0.2.1:5081;lr>\r\n"),
+                      "l");
     }
     std::unique_ptr<Reply> asked;
 };
