@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <functional>
 #include <utility>
 
 #include "base/bytes.h"
@@ -26,6 +27,7 @@ constexpr Duration t1 = 500ms;
 constexpr Duration t2 = 4s;
 // RFC 3261 16.6 step 11: more than three minutes, and before the transaction layer's own.
 constexpr Duration timer_c = 181s;
+constexpr std::size_t max_challenges = 32;  // of all phones of a call
 
 // RFC 3261 16.7 step 6: the lower the better.
 int rank(int status) {
@@ -37,6 +39,17 @@ int rank(int status) {
         return 400 + (helps ? 0 : 1);
     }
     return status / 100 * 100;
+}
+
+// RFC 3841 7.1.
+bool wants_parallel(const sip::Message& request) {
+    const auto* wish = request.find("Request-Disposition");
+    if (wish == nullptr) return false;
+    sip::ValueSplitter directives(request.value(*wish));
+    while (const auto directive = directives.next()) {
+        if (iequals(trim(*directive), "parallel")) return true;
+    }
+    return false;
 }
 
 }  // namespace
@@ -81,7 +94,7 @@ Proxy::Exchange* Proxy::open(const Arrival& arrival, const sip::Message& request
     if (exchanges_.size() >= parts_.max_exchanges) return nullptr;
     Exchange& e = exchanges_.emplace(*this);
     e.server = arrival.id;
-    e.source = arrival.flow.remote;
+    e.arrival = arrival.flow;
     e.request = request.bytes();
     e.invite = request.is_method("INVITE");
     e.in_dialog = in_dialog(request);
@@ -186,19 +199,47 @@ void Proxy::fork(const Arrival& arrival, const sip::Message& request, const Call
         if (!caller.impi.empty()) by_user_.emplace(caller.impi, e->id);
     }
     if (targets.size() > 1) ++parts_.counters.forked;
-    const SlotId id = e->id;
+    e->waiting.assign(targets.begin(), targets.end());
+    if (e->invite && !wants_parallel(request)) {
+        std::ranges::stable_sort(e->waiting, std::greater{}, &Target::q);
+    } else {
+        for (Target& t : e->waiting) t.q = 0;
+    }
+    next_group(*e, request);
+}
+
+void Proxy::next_group(Exchange& e, const sip::Message& request) {
+    const std::uint64_t mark = loop_mark(request);
+    const std::size_t first = e.branches.size();
+    const auto end = std::ranges::find_if(
+        e.waiting, [q = e.waiting.front().q](const Target& t) { return t.q != q; });
     // All branches stand before the first is sent: a failure must not look like the last answer.
-    for (const Target& target : targets) {
-        e->branches.push_back(std::make_unique<Branch>(*this, id));
-        e->branches.back()->target = target;
-        if (e->invite) by_user_.emplace(target.impi, id);
+    for (auto t = e.waiting.begin(); t != end; ++t) {
+        e.branches.push_back(std::make_unique<Branch>(*this, e.id));
+        if (e.invite) by_user_.emplace(t->impi, e.id);
+        e.branches.back()->target = std::move(*t);
     }
-    for (const auto& b : e->branches) {
-        const Copy copy{b->target.contact, b->target.path, std::string(request.request_uri()),
+    e.waiting.erase(e.waiting.begin(), end);
+    if (!e.waiting.empty()) parts_.timers.start(e.timer, parts_.ring);
+    for (std::size_t i = first; i < e.branches.size(); ++i) {
+        Branch& b = *e.branches[i];
+        const Copy copy{b.target.contact, b.target.path, std::string(request.request_uri()),
                         makes_dialog(request.method())};
-        (void)launch(*e, *b, arrival, request, copy, mark);
+        (void)launch(e, b, {e.server, e.arrival}, request, copy, mark);
     }
-    finish_if_done(*e);
+    finish_if_done(e);
+}
+
+void Proxy::on_exchange_timer(Exchange& e) {
+    if (e.answered) return close(e.id);
+    if (e.waiting.empty()) return;
+    // Nobody of this group answers. What has rung so long may not take the call any more.
+    for (const auto& b : e.branches) {
+        if (!b->done) b->timed_out = true;
+        cancel_branch(*b, "SIP;cause=408;text=\"No Answer Here\"");
+    }
+    sip::Message request;
+    if (request.parse(e.request) == sip::ParseStatus::ok) next_group(e, request);
 }
 
 void Proxy::pass(const Arrival& arrival, const sip::Message& request, const Routing& routing) {
@@ -319,6 +360,7 @@ void Proxy::success(Exchange& e, Branch& b, const sip::Message& response) {
     forward(e, response);
     if (!e.answered) {
         e.answered = true;
+        e.waiting.clear();
         parts_.timers.start(e.timer, t1 * 64);
         cancel_others(e, &b, "SIP;cause=200;text=\"Call completed elsewhere\"");
     }
@@ -341,8 +383,10 @@ void Proxy::failed(Exchange& e, Branch& b, int status, const sip::Message* respo
     parts_.sessions.drop(std::exchange(b.session, 0));
     if (response == nullptr) ++parts_.counters.routed_failures;
     if (e.answered) return;
+    if (response != nullptr && (status == 401 || status == 407)) keep_challenges(e, b, *response);
     if (e.best == 0 || rank(status) < rank(e.best)) {
         e.best = status;
+        e.best_of = &b;
         e.best_message.clear();
         if (response != nullptr) {
             sip::Edit edit(*response);
@@ -354,12 +398,39 @@ void Proxy::failed(Exchange& e, Branch& b, int status, const sip::Message* respo
             }
         }
     }
+    if (status >= 600) e.waiting.clear();
     if (status >= 600) cancel_others(e, &b, "SIP;cause=600;text=\"Busy everywhere\"");
+}
+
+void Proxy::keep_challenges(Exchange& e, const Branch& b, const sip::Message& response) {
+    for (const HeaderId id : {HeaderId::www_authenticate, HeaderId::proxy_authenticate}) {
+        for (const auto* h = response.first(id);
+             h != nullptr && e.challenges.size() < max_challenges; h = response.next(*h))
+            e.challenges.push_back({&b, id, unfold(response.value(*h))});
+    }
+}
+
+// RFC 3261 16.7 step 7: the caller can answer them all with its next INVITE.
+void Proxy::merge_challenges(Exchange& e) {
+    if ((e.best != 401 && e.best != 407) || e.best_message.empty()) return;
+    sip::Message best;
+    if (best.parse(e.best_message) != sip::ParseStatus::ok) return;
+    sip::Edit edit(best);
+    for (const auto& c : e.challenges) {
+        if (c.from != e.best_of) edit.add_header(c.header, {c.value});
+    }
+    // Too long with them: the best one alone is an answer still.
+    if (edit.apply(buffer_)) e.best_message = buffer_;
 }
 
 void Proxy::finish_if_done(Exchange& e) {
     if (e.answered || !std::ranges::all_of(e.branches, [](const auto& b) { return b->done; }))
         return;
+    if (!e.waiting.empty()) {
+        sip::Message next;
+        if (next.parse(e.request) == sip::ParseStatus::ok) return next_group(e, next);
+    }
+    merge_challenges(e);
     const bool ours = e.best_message.empty();
     if (ours || e.best == 503) {
         sip::Message request;
@@ -372,7 +443,7 @@ void Proxy::finish_if_done(Exchange& e) {
         } else {
             // RFC 3261 16.7 step 6: what one of many cannot do is not what we cannot do.
             const int status = !ours && e.best == 503 ? 500 : e.best;
-            parts_.responder.answer(e.server, e.source, request, status);
+            parts_.responder.answer(e.server, e.arrival.remote, request, status);
         }
     } else {
         transactions_->respond(e.server, e.best, e.best_message);
@@ -408,6 +479,7 @@ void Proxy::cancel(const Arrival& arrival, const sip::Message& request) {
     parts_.responder.answer(arrival.id, arrival.flow.remote, request, 200);
     if (e->answered) return;
     ++parts_.counters.cancelled;
+    e->waiting.clear();
     const auto* reason = request.find("Reason");
     cancel_others(*e, nullptr, reason != nullptr ? unfold(request.value(*reason)) : std::string{});
 }
@@ -420,6 +492,8 @@ void Proxy::release(std::string_view impi) {
     for (const SlotId id : all) {
         Exchange* e = exchanges_.find(id);
         if (e == nullptr || e->answered) continue;
+        std::erase_if(e->waiting,
+                      [&](const Target& t) { return e->caller.impi == impi || t.impi == impi; });
         for (const auto& b : e->branches) {
             if (e->caller.impi == impi || b->target.impi == impi) cancel_branch(*b, reason);
         }

@@ -39,6 +39,7 @@ class Proxy final : private sip::TransactionUser {
         Random& random;
         ServerCounters& counters;
         std::size_t max_exchanges;  // beyond: 503
+        std::chrono::seconds ring;  // of a group of phones, while others wait behind it
     };
     // Is this user registered still? A call that was answered too late is ended at once.
     using IsRegistered = std::function<bool(std::string_view impu)>;
@@ -62,13 +63,17 @@ class Proxy final : private sip::TransactionUser {
         std::string impi, impu;
         std::string contact;
         std::string path;
+        std::uint16_t q = 1000;  // in thousandths
     };
     struct Arrival {
         sip::ServerTransactionId id = 0;
         sip::Flow flow;
     };
 
-    // To the phones of a user, at least one, all at once (RFC 3261 16.7).
+    // To the phones of an identity, at least one. An INVITE: those of the highest q at once, the
+    // next group when none of them has taken it and nobody has refused for all (RFC 3261 16.6,
+    // 16.7); all at once if the caller wants it so (Request-Disposition: parallel, RFC 3841).
+    // Anything else: all at once, its sender does not wait so long.
     void fork(const Arrival& arrival, const sip::Message& request, const Caller& caller,
               std::span<const Target> targets);
     // Within a dialog, along what is left of its routes. id 0: an ACK, which has no answer.
@@ -106,11 +111,11 @@ class Proxy final : private sip::TransactionUser {
     };
     struct Exchange {
         Exchange(SlotId i, Proxy& p) : id(i), proxy(p) { timer.bind<&Exchange::on_timer>(this); }
-        void on_timer() { proxy.close(id); }
+        void on_timer() { proxy.on_exchange_timer(*this); }
         SlotId id;
         Proxy& proxy;
         sip::ServerTransactionId server = 0;
-        Endpoint source;
+        sip::Flow arrival;
         std::string request;  // as it came
         bool invite = false;
         bool in_dialog = false;
@@ -118,9 +123,17 @@ class Proxy final : private sip::TransactionUser {
         Caller caller;
         std::string key;  // of an INVITE, for its CANCEL
         std::vector<std::unique_ptr<Branch>> branches;
-        int best = 0;              // the best final answer so far; 0: none
-        std::string best_message;  // empty: `best` is our own
-        Timer timer;               // the wait for further 2xx
+        std::vector<Target> waiting;  // highest q first
+        int best = 0;                 // the best final answer so far; 0: none
+        std::string best_message;     // empty: `best` is our own
+        struct Challenge {
+            const Branch* from;
+            sip::HeaderId header;
+            std::string value;
+        };
+        std::vector<Challenge> challenges;  // of every 401 and 407 (16.7 step 7)
+        const Branch* best_of = nullptr;
+        Timer timer;  // of the group that rings; then the wait for further 2xx
     };
 
     void on_response(sip::ClientTransactionId id, std::uint64_t context, const sip::Flow& flow,
@@ -150,6 +163,12 @@ class Proxy final : private sip::TransactionUser {
     void failed(Exchange& e, Branch& b, int status, const sip::Message* response);
     // The best answer goes when every branch has one.
     void finish_if_done(Exchange& e);
+    // The group of the highest q that waits. May end the exchange.
+    void next_group(Exchange& e, const sip::Message& request);
+    void on_exchange_timer(Exchange& e);
+    static void keep_challenges(Exchange& e, const Branch& b, const sip::Message& response);
+    // Adds those of the other phones to the best answer.
+    void merge_challenges(Exchange& e);
     bool forward(Exchange& e, const sip::Message& response);
     void cancel_others(Exchange& e, const Branch* but, std::string_view reason);
     void cancel_branch(Branch& b, std::string_view reason);

@@ -48,6 +48,9 @@ std::expected<void, Refusal> read_contact(const sip::Message& message,
             return refuse(400, "Contact Is No SIP URI");
         r.contact_uri = contact->address.uri.text;
         r.contact_params = contact->address.params;
+        // Who writes none, or nonsense, is as good as the best.
+        const auto q = contact->address.param("q");
+        r.q = (q ? sip::parse_q(q->value) : std::nullopt).value_or(r.q);
     }
     return {};
 }

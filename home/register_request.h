@@ -24,6 +24,7 @@ struct RegisterRequest {
     bool all_contacts = false;  // Contact: *
     std::string_view contact_uri;
     std::string_view contact_params;  // as written, from the first ';' or empty
+    std::uint16_t q = 1000;           // of the Contact, in thousandths; none, or a bad one: 1
     std::uint32_t expires = 0;        // what the UE asks for, or the default
     std::string path;                 // all Path values, joined by ", "; unfolded
     std::string_view call_id;

@@ -83,6 +83,7 @@ struct Registrar::Impl {
         std::vector<std::string> impus;
         std::vector<std::string> service_route;  // of the profile; empty: ours
         std::string contact;
+        std::uint16_t q = 1000;
         std::string path;
         std::string call_id;
         std::uint32_t cseq = 0;
@@ -592,6 +593,7 @@ void Registrar::Impl::bind(Procedure& p, const Profile* profile) {
     }
     auto& r = p.request;
     user.contact = r.contact_uri;
+    user.q = r.q;
     user.path = std::move(r.path);
     user.call_id = r.call_id;
     user.cseq = r.cseq;
@@ -714,6 +716,7 @@ Binding Registrar::Impl::binding_of(const User& user) const {
             .contact = user.contact,
             .path = user.path,
             .impus = &user.impus,
+            .q = user.q,
             .expires = user.expiry.deadline(),
             .shortened = user.shortened,
             .registering = registering(user)};

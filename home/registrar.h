@@ -78,6 +78,7 @@ struct Binding {
     std::string_view contact;  // the URI, without angle brackets
     std::string_view path;     // the Path header values as received, joined by ", "; may be empty
     const std::vector<std::string>* impus = nullptr;  // the implicit registration set
+    std::uint16_t q = 1000;  // of the contact, in thousandths (RFC 3261 10.2.1.2)
     TimePoint expires;
     bool shortened = false;  // its re-authentication is awaited (F1)
     // ... and under way: a REGISTER that came since is with the HSS, or its challenge is out.

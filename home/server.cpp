@@ -79,7 +79,7 @@ Server::Server(ServerConfig config, Registrar& registrar, TimerWheel& timers, Ra
           timers, random),
       sessions_(config_.sessions, domain_, random),
       proxy_({domain_, tokens_, responder_, sessions_, timers, random, counters_,
-              config_.max_exchanges},
+              config_.max_exchanges, config_.ring},
              [this](std::string_view impu) { return registrar_.find(impu) != nullptr; }) {
     registrar_.observe(this);
 }
@@ -275,7 +275,7 @@ void Server::begin(sip::ServerTransactionId id, const sip::Flow& flow, const sip
     std::vector<Proxy::Target> targets;
     registrar_.find_all(identity, [&](const Binding& b) {
         targets.push_back({std::string(b.impi), std::string(b.default_impu), std::string(b.contact),
-                           std::string(b.path)});
+                           std::string(b.path), b.q});
     });
     const bool oneself =
         std::ranges::any_of(targets, [&](const Proxy::Target& t) { return t.impi == caller.impi; });

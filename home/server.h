@@ -47,7 +47,10 @@ struct ServerConfig {
     ReauthenticationScheduleConfig schedule;
     SessionLimits sessions;
     std::size_t max_transactions = 1'000'000;  // each way; a REGISTER over UDP stays 32 s (timer J)
-    std::size_t max_exchanges = 200'000;       // requests of users under way, 2 to 8 KB each
+    // Phones of the same q ring together, the next ones when all of those have refused or so much
+    // time has gone by.
+    std::chrono::seconds ring{20};
+    std::size_t max_exchanges = 200'000;  // requests of users under way, 2 to 8 KB each
 };
 
 class Server final : public sip::MessageSink, private RegistrationObserver {

@@ -166,6 +166,94 @@ TEST_F(Forks, ARefusalForAllCancelsTheRest) {
     EXPECT_EQ(all_sent()["603"].size(), 1U);
 }
 
+// ---- one after the other, by q (RFC 3261 16.6) ----
+
+struct ByPreference : Forks {
+    ByPreference() {
+        enroll(left, "<sip:left@192.0.2.1:5081;lr>", ";q=0.5");
+        enroll(right, "<sip:right@192.0.2.1:5082;lr>", ";q=0.7");
+    }
+    std::unique_ptr<Reply> only_invite(std::string_view route) {
+        auto sent = all_sent();
+        EXPECT_EQ(sent["INVITE"].size(), 1U);
+        if (sent["INVITE"].empty()) return std::make_unique<Reply>("");
+        EXPECT_THAT(sent["INVITE"][0]->header(HeaderId::route), HasSubstr(route));
+        return std::move(sent["INVITE"][0]);
+    }
+};
+
+TEST_F(ByPreference, TheNextOneRingsWhenTheBetterOneRefuses) {
+    deliver(invite("sip:both@ims.example"));
+    const auto better = only_invite("right");
+    deliver(answer(*better, 486, "r"));
+    const auto other = only_invite("left");
+    deliver(answer(*other, 200, "l", "Contact: <" + left.contact_uri + ">\r\n"));
+    auto sent = all_sent();
+    EXPECT_EQ(sent["200"].size(), 1U);
+    EXPECT_TRUE(sent["486"].empty());
+    advance(40s);
+    EXPECT_EQ(server->proxy().size() + server->proxy().index_entries(), 0U);
+}
+
+TEST_F(ByPreference, WhoTakesItOrRefusesForAllEndsTheSearch) {
+    for (const int status : {200, 603}) {
+        deliver(invite("sip:both@ims.example"));
+        const auto better = only_invite("right");
+        deliver(answer(*better, status, "r", "Contact: <" + right.contact_uri + ">\r\n"));
+        auto sent = all_sent();
+        EXPECT_EQ(sent[std::to_string(status)].size(), 1U);
+        advance(40s);
+        EXPECT_TRUE(all_sent()["INVITE"].empty());
+        EXPECT_EQ(server->proxy().size(), 0U);
+    }
+}
+
+TEST_F(ByPreference, WhoRingsTooLongIsGivenUpForTheNext) {
+    deliver(invite("sip:both@ims.example"));
+    const auto better = only_invite("right");
+    deliver(answer(*better, 180, "r"));
+    (void)all_sent();
+    advance(19s);
+    EXPECT_TRUE(transport.sent.empty());
+    advance(1500ms);
+    auto sent = all_sent();
+    EXPECT_GE(sent["CANCEL"].size(), 1U);
+    ASSERT_GE(sent["INVITE"].size(), 1U);
+    deliver(answer(*better, 487, "r"));
+    deliver(answer(*sent["INVITE"][0], 486, "l"));
+    sent = all_sent();
+    EXPECT_EQ(sent["408"].size(), 1U) << "nobody answered at the better one";
+    EXPECT_EQ(server->proxy().size(), 0U);
+}
+
+TEST_F(ByPreference, TheCallerMayGiveUpOrWantThemAllAtOnce) {
+    deliver(invite("sip:both@ims.example", "Request-Disposition: proxy, parallel\r\n"));
+    EXPECT_EQ(all_sent()["INVITE"].size(), 2U);
+    deliver(invite("sip:both@ims.example"));
+    const auto better = only_invite("right");
+    // Its registration ends: so does the search, for it is the caller's.
+    registrar->deregister(a.impu);
+    deliver(answer(*better, 180, "r"));
+    deliver(answer(*better, 487, "r"));
+    auto sent = all_sent();
+    EXPECT_TRUE(sent["INVITE"].empty());
+    EXPECT_EQ(sent["487"].size(), 1U);
+}
+
+TEST_F(Forks, ChallengesOfAllPhonesAreOneAnswer) {
+    ring();
+    deliver(answer(*first, 407, "l", "Proxy-Authenticate: Digest realm=\"one\",nonce=\"1\"\r\n"));
+    deliver(answer(*second, 401, "r",
+                   "WWW-Authenticate: Digest realm=\"two\",nonce=\"2\"\r\n"
+                   "WWW-Authenticate: Digest realm=\"three\",nonce=\"3\"\r\n"));
+    auto sent = all_sent();
+    ASSERT_EQ(sent["407"].size(), 1U);
+    const auto& merged = sent["407"][0]->message;
+    EXPECT_EQ(merged.count(HeaderId::proxy_authenticate), 1U);
+    EXPECT_EQ(merged.count(HeaderId::www_authenticate), 2U);
+    EXPECT_THAT(sent["407"][0]->bytes, HasSubstr("realm=\"three\",nonce=\"3\""));
+}
+
 TEST_F(Forks, TheCancelWaitsForAProvisionalAnswer) {
     ring();
     auto cancel = invite("sip:both@ims.example");

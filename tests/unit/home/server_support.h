@@ -68,7 +68,8 @@ struct ServerTest : testing::Test {
         EXPECT_EQ(out->message.status(), sip::ParseStatus::ok) << out->bytes;
         return out;
     }
-    void enroll(Phone& p, const std::string& path) {
+    // `params`: of its Contact.
+    void enroll(Phone& p, const std::string& path, std::string_view params = {}) {
         auto r = p.initial();
         r.branch += p.impi;
         r.call_id = p.impi;
@@ -79,6 +80,7 @@ struct ServerTest : testing::Test {
         answer.path = path;
         answer.branch += p.impi;
         answer.call_id = p.impi;
+        answer.contact += params;
         deliver(answer.text());
         ASSERT_EQ(sent()->status(), 200);
     }
