@@ -16,16 +16,16 @@ void FromHss::terminate(std::string_view impi, std::string_view why) {
     registrar_.withdraw(impi);
 }
 
-void FromHss::profile_changed(std::string_view impi, const Profile& profile) {
+void FromHss::profile_changed(std::string_view impi, const std::vector<Profile>& profiles) {
     ++counters_.profiles;
-    registrar_.update(impi, profile);
+    registrar_.update(impi, profiles);
 }
 
 void FromHss::reauthenticate(std::string_view impi) {
-    const auto* binding = registrar_.find_user(impi);
-    if (binding == nullptr) return;
+    const auto identities = registrar_.default_identities(impi);
+    if (identities.empty()) return;
     ++counters_.reauthenticated;
-    if (const auto begun = reauthentication_.begin({std::string(binding->default_impu)}); !begun)
+    if (const auto begun = reauthentication_.begin(identities); !begun)
         log::info(area, "{}: {}", impi, begun.error().text);
 }
 

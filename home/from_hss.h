@@ -25,7 +25,7 @@ class FromHss final : public HssListener {
 
     // Deregistered, with its sessions; its subscribers hear "rejected": it is to stay away.
     void terminate(std::string_view impi, std::string_view why) override;
-    void profile_changed(std::string_view impi, const Profile& profile) override;
+    void profile_changed(std::string_view impi, const std::vector<Profile>& profiles) override;
     // Of all its identities; who is being re-authenticated already is left alone.
     void reauthenticate(std::string_view impi) override;
 

@@ -64,7 +64,7 @@ struct PutRequest {
 
 struct Profile {
     std::vector<std::string>
-        implicit_set;  // implicit registration set: canonical URIs, the default IMPU first
+        implicit_set;  // the one the identity belongs to: canonical URIs, the default IMPU first
     std::vector<std::string> service_route;  // of this user; empty: the S-CSCF's own
 };
 
@@ -82,7 +82,8 @@ class HssListener {
     // `why`: one or a few words for people.
     virtual void terminate(std::string_view impi, std::string_view why) = 0;
     // PPR (TS 29.228 6.6.1): another profile for a user that may be registered.
-    virtual void profile_changed(std::string_view impi, const Profile& profile) = 0;
+    // One for each of its implicit registration sets.
+    virtual void profile_changed(std::string_view impi, const std::vector<Profile>& profiles) = 0;
     // What the HSS authenticates the user with has changed: to be re-authenticated (F1).
     virtual void reauthenticate(std::string_view impi) = 0;
 };

@@ -114,10 +114,15 @@ Result<LocalHss::Reloaded> LocalHss::reload(std::vector<Subscriber> list, HssLis
     std::vector<std::move_only_function<void()>> news;
     for (std::size_t i = 0; i < old.size(); ++i) {
         const Subscriber& was = old[i];
-        const bool known = old_state[i].flag != Flag::not_registered;
+        const auto flags = further_flags_.find(was.impi);
+        const bool known =
+            old_state[i].flag != Flag::not_registered ||
+            (flags != further_flags_.end() &&
+             std::ranges::any_of(flags->second, [](Flag f) { return f != Flag::not_registered; }));
         const auto found = by_impi_.find(was.impi);
         if (found == by_impi_.end()) {
             ++told.removed;
+            if (flags != further_flags_.end()) further_flags_.erase(flags);
             if (known)
                 news.emplace_back([&] { listener.terminate(was.impi, "subscription removed"); });
             continue;
@@ -134,11 +139,11 @@ Result<LocalHss::Reloaded> LocalHss::reload(std::vector<Subscriber> list, HssLis
             if (known) news.emplace_back([&] { listener.terminate(is.impi, "barred"); });
             continue;
         }
-        if (is.impus != was.impus || is.service_route != was.service_route) {
+        if (is.impus != was.impus || is.further_sets != was.further_sets ||
+            is.service_route != was.service_route) {
             ++told.reprofiled;
             if (known) {
-                news.emplace_back(
-                    [&] { listener.profile_changed(is.impi, {is.impus, is.service_route}); });
+                news.emplace_back([&] { listener.profile_changed(is.impi, profiles(is)); });
             }
         }
         if (!same_key) {
@@ -217,6 +222,36 @@ LocalHss::State& LocalHss::state(const Ref& ref) {
     return rule_state_[ref.generated];
 }
 
+LocalHss::Flag& LocalHss::flag(const Ref& ref, std::string_view impu) {
+    State& s = state(ref);
+    if (ref.listed == nullptr || ref.listed->further_sets.empty()) return s.flag;
+    const auto canonical = canonical_impu(impu);
+    const std::size_t set = canonical ? ref.listed->set_of(*canonical) : 0;
+    if (set == 0) return s.flag;
+    auto& flags = further_flags_[ref.listed->impi];
+    flags.resize(ref.listed->further_sets.size());
+    return flags[set - 1];
+}
+
+LocalHss::Flag LocalHss::highest_flag(const Ref& ref) const {
+    if (ref.listed == nullptr) return rule_state_[ref.generated].flag;
+    Flag highest = listed_state_[static_cast<std::size_t>(ref.listed - listed_.data())].flag;
+    const auto further = further_flags_.find(ref.listed->impi);
+    if (further != further_flags_.end()) {
+        for (const Flag f : further->second) highest = std::max(highest, f);
+    }
+    return highest;
+}
+
+std::vector<Profile> LocalHss::profiles(const Subscriber& subscriber) {
+    std::vector<Profile> out;
+    for (std::size_t i = 0; i < subscriber.set_count(); ++i) {
+        const auto set = subscriber.set(i);
+        out.push_back({{set.begin(), set.end()}, subscriber.service_route});
+    }
+    return out;
+}
+
 std::uint16_t LocalHss::intern(std::string_view server) {
     if (server.empty()) return 0;
     const auto it = std::ranges::find(servers_, server);
@@ -252,8 +287,8 @@ void LocalHss::query(std::string_view impi, std::string_view impu, QueryAnswer a
     if (result != CxResult::success) return answer(result, {});
     if (ref.listed != nullptr && ref.listed->barred)
         return answer(CxResult::authorization_rejected, {});
-    const auto& s = state(ref);
-    answer(CxResult::success, UserStatus{servers_[s.server], s.flag == Flag::registered});
+    const Flag held = flag(ref, impu);
+    answer(CxResult::success, UserStatus{servers_[state(ref).server], held == Flag::registered});
 }
 
 void LocalHss::av_request(const AvRequest& request, AvAnswer answer) {
@@ -285,8 +320,8 @@ void LocalHss::av_request(const AvRequest& request, AvAnswer answer) {
         vectors.push_back(make_vector(milenage_, rand, *sqn, amf));
     }
     if (vectors.empty()) return answer(CxResult::unable_to_comply, {});
-    if (s.flag != Flag::registered) {
-        s.flag = Flag::authentication_pending;
+    if (Flag& held = flag(ref, request.impu); held != Flag::registered) {
+        held = Flag::authentication_pending;
         s.server = intern(request.server_name);
     }
     answer(CxResult::success, std::move(vectors));
@@ -297,14 +332,15 @@ void LocalHss::put(const PutRequest& request, PutAnswer answer) {
     const auto result = resolve(request.impi, request.impu, ref);
     if (result != CxResult::success) return answer(result);
     auto& s = state(ref);
+    Flag& held = flag(ref, request.impu);
     switch (request.assignment) {
         case ServerAssignment::re_registration:
-            if (s.flag != Flag::registered) return answer(CxResult::identity_not_registered);
+            if (held != Flag::registered) return answer(CxResult::identity_not_registered);
             [[fallthrough]];
         case ServerAssignment::registration:
             if (ref.listed != nullptr && ref.listed->barred)
                 return answer(CxResult::authorization_rejected);
-            s.flag = Flag::registered;
+            held = Flag::registered;
             s.server = intern(request.server_name);
             break;
         case ServerAssignment::timeout_deregistration:
@@ -312,8 +348,9 @@ void LocalHss::put(const PutRequest& request, PutAnswer answer) {
         case ServerAssignment::administrative_deregistration:
         case ServerAssignment::authentication_failure:
         case ServerAssignment::authentication_timeout:
-            s.flag = Flag::not_registered;
-            s.server = 0;
+            held = Flag::not_registered;
+            // The S-CSCF serves the user while another set is registered, or about to be.
+            if (highest_flag(ref) == Flag::not_registered) s.server = 0;
             break;
     }
     answer(CxResult::success);
@@ -325,7 +362,10 @@ void LocalHss::pull(std::string_view impi, std::string_view impu, PullAnswer ans
     if (result != CxResult::success) return answer(result, {});
     Profile profile;
     if (ref.listed != nullptr) {
-        profile.implicit_set = ref.listed->impus;
+        // By the private identity alone: the first.
+        const auto canonical = canonical_impu(impu);
+        const auto set = ref.listed->set(canonical ? ref.listed->set_of(*canonical) : 0);
+        profile.implicit_set.assign(set.begin(), set.end());
         profile.service_route = ref.listed->service_route;
     } else {
         profile.implicit_set = rule_->impus(ref.generated);
@@ -339,7 +379,7 @@ std::optional<LocalHss::View> LocalHss::view(std::string_view impi) const {
     const auto& s = ref.listed != nullptr
                         ? listed_state_[static_cast<std::size_t>(ref.listed - listed_.data())]
                         : rule_state_[ref.generated];
-    return View{s.flag, servers_[s.server], Sqn(s.sqn)};
+    return View{highest_flag(ref), servers_[s.server], Sqn(s.sqn)};
 }
 
 }  // namespace gmgate::home

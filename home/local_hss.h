@@ -50,7 +50,7 @@ class LocalHss final : public Hss {
     enum class Flag : std::uint8_t { not_registered, authentication_pending, registered };
     [[nodiscard]] static std::string_view name(Flag flag);
     struct View {
-        Flag flag = Flag::not_registered;
+        Flag flag = Flag::not_registered;  // the highest of its implicit sets
         std::string server_name;
         Sqn sqn;
     };
@@ -59,8 +59,8 @@ class LocalHss final : public Hss {
   private:
     struct State {
         std::uint64_t sqn = 0;
-        std::uint16_t server = 0;  // index into servers_; 0: none
-        Flag flag = Flag::not_registered;
+        std::uint16_t server = 0;          // index into servers_; 0: none
+        Flag flag = Flag::not_registered;  // of the first implicit set
     };
     // A subscriber of the file or of the rule.
     struct Ref {
@@ -89,6 +89,11 @@ class LocalHss final : public Hss {
     // By IMPI and IMPU together; either may be empty in pull(). The CxResult says what is wrong.
     [[nodiscard]] CxResult resolve(std::string_view impi, std::string_view impu, Ref& ref) const;
     [[nodiscard]] State& state(const Ref& ref);
+    // Of the set that identity belongs to.
+    [[nodiscard]] Flag& flag(const Ref& ref, std::string_view impu);
+    // Of all its sets.
+    [[nodiscard]] Flag highest_flag(const Ref& ref) const;
+    [[nodiscard]] static std::vector<Profile> profiles(const Subscriber& subscriber);
     [[nodiscard]] std::uint16_t intern(std::string_view server);
     void load_key(const Ref& ref);
 
@@ -96,6 +101,8 @@ class LocalHss final : public Hss {
     Milenage milenage_;
     std::vector<Subscriber, SecretAllocator<Subscriber>> listed_;
     std::vector<State> listed_state_;
+    // Of the further sets of those that have some, by IMPI.
+    std::unordered_map<std::string, std::vector<Flag>, StringHash, std::equal_to<>> further_flags_;
     Index by_impi_;
     SharedIndex by_impu_;
     std::optional<SubscriberRule> rule_;

@@ -60,8 +60,11 @@ constexpr auto examples =
     "             opc: cd63cb71954a9f4e48a5994e37a02baf   # or op:\n"
     "             impus: [sip:alice@ims.example, tel:+4930123]   # optional, as are amf, sqn, "
     "service_route, barred, shared\n"
+    "             # several implicit registration sets, each registers by itself, instead of impus:\n"
+    "             sets: [[sip:alice@ims.example, tel:+4930123], [sip:desk@ims.example]]\n"
     "  CSV (name ends in .csv): the same names as columns in the first line, lists separated by "
-    "blanks.\n"
+    "blanks,\n"
+    "  sets by ' | '.\n"
     "\n"
     "SIGHUP reads --subscribers again; SIGUSR1 prints the counters (and writes --stats-file); "
     "SIGINT and SIGTERM end the program.\n";

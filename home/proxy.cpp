@@ -332,9 +332,9 @@ void Proxy::provisional(Exchange& e, Branch& b, const sip::Message& response) {
     if (e.invite && !e.in_dialog) {
         sip::Message request;
         if (request.parse(e.request) == sip::ParseStatus::ok) {
-            const SlotId session =
-                parts_.sessions.answered(request, response, {e.caller.impi, {}, {}},
-                                         {b.target.impi, b.target.contact, b.target.path});
+            const SlotId session = parts_.sessions.answered(
+                request, response, {e.caller.impi, e.caller.impu, {}, {}},
+                {b.target.impi, b.target.impu, b.target.contact, b.target.path});
             if (session != b.session) parts_.sessions.drop(std::exchange(b.session, session));
         }
     }
@@ -353,8 +353,9 @@ void Proxy::success(Exchange& e, Branch& b, const sip::Message& response) {
     if (!e.in_dialog) {
         sip::Message request;
         if (request.parse(e.request) == sip::ParseStatus::ok) {
-            b.session = parts_.sessions.answered(request, response, {e.caller.impi, {}, {}},
-                                                 {b.target.impi, b.target.contact, b.target.path});
+            b.session = parts_.sessions.answered(
+                request, response, {e.caller.impi, e.caller.impu, {}, {}},
+                {b.target.impi, b.target.impu, b.target.contact, b.target.path});
         }
     }
     forward(e, response);
@@ -373,7 +374,7 @@ void Proxy::end_late(const Exchange& e, const Branch& b) {
     for (const auto& [impi, impu] :
          {std::pair(e.caller.impi, e.caller.impu), std::pair(b.target.impi, b.target.impu)}) {
         if (!impi.empty() && !is_registered_(impu))
-            parts_.sessions.release(impi, "Not Registered Any More");
+            parts_.sessions.release(impi, std::span(&impu, 1), "Not Registered Any More");
     }
 }
 
@@ -484,7 +485,7 @@ void Proxy::cancel(const Arrival& arrival, const sip::Message& request) {
     cancel_others(*e, nullptr, reason != nullptr ? unfold(request.value(*reason)) : std::string{});
 }
 
-void Proxy::release(std::string_view impi) {
+void Proxy::release(std::string_view impi, std::span<const std::string> impus) {
     std::vector<SlotId> all;
     const auto [first, last] = by_user_.equal_range(impi);
     for (auto it = first; it != last; ++it) all.push_back(it->second);
@@ -492,10 +493,13 @@ void Proxy::release(std::string_view impi) {
     for (const SlotId id : all) {
         Exchange* e = exchanges_.find(id);
         if (e == nullptr || e->answered) continue;
-        std::erase_if(e->waiting,
-                      [&](const Target& t) { return e->caller.impi == impi || t.impi == impi; });
+        const auto goes = [&](const auto& party) {
+            return party.impi == impi && std::ranges::find(impus, party.impu) != impus.end();
+        };
+        const bool caller = goes(e->caller);
+        std::erase_if(e->waiting, [&](const Target& t) { return caller || goes(t); });
         for (const auto& b : e->branches) {
-            if (e->caller.impi == impi || b->target.impi == impi) cancel_branch(*b, reason);
+            if (caller || goes(b->target)) cancel_branch(*b, reason);
         }
     }
 }

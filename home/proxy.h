@@ -80,8 +80,8 @@ class Proxy final : private sip::TransactionUser {
     void pass(const Arrival& arrival, const sip::Message& request, const Routing& routing);
     // A CANCEL, answered here.
     void cancel(const Arrival& arrival, const sip::Message& request);
-    // The user is gone: what rings at its phones or was called by them is cancelled.
-    void release(std::string_view impi);
+    // This set of the user is gone: what rings at its phones or was called by them is cancelled.
+    void release(std::string_view impi, std::span<const std::string> impus);
 
     [[nodiscard]] std::size_t size() const { return exchanges_.size(); }
     // What finds INVITEs by branch and by user.

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "base/log.h"
@@ -33,7 +34,7 @@ Reauthentication::~Reauthentication() {
 
 Result<void> Reauthentication::begin(const std::vector<std::string>& identities) {
     std::string impi;
-    std::vector<std::string> named;
+    std::vector<std::string> named, sets;
     for (const auto& text : identities) {
         const auto impu = canonical_impu(text);
         const auto* binding = impu ? registrar_.find(*impu) : nullptr;
@@ -44,24 +45,25 @@ Result<void> Reauthentication::begin(const std::vector<std::string>& identities)
             return fail(ErrorKind::invalid,
                         fmt::format("'{}' belongs to another user: name those of one", text));
         named.push_back(*impu);
+        const std::string set(binding->default_impu);
+        if (std::ranges::find(sets, set) == sets.end()) sets.push_back(set);
     }
     if (named.empty()) return fail(ErrorKind::invalid, "no identity is named");
     if (const auto old = users_.find(impi); old != users_.end()) {
-        if (awaited(old->second) != nullptr)
+        if (bool under_way = false; !awaited(old->second, under_way).empty())
             return fail(ErrorKind::conflict,
                         fmt::format("{} is being re-authenticated already", impi));
         forget(old->second);
     }
     ++counters_.begun;
-    const std::string impu = named.front();
-    User& user = users_.try_emplace(impi, *this, impi, impu).first->second;
+    User& user = users_.try_emplace(impi, *this, impi, sets).first->second;
     const std::uint64_t round = ++rounds_;
     user.round = round;
     reg_event_.announce(impi, round, std::move(named));
     const bool subscribed = reg_event_.ue_subscribed(impi);
     // The answer to the NOTIFY sets it anew; it is there in any case, or the NOTIFY's own time-out.
     timers_.start(user.timer, config_.wait);
-    registrar_.shorten(impu, config_.wait * 3);
+    registrar_.shorten(sets, config_.wait * 3);
     log::debug(area, "{}: {}", impi, subscribed ? "NOTIFY" : "has not subscribed");
     if (!subscribed) on_answer(impi, round, Way::notify, false);
     return {};
@@ -81,34 +83,42 @@ void Reauthentication::on_answer(std::string_view impi, std::uint64_t round, Way
     timers_.start(user.timer, config_.wait);
 }
 
-const Binding* Reauthentication::awaited(const User& user) {
-    const auto* binding = registrar_.find(user.impu);
-    const bool is = binding != nullptr && binding->impi == user.impi && binding->shortened;
-    return is ? binding : nullptr;
+std::vector<std::string> Reauthentication::awaited(const User& user, bool& registering) {
+    std::vector<std::string> out;
+    registrar_.find_sets(user.impi, [&](const Binding& b) {
+        if (!b.shortened) return;
+        const auto is = std::ranges::find_if(user.impus, [&](const std::string& impu) {
+            return std::ranges::find(*b.impus, impu) != b.impus->end();
+        });
+        if (is == user.impus.end()) return;
+        out.push_back(*is);
+        registering = registering || b.registering;
+    });
+    return out;
 }
 
 void Reauthentication::way_failed(User& user) {
-    const auto* binding = awaited(user);
-    if (binding == nullptr) {
+    bool registering = false;
+    const auto left = awaited(user, registering);
+    if (left.empty()) {
         ++counters_.done;
         return forget(user);
     }
     // It obeys already. No longer than the challenge lives, nor than the shortened registration.
-    if (binding->registering) return timers_.start(user.timer, registrar_.config().reg_await_auth);
+    if (registering) return timers_.start(user.timer, registrar_.config().reg_await_auth);
     if (user.way == Way::notify && config_.refer) {
         user.way = Way::refer;
         ++counters_.refers;
         timers_.start(user.timer, config_.wait);
-        if (refer_(user.impu, [this, impi = user.impi, round = user.round](bool positive) {
+        if (refer_(left.front(), [this, impi = user.impi, round = user.round](bool positive) {
                 on_answer(impi, round, Way::refer, positive);
             }))
             return;
     }
     ++counters_.deregistered;
     log::info(area, "{}: not re-authenticated, deregistered", user.impi);
-    const std::string impu = user.impu;
     forget(user);
-    registrar_.deregister(impu, sip::ContactEvent::deactivated);
+    for (const auto& impu : left) registrar_.deregister(impu, sip::ContactEvent::deactivated);
 }
 
 void Reauthentication::forget(const User& user) {

@@ -57,14 +57,14 @@ class Reauthentication {
   private:
     enum class Way : std::uint8_t { notify, refer };
     struct User {
-        User(Reauthentication& o, std::string i, std::string u)
-            : owner(o), impi(std::move(i)), impu(std::move(u)) {
+        User(Reauthentication& o, std::string i, std::vector<std::string> u)
+            : owner(o), impi(std::move(i)), impus(std::move(u)) {
             timer.bind<&User::on_timer>(this);
         }
         void on_timer() { owner.way_failed(*this); }
         Reauthentication& owner;
         std::string impi;
-        std::string impu;
+        std::vector<std::string> impus;  // the default ones of the sets it is about
         std::uint64_t round = 0;  // which re-authentication this is: late answers of another do
                                   // not count
         Way way = Way::notify;
@@ -74,8 +74,9 @@ class Reauthentication {
     void on_answer(std::string_view impi, std::uint64_t round, Way way, bool positive);
     // May end the user.
     void way_failed(User& user);
-    // The binding whose re-authentication is awaited; nullptr: it is done, or the phone is gone.
-    [[nodiscard]] const Binding* awaited(const User& user);
+    // The default identities of the sets whose re-authentication is awaited; none: it is done, or
+    // the phone is gone. `registering`: set if one of them is under way.
+    [[nodiscard]] std::vector<std::string> awaited(const User& user, bool& registering);
     void forget(const User& user);
 
     ReauthenticationConfig config_;

@@ -18,6 +18,7 @@ ReauthenticationSchedule::ReauthenticationSchedule(ReauthenticationScheduleConfi
 void ReauthenticationSchedule::on_registration(const RegistrationChange& change) {
     if (config_.every == 0s) return;
     const auto found = users_.find(change.impi);
+    if (change.over() && !change.user_gone) return;
     if (change.over()) {
         if (found != users_.end()) users_.erase(found);
         return;

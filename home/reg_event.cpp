@@ -36,6 +36,7 @@ RegEvent::RegEvent(RegEventConfig config, Registrar& registrar, std::span<const 
       listen_(listen),
       timers_(timers),
       random_(random),
+      id_hash_(random),
       by_user_(16, SeededStringHash{SeededHash(random)}),
       announced_(16, SeededStringHash{SeededHash(random)}) {}
 
@@ -195,59 +196,70 @@ void RegEvent::on_subscribe(sip::ServerTransactionId id, const Endpoint& source,
 
 // ---- what is told ----
 
-sip::RegInfo RegEvent::document(const RegistrationChange& change) const {
-    sip::RegInfo info;
-    const bool gone = change.over();
-    const auto named = announced_.find(change.impi);
-    for (std::size_t i = 0; i < change.impus.size(); ++i) {
+// `contact`: as all of the set have it, without an id.
+void RegEvent::add_set(sip::RegInfo& info, std::string_view impi,
+                       const std::vector<std::string>& impus,
+                       const sip::RegContact& contact) const {
+    const auto named = announced_.find(impi);
+    const auto is_named = [&](const std::string& impu) {
+        return named != announced_.end() &&
+               std::ranges::find(named->second.identities, impu) != named->second.identities.end();
+    };
+    std::string covering;
+    if (named != announced_.end()) {
+        for (const auto& impu : named->second.identities) {
+            if (covering.empty() && std::ranges::find(impus, impu) != impus.end()) covering = impu;
+        }
+    }
+    for (const auto& impu : impus) {
         sip::RegEntry e;
-        e.aor = change.impus[i];
-        e.id = fmt::format("r{}", i);
-        e.state = gone ? sip::RegState::terminated : sip::RegState::active;
-        sip::RegContact c;
-        c.id = fmt::format("c{}", i);
-        c.uri = change.contact;
-        c.active = !gone;
-        c.event = change.event;
-        if (!gone) c.expires = change.expires;
-        e.contacts.push_back(std::move(c));
-        if (change.event == sip::ContactEvent::shortened) {
+        e.aor = impu;
+        // The same in each document (RFC 3680 5.2), whatever else stands there.
+        e.id = fmt::format("r{:x}", id_hash_(impu));
+        e.state = contact.active ? sip::RegState::active : sip::RegState::terminated;
+        e.contacts.push_back(contact);
+        e.contacts.back().id = fmt::format("c{:x}", id_hash_(impu));
+        if (contact.event == sip::ContactEvent::shortened) {
             e.reauthenticate = true;
-            if (named != announced_.end()) {
-                const auto& identities = named->second.identities;
-                if (std::ranges::find(identities, e.aor) == identities.end())
-                    e.covered_by = identities.front();
-            }
+            if (!is_named(impu)) e.covered_by = covering;
         }
         info.entries.push_back(std::move(e));
     }
-    for (std::size_t i = 0; change.removed != nullptr && i < change.removed->size(); ++i) {
-        sip::RegEntry e;
-        e.aor = (*change.removed)[i];
-        e.id = fmt::format("x{}", i);
-        e.state = sip::RegState::terminated;
+}
+
+sip::RegInfo RegEvent::document(std::string_view impi, const RegistrationChange* change) const {
+    sip::RegInfo info;
+    if (change != nullptr) {
         sip::RegContact c;
-        c.id = fmt::format("y{}", i);
-        c.uri = change.contact;
-        c.active = false;
-        c.event = sip::ContactEvent::deactivated;
-        e.contacts.push_back(std::move(c));
-        info.entries.push_back(std::move(e));
+        c.uri = change->contact;
+        c.active = !change->over();
+        c.event = change->event;
+        if (c.active) c.expires = change->expires;
+        add_set(info, impi, change->impus, c);
+        if (change->removed != nullptr) {
+            c.active = false;
+            c.event = sip::ContactEvent::deactivated;
+            c.expires.reset();
+            add_set(info, impi, *change->removed, c);
+        }
     }
+    registrar_.find_sets(impi, [&](const Binding& b) {
+        const bool told = std::ranges::any_of(
+            info.entries, [&](const sip::RegEntry& e) { return e.aor == b.default_impu; });
+        if (told) return;
+        const auto left = std::chrono::ceil<std::chrono::seconds>(b.expires - timers_.now());
+        sip::RegContact c;
+        c.uri = b.contact;
+        c.event = b.shortened ? sip::ContactEvent::shortened : sip::ContactEvent::registered;
+        c.expires = static_cast<std::uint32_t>(std::max<std::int64_t>(left.count(), 0));
+        add_set(info, impi, *b.impus, c);
+    });
     return info;
 }
 
 std::optional<sip::RegInfo> RegEvent::current(std::string_view impi) {
-    const auto* binding = registrar_.find_user(impi);
-    if (binding == nullptr) return std::nullopt;
-    const auto left = std::chrono::ceil<std::chrono::seconds>(binding->expires - timers_.now());
-    return document(
-        {.impi = binding->impi,
-         .event = announced_.contains(binding->impi) ? sip::ContactEvent::shortened
-                                                     : sip::ContactEvent::registered,
-         .impus = *binding->impus,
-         .contact = binding->contact,
-         .expires = static_cast<std::uint32_t>(std::max<std::int64_t>(left.count(), 0))});
+    if (registrar_.find_user(impi) == nullptr) return std::nullopt;
+    return document(impi, nullptr);
 }
 
 void RegEvent::announce(std::string_view impi, std::uint64_t round,
@@ -265,12 +277,16 @@ bool RegEvent::ue_subscribed(std::string_view impi) const {
 
 void RegEvent::on_registration(const RegistrationChange& change) {
     if (change.authenticated || change.over()) {
-        if (const auto named = announced_.find(change.impi); named != announced_.end())
-            announced_.erase(named);
+        if (const auto named = announced_.find(change.impi); named != announced_.end()) {
+            std::erase_if(named->second.identities, [&](const std::string& impu) {
+                return std::ranges::find(change.impus, impu) != change.impus.end();
+            });
+            if (change.user_gone || named->second.identities.empty()) announced_.erase(named);
+        }
     }
     const auto found = by_user_.find(change.impi);
     if (found == by_user_.end()) return;
-    const sip::RegInfo info = document(change);
+    const sip::RegInfo info = document(change.impi, &change);
     // A NOTIFY that cannot be sent ends its subscription: no iterators across it.
     const std::vector<std::uint64_t> all = found->second;
     // The phone first: what the P-CSCF hears may cost the phone its SAs (F4).
@@ -279,7 +295,7 @@ void RegEvent::on_registration(const RegistrationChange& change) {
             const auto s = by_id_.find(id);
             if (s == by_id_.end() || s->second.ending || s->second.is_ue != ue) continue;
             notify(s->second, info,
-                   change.over() ? "terminated;reason=noresource" : std::string_view{});
+                   change.user_gone ? "terminated;reason=noresource" : std::string_view{});
         }
     }
 }

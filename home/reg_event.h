@@ -62,10 +62,10 @@ class RegEvent final : private sip::TransactionUser {
     // See RegistrationObserver.
     void on_registration(const RegistrationChange& change);
 
-    // F1: the named identities (canonical, of one user's implicit set, at least one) are to be
-    // re-authenticated; its others are covered by the first of them. Goes out with the change the
-    // registrar tells next; forgotten when the user has registered anew or is gone. `round`: the
-    // caller's number of it, not 0.
+    // F1: the named identities (canonical, of one user, at least one) are to be re-authenticated;
+    // the others of their implicit sets are covered by the first named one of the same set. Goes
+    // out with the change the registrar tells next; forgotten when the user has registered anew or
+    // is gone. `round`: the caller's number of it, not 0.
     void announce(std::string_view impi, std::uint64_t round, std::vector<std::string> identities);
     // How the UE of `impi` answered a NOTIFY of that round on a dialog of its own. If it refused,
     // the dialog is gone by now.
@@ -118,8 +118,12 @@ class RegEvent final : private sip::TransactionUser {
     [[nodiscard]] std::optional<bool> is_ue(const sip::Message& request, std::string_view impi);
     // The same subscriber's earlier dialog, if it lost it.
     void drop_forgotten(std::string_view impi, const Subscription& fresh);
-    [[nodiscard]] sip::RegInfo document(const RegistrationChange& change) const;
-    // The user as the registrar has it now; its event: `registered`.
+    // The change, and the user's other sets as the registrar has them now.
+    [[nodiscard]] sip::RegInfo document(std::string_view impi,
+                                        const RegistrationChange* change) const;
+    void add_set(sip::RegInfo& info, std::string_view impi, const std::vector<std::string>& impus,
+                 const sip::RegContact& contact) const;
+    // The user as the registrar has it now.
     [[nodiscard]] std::optional<sip::RegInfo> current(std::string_view impi);
     // `state`: of Subscription-State; empty: active.
     void notify(Subscription& s, const sip::RegInfo& info, std::string_view state = {});
@@ -135,6 +139,7 @@ class RegEvent final : private sip::TransactionUser {
     TimerWheel& timers_;
     Random& random_;
     sip::TransactionLayer* transactions_ = nullptr;
+    SeededHash id_hash_;                                     // of the identities in documents
     std::unordered_map<std::uint64_t, Subscription> by_id_;  // ids of our own making
     std::unordered_map<std::string, std::vector<std::uint64_t>, SeededStringHash, std::equal_to<>>
         by_user_;

@@ -73,13 +73,11 @@ struct Registrar::Impl {
         Timer timer;              // reg-await-auth
     };
 
-    struct User {
-        Impl* owner = nullptr;
-        std::string impi;
-        SecretPtr<Challenge> challenge;
-        // The binding; meaningful while `registered`. One contact a user: a REGISTER from another
-        // address replaces it (D5).
-        bool registered = false;
+    struct User;
+    // One registered implicit set of a user. One contact a set: a REGISTER from another address
+    // replaces it (D5).
+    struct Set {
+        User* user;
         std::vector<std::string> impus;
         std::vector<std::string> service_route;  // of the profile; empty: ours
         std::string contact;
@@ -93,12 +91,28 @@ struct Registrar::Impl {
         std::uint64_t shortened_at = 0;   // the latest REGISTER before that, as Procedure::order
         std::uint64_t bound_at = 0;       // the REGISTER that made the binding, likewise
 
-        void on_expiry() { owner->expired(*this); }
-        void on_await_auth() { owner->authentication_timeout(*this); }
-        // Nodes of the table do not move, and the timers hold this address.
-        explicit User(Impl* o) : owner(o) { expiry.bind<&User::on_expiry>(this); }
+        explicit Set(User* u) : user(u) { expiry.bind<&Set::on_expiry>(this); }
+        void on_expiry() { user->owner->expired(*this); }
         [[nodiscard]] bool has(std::string_view impu) const {
             return std::ranges::find(impus, impu) != impus.end();
+        }
+    };
+
+    struct User {
+        Impl* owner = nullptr;
+        std::string impi;
+        SecretPtr<Challenge> challenge;
+        std::vector<std::unique_ptr<Set>> sets;  // the registered ones, in the order they came
+
+        void on_await_auth() { owner->authentication_timeout(*this); }
+        // Nodes of the table do not move, and the timers hold this address.
+        explicit User(Impl* o) : owner(o) {}
+        [[nodiscard]] bool registered() const { return !sets.empty(); }
+        [[nodiscard]] Set* set_of(std::string_view impu) const {
+            for (const auto& set : sets) {
+                if (set->has(impu)) return set.get();
+            }
+            return nullptr;
         }
     };
 
@@ -141,8 +155,8 @@ struct Registrar::Impl {
     RegistrarCounters counters;
     SeededStringHash hash;
     std::unordered_map<std::string, User, SeededStringHash, std::equal_to<>> users;
-    // Keys lie in User::impus.
-    std::unordered_multimap<std::string_view, User*> by_impu;
+    // Keys lie in Set::impus.
+    std::unordered_multimap<std::string_view, Set*> by_impu;
     std::size_t registered = 0;
     std::size_t challenges = 0;
     DigestCalculator digest;
@@ -162,41 +176,44 @@ struct Registrar::Impl {
     void check_response(Procedure& p, User& user);
     void resynchronise(Procedure& p, User& user);
     void network_failure(Procedure& p, User& user);
-    void reregister(Procedure& p, User& user);
+    void reregister(Procedure& p, Set& set);
 
     // ---- success ----
     void assign(Procedure& p);
     void fetch_profile(Procedure& p);
     void bind(Procedure& p, const Profile* profile);
     void deregister(Procedure& p);
-    [[nodiscard]] std::uint32_t seconds_left(const User& user) const {
+    [[nodiscard]] std::uint32_t seconds_left(const Set& set) const {
         const auto left =
-            std::chrono::ceil<std::chrono::seconds>(user.expiry.deadline() - timers.now());
+            std::chrono::ceil<std::chrono::seconds>(set.expiry.deadline() - timers.now());
         return static_cast<std::uint32_t>(std::max<std::int64_t>(left.count(), 0));
     }
-    void answer_binding(Procedure& p, const User& user, std::uint32_t expires);
+    void answer_binding(Procedure& p, const Set& set, std::uint32_t expires);
 
     // ---- state ----
     User* find_user(std::string_view impi);
     void drop_challenge(User& user);
     void authentication_failed(User& user, std::string_view impu, ServerAssignment reason);
     void authentication_timeout(User& user);
-    void expired(User& user);
+    void expired(Set& set);
     // The end of a binding: what its observer is to hear.
     struct Ended {
         std::string impi;
         std::vector<std::string> impus;
         std::string contact;
+        bool user_gone = false;
     };
-    Ended unbind(User& user);
+    // `set` is gone after it.
+    Ended unbind(Set& set);
+    void deactivate(Set& set, sip::ContactEvent event);
     void tell(const Ended& ended, sip::ContactEvent event);
-    void tell(const User& user, sip::ContactEvent event, bool authenticated = false,
+    void tell(const Set& set, sip::ContactEvent event, bool authenticated = false,
               const std::vector<std::string>* removed = nullptr);
     RegistrationObserver* observer = nullptr;
-    void index(User& user);
-    void unindex(User& user);
-    User* by_identity(std::string_view impu);
-    [[nodiscard]] Binding binding_of(const User& user) const;
+    void index(Set& set);
+    void unindex(Set& set);
+    Set* by_identity(std::string_view impu);
+    [[nodiscard]] Binding binding_of(const Set& set) const;
     void forget_if_idle(User& user);
     void put_and_forget(std::string_view impi, std::string_view impu, ServerAssignment assignment);
 
@@ -206,8 +223,8 @@ struct Registrar::Impl {
     // Before and after each Cx operation: the time-out runs only while an answer is awaited.
     void awaiting(Procedure& p) { timers.start(p.hss_timer, config.hss_timeout); }
     Procedure* answered(std::uint64_t id);
-    // Of this user.
-    [[nodiscard]] bool registering(const User& user) const;
+    // A REGISTER of that set came since it was shortened.
+    [[nodiscard]] bool registering(const Set& set) const;
     // Another procedure of this user than `but` has proved itself and is being written to the HSS:
     // what the HSS is told must not undo that.
     [[nodiscard]] bool being_assigned(std::string_view impi, const Procedure* but = nullptr) const;
@@ -256,11 +273,13 @@ Registrar::Impl::Procedure* Registrar::Impl::answered(std::uint64_t id) {
     return p;
 }
 
-bool Registrar::Impl::registering(const User& user) const {
-    if (!user.shortened) return false;
-    if (user.challenge && user.challenge->order > user.shortened_at) return true;
+bool Registrar::Impl::registering(const Set& set) const {
+    if (!set.shortened) return false;
+    const auto& challenge = set.user->challenge;
+    if (challenge && challenge->order > set.shortened_at && set.has(challenge->impu)) return true;
     return live_procedures > 0 && std::ranges::any_of(slots, [&](const auto& p) {
-               return p->live && p->order > user.shortened_at && p->request.impi == user.impi;
+               return p->live && p->order > set.shortened_at && p->request.impi == set.user->impi &&
+                      set.has(p->request.impu);
            });
 }
 
@@ -290,7 +309,7 @@ void Registrar::Impl::refuse(Procedure& p, const Refusal& refusal) {
     log::debug(area, "{} {}: {} {}", p.request.impi, p.request.impu, refusal.code, refusal.reason);
     if (p.undo) {
         const User* user = find_user(p.request.impi);
-        if ((user == nullptr || (!user->registered && !user->challenge)) &&
+        if ((user == nullptr || (user->set_of(p.request.impu) == nullptr && !user->challenge)) &&
             !being_assigned(p.request.impi, &p))
             put_and_forget(p.request.impi, p.request.impu, *p.undo);
     }
@@ -357,8 +376,8 @@ void Registrar::Impl::decide(Procedure& p) {
 
     User* user = find_user(r.impi);
     const bool protected_request = r.integrity == Integrity::yes;
-    const bool known_path =
-        user != nullptr && user->registered && protected_request && user->has(r.impu);
+    Set* set = user != nullptr && protected_request ? user->set_of(r.impu) : nullptr;
+    const bool known_path = set != nullptr;
     if (!r.has_contact && !known_path) {
         ++counters.malformed;
         return refuse(p, Refusal{400, "Contact Missing", {}, {}});
@@ -370,7 +389,7 @@ void Registrar::Impl::decide(Procedure& p) {
         if (r.has_response() && r.has_contact && (protected_request || config.allow_unprotected))
             return check_response(p, *user);
     }
-    if (known_path) return reregister(p, *user);
+    if (known_path) return reregister(p, *set);
     begin_challenge(p, nullptr);
 }
 
@@ -501,13 +520,13 @@ void Registrar::Impl::network_failure(Procedure& p, User& user) {
     refuse(p, Refusal{403, "Authentication Failed", {}, {}});
 }
 
-void Registrar::Impl::reregister(Procedure& p, User& user) {
+void Registrar::Impl::reregister(Procedure& p, Set& set) {
     auto& r = p.request;
     const bool leaving = r.has_contact && r.expires == 0;
-    if (r.has_contact && !leaving && user.shortened) {
+    if (r.has_contact && !leaving && set.shortened) {
         return begin_challenge(p, nullptr);
-    } else if (r.has_contact && !leaving && user.rechallenge) {
-        if (*user.rechallenge) return begin_challenge(p, nullptr);
+    } else if (r.has_contact && !leaving && set.rechallenge) {
+        if (*set.rechallenge) return begin_challenge(p, nullptr);
     } else if (r.has_contact && !leaving && config.rechallenge > 0) {
         constexpr std::uint64_t parts = 1'000'000;
         if (static_cast<double>(random.below(parts)) <
@@ -517,13 +536,13 @@ void Registrar::Impl::reregister(Procedure& p, User& user) {
     }
     // RFC 3261 10.3 step 7. A challenge proves freshness by itself; without one the order of
     // requests must.
-    if (r.call_id == user.call_id && r.cseq <= user.cseq) {
+    if (r.call_id == set.call_id && r.cseq <= set.cseq) {
         ++counters.malformed;
         return refuse(p, Refusal{500, "CSeq Out Of Order", {}, {}});
     }
     if (leaving) return deregister(p);
     if (!r.has_contact) {
-        return answer_binding(p, user, seconds_left(user));
+        return answer_binding(p, set, seconds_left(set));
     }
     ++counters.unchallenged;
     p.assignment = ServerAssignment::re_registration;
@@ -536,9 +555,10 @@ void Registrar::Impl::reregister(Procedure& p, User& user) {
 // The response was right: CM3/CM4 of 6.1.1, Cx-Put and Cx-Pull.
 void Registrar::Impl::assign(Procedure& p) {
     if (p.request.has_contact && p.request.expires == 0) return deregister(p);
-    User* user = find_user(p.request.impi);
-    p.assignment = user != nullptr && user->registered ? ServerAssignment::re_registration
-                                                       : ServerAssignment::registration;
+    const User* user = find_user(p.request.impi);
+    p.assignment = user != nullptr && user->set_of(p.request.impu) != nullptr
+                       ? ServerAssignment::re_registration
+                       : ServerAssignment::registration;
     p.undo = ServerAssignment::administrative_deregistration;
     awaiting(p);
     const PutRequest request{p.request.impi, p.request.impu, config.server_name, p.assignment};
@@ -577,62 +597,68 @@ void Registrar::Impl::bind(Procedure& p, const Profile* profile) {
         it->second.impi = it->first;
     }
     User& user = it->second;
-    const auto event =
-        user.registered ? sip::ContactEvent::refreshed : sip::ContactEvent::registered;
-    if (profile != nullptr) {
-        user.shortened = false;
-        ++(user.registered ? counters.reregistrations : counters.registrations);
-        if (user.impus != profile->implicit_set) {
-            unindex(user);
-            user.impus = profile->implicit_set;
-            index(user);
-        }
-        user.service_route = profile->service_route;
-        if (!user.registered) ++registered;
-        user.registered = true;
-    }
     auto& r = p.request;
-    user.contact = r.contact_uri;
-    user.q = r.q;
-    user.path = std::move(r.path);
-    user.call_id = r.call_id;
-    user.cseq = r.cseq;
-    user.bound_at = p.order;
-    timers.start(user.expiry, std::chrono::seconds(r.expires));
+    Set* set = user.set_of(r.impu);
+    const bool fresh = set == nullptr;
+    if (fresh) {
+        if (!user.registered()) ++registered;
+        set = user.sets.emplace_back(std::make_unique<Set>(&user)).get();
+    }
+    const auto event = fresh ? sip::ContactEvent::registered : sip::ContactEvent::refreshed;
+    if (profile != nullptr) {
+        set->shortened = false;
+        ++(fresh ? counters.registrations : counters.reregistrations);
+        if (set->impus != profile->implicit_set) {
+            unindex(*set);
+            set->impus = profile->implicit_set;
+            index(*set);
+        }
+        set->service_route = profile->service_route;
+    }
+    set->contact = r.contact_uri;
+    set->q = r.q;
+    set->path = std::move(r.path);
+    set->call_id = r.call_id;
+    set->cseq = r.cseq;
+    set->bound_at = p.order;
+    timers.start(set->expiry, std::chrono::seconds(r.expires));
     log::debug(area, "{} {}: registered for {} s, contact {}", user.impi, r.impu, r.expires,
-               user.contact);
+               set->contact);
     const std::string impi = user.impi;
-    answer_binding(p, user, r.expires);
+    const std::string impu = r.impu;
+    answer_binding(p, *set, r.expires);
     // Whoever got the answer may have gone on with another REGISTER.
-    if (const User* after = find_user(impi); after != nullptr && after->registered)
-        tell(*after, event, profile != nullptr);
+    const User* after = find_user(impi);
+    if (const Set* bound = after != nullptr ? after->set_of(impu) : nullptr; bound != nullptr)
+        tell(*bound, event, profile != nullptr);
 }
 
-void Registrar::Impl::answer_binding(Procedure& p, const User& user, std::uint32_t expires) {
+void Registrar::Impl::answer_binding(Procedure& p, const Set& set, std::uint32_t expires) {
     const RegisterResponder::Accepted accepted{
-        .contact = user.contact,
+        .contact = set.contact,
         .contact_params =
-            p.request.contact_uri == user.contact ? p.request.contact_params : std::string_view{},
+            p.request.contact_uri == set.contact ? p.request.contact_params : std::string_view{},
         .expires = expires,
-        .path = user.path,
-        .service_route = user.service_route.empty() ? config.service_route : user.service_route,
-        .impus = user.impus};
+        .path = set.path,
+        .service_route = set.service_route.empty() ? config.service_route : set.service_route,
+        .impus = set.impus};
     finish(p, 200, responder.accept(to(p), accepted));
 }
 
 void Registrar::Impl::deregister(Procedure& p) {
     const auto& r = p.request;
     User* user = find_user(r.impi);
-    if (user != nullptr && user->registered && !r.all_contacts && r.contact_uri != user->contact) {
+    Set* set = user != nullptr ? user->set_of(r.impu) : nullptr;
+    if (set != nullptr && !r.all_contacts && r.contact_uri != set->contact) {
         // RFC 3261 10.3: a binding that does not exist needs no removal; the answer names the one
         // that does.
-        return answer_binding(p, *user, seconds_left(*user));
+        return answer_binding(p, *set, seconds_left(*set));
     }
     std::optional<Ended> ended;
-    if (user != nullptr && user->registered) {
+    if (set != nullptr) {
         ++counters.deregistrations;
         log::debug(area, "{} {}: deregistered by the user", r.impi, r.impu);
-        ended = unbind(*user);
+        ended = unbind(*set);
     }
     if (user != nullptr) forget_if_idle(*user);
     put_and_forget(r.impi, r.impu, ServerAssignment::user_deregistration);
@@ -660,7 +686,7 @@ void Registrar::Impl::drop_challenge(User& user) {
 // of it. `user` may be gone after it.
 void Registrar::Impl::authentication_failed(User& user, std::string_view impu,
                                             ServerAssignment reason) {
-    if (user.registered) return;
+    if (user.set_of(impu) != nullptr) return;
     const std::string impi = user.impi;
     forget_if_idle(user);
     if (!being_assigned(impi)) put_and_forget(impi, impu, reason);
@@ -674,86 +700,85 @@ void Registrar::Impl::authentication_timeout(User& user) {
     authentication_failed(user, impu, ServerAssignment::authentication_timeout);
 }
 
-void Registrar::Impl::expired(User& user) {
+void Registrar::Impl::expired(Set& set) {
     ++counters.expired;
-    const std::string impi = user.impi;
-    const std::string impu = user.impus.front();
-    log::debug(area, "{} {}: registration expired", impi, impu);
-    const Ended ended = unbind(user);
+    User& user = *set.user;
+    const std::string impu = set.impus.front();
+    log::debug(area, "{} {}: registration expired", user.impi, impu);
+    const Ended ended = unbind(set);
     forget_if_idle(user);
-    put_and_forget(impi, impu, ServerAssignment::timeout_deregistration);
+    put_and_forget(ended.impi, impu, ServerAssignment::timeout_deregistration);
     tell(ended, sip::ContactEvent::expired);
 }
 
-void Registrar::Impl::index(User& user) {
-    for (const auto& impu : user.impus) by_impu.emplace(impu, &user);
+void Registrar::Impl::index(Set& set) {
+    for (const auto& impu : set.impus) by_impu.emplace(impu, &set);
 }
 
-void Registrar::Impl::unindex(User& user) {
-    for (const auto& impu : user.impus) {
+void Registrar::Impl::unindex(Set& set) {
+    for (const auto& impu : set.impus) {
         const auto [first, last] = by_impu.equal_range(impu);
-        const auto own =
-            std::find_if(first, last, [&](const auto& e) { return e.second == &user; });
+        const auto own = std::find_if(first, last, [&](const auto& e) { return e.second == &set; });
         if (own != last) by_impu.erase(own);
     }
 }
 
-Registrar::Impl::User* Registrar::Impl::by_identity(std::string_view impu) {
+Registrar::Impl::Set* Registrar::Impl::by_identity(std::string_view impu) {
     const auto canonical = canonical_impu(impu);
     if (!canonical) return nullptr;
     const auto [first, last] = by_impu.equal_range(*canonical);
     // Of those that share it the one that registered last.
-    User* latest = nullptr;
+    Set* latest = nullptr;
     for (auto it = first; it != last; ++it) {
         if (latest == nullptr || it->second->bound_at > latest->bound_at) latest = it->second;
     }
     return latest;
 }
 
-Binding Registrar::Impl::binding_of(const User& user) const {
-    return {.impi = user.impi,
-            .default_impu = user.impus.front(),
-            .contact = user.contact,
-            .path = user.path,
-            .impus = &user.impus,
-            .q = user.q,
-            .expires = user.expiry.deadline(),
-            .shortened = user.shortened,
-            .registering = registering(user)};
+Binding Registrar::Impl::binding_of(const Set& set) const {
+    return {.impi = set.user->impi,
+            .default_impu = set.impus.front(),
+            .contact = set.contact,
+            .path = set.path,
+            .impus = &set.impus,
+            .q = set.q,
+            .expires = set.expiry.deadline(),
+            .shortened = set.shortened,
+            .registering = registering(set)};
 }
 
-Registrar::Impl::Ended Registrar::Impl::unbind(User& user) {
-    unindex(user);
-    Ended ended{user.impi, std::exchange(user.impus, {}), std::exchange(user.contact, {})};
-    user.service_route.clear();
-    user.path.clear();
-    user.expiry.stop();
-    user.registered = false;
-    user.shortened = false;
-    --registered;
+Registrar::Impl::Ended Registrar::Impl::unbind(Set& set) {
+    unindex(set);
+    User& user = *set.user;
+    Ended ended{user.impi, std::move(set.impus), std::move(set.contact), user.sets.size() == 1};
+    std::erase_if(user.sets, [&](const auto& s) { return s.get() == &set; });
+    if (ended.user_gone) --registered;
     return ended;
 }
 
 void Registrar::Impl::tell(const Ended& ended, sip::ContactEvent event) {
     if (observer != nullptr)
-        observer->on_registration(
-            {.impi = ended.impi, .event = event, .impus = ended.impus, .contact = ended.contact});
+        observer->on_registration({.impi = ended.impi,
+                                   .event = event,
+                                   .impus = ended.impus,
+                                   .contact = ended.contact,
+                                   .user_gone = ended.user_gone});
 }
 
-void Registrar::Impl::tell(const User& user, sip::ContactEvent event, bool authenticated,
+void Registrar::Impl::tell(const Set& set, sip::ContactEvent event, bool authenticated,
                            const std::vector<std::string>* removed) {
     if (observer == nullptr) return;
-    observer->on_registration({.impi = user.impi,
+    observer->on_registration({.impi = set.user->impi,
                                .event = event,
-                               .impus = user.impus,
-                               .contact = user.contact,
-                               .expires = seconds_left(user),
+                               .impus = set.impus,
+                               .contact = set.contact,
+                               .expires = seconds_left(set),
                                .authenticated = authenticated,
                                .removed = removed});
 }
 
 void Registrar::Impl::forget_if_idle(User& user) {
-    if (user.registered || user.challenge) return;
+    if (user.registered() || user.challenge) return;
     users.erase(users.find(user.impi));
 }
 
@@ -787,17 +812,30 @@ void Registrar::receive(const sip::Message& request, Answer answer,
 }
 
 const Binding* Registrar::find(std::string_view impu) {
-    const auto* user = impl_->by_identity(impu);
-    if (user == nullptr) return nullptr;
-    impl_->found = impl_->binding_of(*user);
+    const auto* set = impl_->by_identity(impu);
+    if (set == nullptr) return nullptr;
+    impl_->found = impl_->binding_of(*set);
     return &impl_->found;
 }
 
 const Binding* Registrar::find_user(std::string_view impi) {
     const auto* user = impl_->find_user(impi);
-    if (user == nullptr || !user->registered) return nullptr;
-    impl_->found = impl_->binding_of(*user);
+    if (user == nullptr || !user->registered()) return nullptr;
+    impl_->found = impl_->binding_of(*user->sets.front());
     return &impl_->found;
+}
+
+void Registrar::find_sets(std::string_view impi,
+                          const std::function<void(const Binding&)>& each) const {
+    const auto* user = impl_->find_user(impi);
+    if (user == nullptr) return;
+    for (const auto& set : user->sets) each(impl_->binding_of(*set));
+}
+
+std::vector<std::string> Registrar::default_identities(std::string_view impi) const {
+    std::vector<std::string> out;
+    find_sets(impi, [&](const Binding& b) { out.emplace_back(b.default_impu); });
+    return out;
 }
 
 void Registrar::find_all(std::string_view impu, const std::function<void(const Binding&)>& each) {
@@ -830,41 +868,64 @@ void Registrar::locate(std::string_view impu, std::move_only_function<void(CxRes
         [answer = std::move(answer)](CxResult result, const Profile&) mutable { answer(result); });
 }
 
-bool Registrar::update(std::string_view impi, const Profile& profile) {
-    auto* user = impl_->find_user(impi);
-    if (user == nullptr || !user->registered) return false;
-    const std::string standing = user->impus.front();
-    const auto& fresh = profile.implicit_set;
-    if (std::ranges::find(fresh, standing) == fresh.end())
-        return deregister_user(impi, sip::ContactEvent::deactivated);
-    user->service_route = profile.service_route;
-    if (user->impus == fresh) return true;
-    std::vector<std::string> removed;
-    std::ranges::copy_if(user->impus, std::back_inserter(removed), [&](const std::string& impu) {
-        return std::ranges::find(fresh, impu) == fresh.end();
-    });
-    impl_->unindex(*user);
-    user->impus = fresh;
-    impl_->index(*user);
-    impl_->tell(*user, sip::ContactEvent::registered, false, &removed);
-    return true;
+bool Registrar::update(std::string_view impi, const std::vector<Profile>& profiles) {
+    const std::string name(impi);
+    const auto standing = default_identities(name);
+    for (const auto& impu : standing) {
+        // What is told of one set may end another.
+        auto* user = impl_->find_user(name);
+        auto* set = user != nullptr ? user->set_of(impu) : nullptr;
+        if (set == nullptr) continue;
+        const auto profile = std::ranges::find_if(profiles, [&](const Profile& p) {
+            return std::ranges::find(p.implicit_set, impu) != p.implicit_set.end();
+        });
+        if (profile == profiles.end()) {
+            impl_->deactivate(*set, sip::ContactEvent::deactivated);
+            continue;
+        }
+        const auto& fresh = profile->implicit_set;
+        set->service_route = profile->service_route;
+        if (set->impus == fresh) continue;
+        std::vector<std::string> removed;
+        std::ranges::copy_if(set->impus, std::back_inserter(removed), [&](const std::string& i) {
+            return std::ranges::find(fresh, i) == fresh.end();
+        });
+        impl_->unindex(*set);
+        set->impus = fresh;
+        impl_->index(*set);
+        impl_->tell(*set, sip::ContactEvent::registered, false, &removed);
+    }
+    return !standing.empty();
+}
+
+void Registrar::Impl::deactivate(Set& set, sip::ContactEvent event) {
+    ++counters.deactivated;
+    User& user = *set.user;
+    const auto ended = unbind(set);
+    forget_if_idle(user);
+    put_and_forget(ended.impi, ended.impus.front(),
+                   ServerAssignment::administrative_deregistration);
+    tell(ended, event);
 }
 
 bool Registrar::deregister(std::string_view impu, sip::ContactEvent event) {
-    const auto* user = impl_->by_identity(impu);
-    return user != nullptr && deregister_user(std::string(user->impi), event);
+    auto* set = impl_->by_identity(impu);
+    if (set == nullptr) return false;
+    impl_->deactivate(*set, event);
+    return true;
 }
 
 bool Registrar::deregister_user(std::string_view impi, sip::ContactEvent event) {
-    auto* user = impl_->find_user(impi);
-    if (user == nullptr || !user->registered) return false;
-    ++impl_->counters.deactivated;
-    const auto ended = impl_->unbind(*user);
-    impl_->forget_if_idle(*user);
-    impl_->put_and_forget(ended.impi, ended.impus.front(),
-                          ServerAssignment::administrative_deregistration);
-    impl_->tell(ended, event);
-    return true;
+    const std::string name(impi);
+    bool any = false;
+    for (const auto& impu : default_identities(name)) {
+        auto* user = impl_->find_user(name);
+        auto* set = user != nullptr ? user->set_of(impu) : nullptr;
+        if (set == nullptr) continue;
+        impl_->deactivate(*set, event);
+        any = true;
+    }
+    return any;
 }
 
 void Registrar::withdraw(std::string_view impi) {
@@ -875,15 +936,20 @@ void Registrar::withdraw(std::string_view impi) {
     if (!deregister_user(name)) impl_->forget_if_idle(*user);
 }
 
-bool Registrar::shorten(std::string_view impu, std::chrono::seconds left) {
-    auto* user = impl_->by_identity(impu);
-    if (user == nullptr) return false;
-    ++impl_->counters.shortened;
-    user->shortened = true;
-    user->shortened_at = impl_->next_order;
-    if (user->expiry.deadline() > impl_->timers.now() + left)
-        impl_->timers.start(user->expiry, left);
-    impl_->tell(*user, sip::ContactEvent::shortened);
+bool Registrar::shorten(const std::vector<std::string>& impus, std::chrono::seconds left) {
+    Impl::Set* first = nullptr;
+    for (const auto& impu : impus) {
+        auto* set = impl_->by_identity(impu);
+        if (set == nullptr) continue;
+        if (first == nullptr) first = set;
+        ++impl_->counters.shortened;
+        set->shortened = true;
+        set->shortened_at = impl_->next_order;
+        if (set->expiry.deadline() > impl_->timers.now() + left)
+            impl_->timers.start(set->expiry, left);
+    }
+    if (first == nullptr) return false;
+    impl_->tell(*first, sip::ContactEvent::shortened);
     return true;
 }
 
@@ -892,9 +958,9 @@ void Registrar::observe(RegistrationObserver* observer) {
 }
 
 bool Registrar::rechallenge(std::string_view impu, bool always) {
-    auto* user = impl_->by_identity(impu);
-    if (user == nullptr) return false;
-    user->rechallenge = always;
+    auto* set = impl_->by_identity(impu);
+    if (set == nullptr) return false;
+    set->rechallenge = always;
     return true;
 }
 

@@ -71,7 +71,8 @@ struct RegistrarCounters {
     std::uint64_t dropped = 0;                   // so broken that no answer is possible
 };
 
-// Where a registered user is. Views valid until the next call into the registrar.
+// Where a registered user is, with one of its implicit sets. Views valid until the next call into
+// the registrar.
 struct Binding {
     std::string_view impi;
     std::string_view default_impu;
@@ -96,7 +97,9 @@ struct RegistrationChange {
     bool authenticated = false;  // by a right answer just now
     // Identities that left the set with this change (PPR); null: none.
     const std::vector<std::string>* removed = nullptr;
-    // The user is not registered any more.
+    // Over, and no other set of the user is registered.
+    bool user_gone = false;
+    // This set is not registered any more.
     [[nodiscard]] bool over() const { return ends(event); }
     [[nodiscard]] static bool ends(sip::ContactEvent event);
 };
@@ -130,8 +133,12 @@ class Registrar {
     // By any IMPU of an implicit registration set (any spelling of the URI). nullptr: not
     // registered. Valid until the next call into the registrar or the next tick of the timers.
     [[nodiscard]] const Binding* find(std::string_view impu);
-    // By the private identity, as it was registered.
+    // By the private identity, as it was registered: the first of its sets.
     [[nodiscard]] const Binding* find_user(std::string_view impi);
+    // Each registered set of a user. Views valid during the call.
+    void find_sets(std::string_view impi, const std::function<void(const Binding&)>& each) const;
+    // The default identity of each.
+    [[nodiscard]] std::vector<std::string> default_identities(std::string_view impi) const;
     // All that are registered for an IMPU, where subscribers share it; the views of one are those
     // of find().
     void find_all(std::string_view impu, const std::function<void(const Binding&)>& each);
@@ -147,21 +154,22 @@ class Registrar {
     // Does the HSS know this identity (LIR)? Answers once, from inside the call or later; a silent
     // HSS: never.
     void locate(std::string_view impu, std::move_only_function<void(CxResult)> answer);
-    // PPR: the profile of a registered user is another one now. A set without identities, or one
-    // that lost the identity its registration stands for, ends the registration. False: not
-    // registered.
-    bool update(std::string_view impi, const Profile& profile);
-    // Administrative deregistration: the binding goes, Cx-Put tells the HSS. `event`: what the
-    // subscribers hear: rejected (the phone is to stay away) or deactivated (it may register anew).
-    // False: not registered.
+    // PPR: the profile of a registered user is another one now, one of each of its sets. A
+    // registered set whose default identity is in none of them ends. False: not registered.
+    bool update(std::string_view impi, const std::vector<Profile>& profiles);
+    // Administrative deregistration of the set: the binding goes, Cx-Put tells the HSS. `event`:
+    // what the subscribers hear: rejected (the phone is to stay away) or deactivated (it may
+    // register anew). False: not registered.
     bool deregister(std::string_view impu, sip::ContactEvent event = sip::ContactEvent::rejected);
-    // RTR: the user may not be served any more. An authentication under way ends too.
-    void withdraw(std::string_view impi);
+    // ... of all sets of the user.
     bool deregister_user(std::string_view impi,
                          sip::ContactEvent event = sip::ContactEvent::rejected);
-    // Network-initiated re-authentication (F1): the registration ends after `left` unless the phone
-    // registers before, and that REGISTER is challenged. Never lengthens. False: not registered.
-    bool shorten(std::string_view impu, std::chrono::seconds left);
+    // RTR: the user may not be served any more. An authentication under way ends too.
+    void withdraw(std::string_view impi);
+    // Network-initiated re-authentication (F1) of the sets of these identities, of one user: each
+    // ends after `left` unless the phone registers it before, and that REGISTER is challenged.
+    // Never lengthens. The observer hears it once. False: none is registered.
+    bool shorten(const std::vector<std::string>& impus, std::chrono::seconds left);
     // nullptr: nobody. The observer outlives the registrar, or is taken back.
     void observe(RegistrationObserver* observer);
     // From now on each protected re-REGISTER of this user is challenged, or none, whatever the

@@ -73,8 +73,8 @@ Server::Server(ServerConfig config, Registrar& registrar, TimerWheel& timers, Ra
       schedule_(
           config_.schedule,
           [this](std::string_view impi) {
-              if (const auto* binding = registrar_.find_user(impi); binding != nullptr)
-                  (void)reauthentication_.begin({std::string(binding->default_impu)});
+              if (const auto all = registrar_.default_identities(impi); !all.empty())
+                  (void)reauthentication_.begin(all);
           },
           timers, random),
       sessions_(config_.sessions, domain_, random),
@@ -109,8 +109,8 @@ std::size_t Server::transactions() const {
 void Server::on_registration(const RegistrationChange& change) {
     if (change.over()) {
         // The calls first: with the NOTIFY the P-CSCF begins to close the way to the phone (F4).
-        sessions_.release(change.impi, "Not Registered Any More");
-        proxy_.release(change.impi);
+        sessions_.release(change.impi, change.impus, "Not Registered Any More");
+        proxy_.release(change.impi, change.impus);
     }
     schedule_.on_registration(change);
     reg_event_.on_registration(change);

@@ -114,6 +114,7 @@ SlotId Sessions::answered(const sip::Message& invite, const sip::Message& respon
         s->key = std::move(key);
         s->call_id = call_id;
         s->caller.impi = caller.impi;
+        s->caller.impu = caller.impu;
         s->caller.name = line_of(invite, HeaderId::from);
         s->caller.route = joined(invite, HeaderId::record_route);
         s->caller.target = contact_of(invite);
@@ -121,6 +122,7 @@ SlotId Sessions::answered(const sip::Message& invite, const sip::Message& respon
         if (s->caller.route.empty()) s->caller.route = caller.path;
         s->caller.cseq = number->number;
         s->callee.impi = callee.impi;
+        s->callee.impu = callee.impu;
         s->callee.target = callee.contact;
         s->callee.route = callee.path;
         by_dialog_[s->key] = s->id;
@@ -194,19 +196,24 @@ void Sessions::erase(Session& session) {
     sessions_.erase(session.id);
 }
 
-void Sessions::release(std::string_view impi, std::string_view reason) {
+void Sessions::release(std::string_view impi, std::span<const std::string> impus,
+                       std::string_view reason) {
     const auto found = by_user_.find(impi);
     if (found == by_user_.end()) return;
     const std::vector<SlotId> all = found->second;
     for (const SlotId id : all) {
         Session* s = sessions_.find(id);
         if (s == nullptr || !s->confirmed || s->released) continue;
+        const auto goes_too = [&](const Side& side) {
+            return side.impi == impi && std::ranges::find(impus, side.impu) != impus.end();
+        };
+        if (!goes_too(s->caller) && !goes_too(s->callee)) continue;
         ++counters_.released;
         s->released = true;
         s->byes = 2;
         log::debug(area, "{}: session {} is released: {}", impi, s->call_id, reason);
         // The user who goes hears it first: its way may be closed soon.
-        const bool caller = s->caller.impi == impi;
+        const bool caller = goes_too(s->caller);
         Side& goes = caller ? s->caller : s->callee;
         Side& stays = caller ? s->callee : s->caller;
         bye(*s, stays, goes, reason);

@@ -46,6 +46,7 @@ class Sessions final : private sip::TransactionUser {
     // One end of a call. `impi`: empty if it is not one of our users.
     struct Party {
         std::string impi;
+        std::string impu;     // default identity of the set it registered with
         std::string contact;  // the target, if its message names none
         std::string path;     // the way to it, if the Record-Route does not tell
     };
@@ -61,8 +62,10 @@ class Sessions final : private sip::TransactionUser {
     // It was sent and not answered: a BYE ends the session all the same (RFC 3261 15.1.1).
     void unanswered(const sip::Message& request);
 
-    // Ends the confirmed sessions of a user: BYE both ways, whoever answers what.
-    void release(std::string_view impi, std::string_view reason);
+    // Ends the confirmed sessions of one implicit set of a user: BYE both ways, whoever answers
+    // what.
+    void release(std::string_view impi, std::span<const std::string> impus,
+                 std::string_view reason);
 
     [[nodiscard]] std::size_t size() const { return sessions_.size(); }
     [[nodiscard]] std::size_t of(std::string_view impi) const;
@@ -70,7 +73,7 @@ class Sessions final : private sip::TransactionUser {
 
   private:
     struct Side {
-        std::string impi;
+        std::string impi, impu;
         std::string name;    // From or To with its tag
         std::string target;  // Request-URI of what is sent to it
         std::string route;

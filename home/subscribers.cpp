@@ -21,12 +21,13 @@ namespace {
 
 constexpr std::size_t max_file = 512UL * 1024 * 1024;
 constexpr std::size_t max_impus = 16;
-constexpr std::array<std::string_view, 12> columns = {
-    "impi",  "imsi",   "k",      "opc",           "op",  "amf", "sqn",
-    "impus", "shared", "barred", "service_route", "name"};
+constexpr std::size_t max_sets = 8;
+constexpr std::array<std::string_view, 13> columns = {
+    "impi", "imsi",   "k",      "opc",           "op",  "amf", "sqn", "impus",
+    "sets", "shared", "barred", "service_route", "name"};
 
 bool is_list(std::string_view key) {
-    return key == "impus" || key == "shared" || key == "service_route";
+    return key == "impus" || key == "sets" || key == "shared" || key == "service_route";
 }
 
 // One subscriber as written, before it is checked; lists already taken apart. Holds keys as text:
@@ -53,6 +54,16 @@ struct Row {
                                                         : std::string_view(it->second.front());
     }
 };
+
+std::vector<std::string> words(std::string_view text) {
+    std::vector<std::string> out;
+    while (!(text = trim(text)).empty()) {
+        const auto end = std::min(text.find_first_of(" \t"), text.size());
+        out.emplace_back(text.substr(0, end));
+        text.remove_prefix(end);
+    }
+    return out;
+}
 
 class Reader {
   public:
@@ -139,8 +150,13 @@ class Reader {
                                 fmt::format("'{}' makes no SIP URI: give impus", s.impi));
             s.impus = {*by_rule};
         }
+        if (row.has("impus") && row.has("sets"))
+            return complain(row.line, "sets", "give impus (one set) or sets, not both");
         if (const auto it = row.fields.find("impus"); it != row.fields.end()) {
-            if (auto done = impus(row.line, it->second, s); !done) return done;
+            if (auto done = impus(row.line, "impus", it->second, s); !done) return done;
+        }
+        if (const auto it = row.fields.find("sets"); it != row.fields.end()) {
+            if (auto done = sets(row.line, it->second, s); !done) return done;
         }
         const auto it = row.fields.find("shared");
         if (it == row.fields.end()) return {};
@@ -150,10 +166,10 @@ class Reader {
                 return complain(row.line, "shared",
                                 fmt::format("'{}' is none of its own identities", text));
             }
-            if (*impu == s.impus.front()) {
+            if (*impu == s.set(s.set_of(*impu)).front()) {
                 return complain(row.line, "shared",
                                 fmt::format("'{}' comes first and stands for the registration: "
-                                            "begin impus with an identity of its own",
+                                            "begin the set with an identity of its own",
                                             text));
             }
             s.shared.push_back(std::move(*impu));
@@ -161,23 +177,38 @@ class Reader {
         return {};
     }
 
-    Result<void> impus(int line, const std::vector<std::string>& texts, Subscriber& s) const {
+    // `texts`: a set each, its identities separated by blanks.
+    Result<void> sets(int line, const std::vector<std::string>& texts, Subscriber& s) const {
+        std::vector<std::string> all;
+        s.further_sets.clear();
+        for (const auto& text : texts) {
+            const auto set = words(text);
+            if (set.empty()) return complain(line, "sets", "a set needs an identity");
+            if (!all.empty()) s.further_sets.push_back(all.size());
+            all.insert(all.end(), set.begin(), set.end());
+        }
+        if (texts.size() > max_sets)
+            return complain(line, "sets", fmt::format("give 1 to {} sets", max_sets));
+        return impus(line, "sets", all, s);
+    }
+
+    Result<void> impus(int line, std::string_view key, const std::vector<std::string>& texts,
+                       Subscriber& s) const {
         if (texts.empty() || texts.size() > max_impus) {
-            return complain(line, "impus",
-                            fmt::format("give 1 to {} public identities", max_impus));
+            return complain(line, key, fmt::format("give 1 to {} public identities", max_impus));
         }
         s.impus.clear();
         for (const auto& text : texts) {
             auto impu = canonical_impu(text);
             if (!impu) {
                 return complain(
-                    line, "impus",
+                    line, key,
                     fmt::format(
                         "'{}' is not a public identity: write sip:user@domain or tel:+number",
                         text));
             }
             if (std::ranges::find(s.impus, *impu) != s.impus.end()) {
-                return complain(line, "impus", fmt::format("'{}' stands there twice", text));
+                return complain(line, key, fmt::format("'{}' stands there twice", text));
             }
             s.impus.push_back(std::move(*impu));
         }
@@ -238,16 +269,6 @@ std::optional<std::string> unknown_column(std::string_view key) {
     return fmt::format("unknown; known are {}", fmt::join(columns, ", "));
 }
 
-std::vector<std::string> words(std::string_view text) {
-    std::vector<std::string> out;
-    while (!(text = trim(text)).empty()) {
-        const auto end = std::min(text.find_first_of(" \t"), text.size());
-        out.emplace_back(text.substr(0, end));
-        text.remove_prefix(end);
-    }
-    return out;
-}
-
 // No quoting: none of the columns can hold a comma.
 std::vector<std::string_view> cells(std::string_view line) {
     std::vector<std::string_view> out;
@@ -294,9 +315,19 @@ Result<std::vector<Subscriber>> read_csv(std::string_view text, Reader& reader,
         row.line = number;
         for (std::size_t i = 0; i < parts.size(); ++i) {
             if (parts[i].empty()) continue;
-            row.fields[head[i]] = is_list(head[i])
-                                      ? words(parts[i])
-                                      : std::vector<std::string>{std::string(parts[i])};
+            auto& values = row.fields[head[i]];
+            if (head[i] == "sets") {
+                for (auto rest = parts[i];;) {
+                    const auto bar = rest.find('|');
+                    values.emplace_back(trim(rest.substr(0, bar)));
+                    if (bar == std::string_view::npos) break;
+                    rest.remove_prefix(bar + 1);
+                }
+            } else if (is_list(head[i])) {
+                values = words(parts[i]);
+            } else {
+                values.emplace_back(parts[i]);
+            }
         }
         auto s = reader.make(row);
         if (!s) return std::unexpected(s.error());
@@ -306,6 +337,17 @@ Result<std::vector<Subscriber>> read_csv(std::string_view text, Reader& reader,
         return fail(
             ErrorKind::invalid,
             fmt::format("{}:1: no columns: the first line names them, e.g. imsi,k,opc", path));
+    }
+    return out;
+}
+
+// A set in YAML, as the other format writes it.
+std::optional<std::string> one_set(const YAML::Node& node) {
+    if (!node.IsSequence()) return std::nullopt;
+    std::string out;
+    for (const auto& v : node) {
+        if (!v.IsScalar()) return std::nullopt;
+        out += (out.empty() ? "" : " ") + v.Scalar();
     }
     return out;
 }
@@ -352,6 +394,13 @@ Result<std::vector<Subscriber>> read_yaml(const std::string& text, Reader& reade
                 values.push_back(item.second.Scalar());
             } else if (item.second.IsSequence() && is_list(key)) {
                 for (const auto& v : item.second) {
+                    if (key == "sets") {
+                        auto set = one_set(v);
+                        if (!set)
+                            return reader.complain(at(v), key, "write a list of lists of URIs");
+                        values.push_back(std::move(*set));
+                        continue;
+                    }
                     if (!v.IsScalar()) return reader.complain(at(v), key, "write a list of URIs");
                     values.push_back(v.Scalar());
                 }
@@ -367,6 +416,18 @@ Result<std::vector<Subscriber>> read_yaml(const std::string& text, Reader& reade
 }
 
 }  // namespace
+
+std::span<const std::string> Subscriber::set(std::size_t index) const {
+    const std::size_t begin = index == 0 ? 0 : further_sets[index - 1];
+    const std::size_t end = index < further_sets.size() ? further_sets[index] : impus.size();
+    return std::span(impus).subspan(begin, end - begin);
+}
+
+std::size_t Subscriber::set_of(std::string_view impu) const {
+    const auto at = static_cast<std::size_t>(std::ranges::find(impus, impu) - impus.begin());
+    return static_cast<std::size_t>(std::ranges::upper_bound(further_sets, at) -
+                                    further_sets.begin());
+}
 
 Result<std::vector<Subscriber>> load_subscribers(const std::string& path, std::string_view realm) {
     errno = 0;

@@ -16,8 +16,10 @@ namespace gmgate::home {
 
 struct Subscriber {
     std::string impi;
-    std::vector<std::string>
-        impus;  // canonical; one implicit registration set, the default first; never empty
+    std::vector<std::string> impus;  // canonical, set by set; never empty
+    // Where in `impus` each further implicit registration set begins, ascending; none: all are one
+    // set. The first identity of a set is its default one.
+    std::vector<std::size_t> further_sets;
     Secret<16> k;
     Secret<16> opc;
     Amf amf{};
@@ -26,6 +28,12 @@ struct Subscriber {
     bool barred = false;                     // known, and may not register
     // Of its impus, those that others may have too, if they say so likewise: calls ring everywhere.
     std::vector<std::string> shared;
+
+    [[nodiscard]] std::size_t set_count() const { return further_sets.size() + 1; }
+    // `index` < set_count().
+    [[nodiscard]] std::span<const std::string> set(std::size_t index) const;
+    // Of one of its impus: the index of its set.
+    [[nodiscard]] std::size_t set_of(std::string_view impu) const;
 };
 
 // Reads `path`: CSV if its name ends in .csv, else YAML. The error is one line: file, line, key or
@@ -34,7 +42,8 @@ struct Subscriber {
 //
 // Keys of a subscriber (columns of the CSV's first line): impi or imsi; k; opc or op; optional amf
 // (4 hex digits, default 0000), sqn (12 hex digits, the last one used, default 0), impus (list; in
-// CSV blank-separated; default by rule from the IMSI, or sip:<impi>), service_route (list), barred
+// CSV blank-separated; default by rule from the IMSI, or sip:<impi>) or sets (list of such lists,
+// one for each implicit registration set; in CSV " | " between them), service_route (list), barred
 // (true/false), shared (list, of its impus), name (for people, not used).
 Result<std::vector<Subscriber>> load_subscribers(const std::string& path, std::string_view realm);
 

@@ -237,7 +237,8 @@ TEST(RegEventHome, AnotherProfileIsTold) {
     subscribe(p);
     p.answer(p.last(), 200);
     w.run();
-    w.network->server->from_hss().profile_changed(p.impi, {{p.impu, "sip:new@home.example"}, {}});
+    w.network->server->from_hss().profile_changed(
+        p.impi, {home::Profile{{p.impu, "sip:new@home.example"}, {}}});
     w.run();
     ASSERT_EQ(notifies(p).size(), 2U);
     const auto info = reginfo_of(notifies(p)[1].message);
@@ -251,7 +252,8 @@ TEST(RegEventHome, AnotherProfileIsTold) {
     w.run();
     EXPECT_EQ(w.network->registrar->find("tel:+15551000"), nullptr);
     // The identity the registration stands for goes: so does the registration.
-    w.network->server->from_hss().profile_changed(p.impi, {{"sip:new@home.example"}, {}});
+    w.network->server->from_hss().profile_changed(p.impi,
+                                                  {home::Profile{{"sip:new@home.example"}, {}}});
     w.run();
     EXPECT_EQ(w.network->registrar->registered(), 0U);
     EXPECT_TRUE(notifies(p).back().message.header("Subscription-State").starts_with("terminated"));

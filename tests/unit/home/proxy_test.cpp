@@ -787,7 +787,8 @@ TEST(ReauthenticationSchedule, APaceForAllAndTheEndOfEach) {
                                   .event = event,
                                   .impus = impus,
                                   .contact = "sip:x",
-                                  .authenticated = authenticated});
+                                  .authenticated = authenticated,
+                                  .user_gone = RegistrationChange::ends(event)});
     };
     for (int i = 0; i < 50; ++i) tell("u" + std::to_string(i), sip::ContactEvent::registered, true);
     tell("unchallenged", sip::ContactEvent::refreshed, false);

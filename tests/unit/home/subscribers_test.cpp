@@ -106,6 +106,40 @@ TEST_F(File, SharedIdentities) {
     EXPECT_THAT(refused.error().text, HasSubstr("sip:both@x.example of b@x.example"));
 }
 
+TEST_F(File, SeveralImplicitSets) {
+    const std::string keys = std::string("\n    k: ") + k_hex + "\n    opc: " + opc_hex + "\n";
+    const auto yaml = [&](const std::string& lines) {
+        return "subscribers:\n  - impi: a@x.example\n" + lines + keys;
+    };
+    const std::vector<std::string> all{"sip:a@x.example", "tel:+1", "sip:b@x.example"};
+    const auto written = load(
+        "s.yaml", yaml("    sets:\n      - [sip:a@x.example, tel:+1]\n      - [sip:b@x.example]"));
+    ASSERT_TRUE(written) << written.error().text;
+    const auto table = load("s.csv", std::string("impi,sets,k,opc\na@x.example,sip:a@x.example "
+                                                 "tel:+1 | sip:b@x.example,") +
+                                         k_hex + "," + opc_hex + "\n");
+    ASSERT_TRUE(table) << table.error().text;
+    for (const auto* s : {&written->front(), &table->front()}) {
+        EXPECT_EQ(s->impus, all);
+        ASSERT_EQ(s->set_count(), 2U);
+        EXPECT_EQ(s->set(0).size(), 2U);
+        EXPECT_EQ(s->set(1).front(), "sip:b@x.example");
+        EXPECT_EQ(s->set_of("tel:+1"), 0U);
+        EXPECT_EQ(s->set_of("sip:b@x.example"), 1U);
+    }
+    EXPECT_THAT(error("s.yaml", yaml("    sets: [sip:a@x.example]")),
+                HasSubstr("key 'sets': write a list of lists"));
+    EXPECT_THAT(error("s.yaml", yaml("    sets: [[sip:a@x.example], []]")),
+                HasSubstr("a set needs an identity"));
+    EXPECT_THAT(error("s.yaml", yaml("    sets: [[sip:a@x.example], [sip:a@x.example]]")),
+                HasSubstr("stands there twice"));
+    EXPECT_THAT(error("s.yaml", yaml("    impus: [sip:a@x.example]\n    sets: [[tel:+1]]")),
+                HasSubstr("not both"));
+    EXPECT_THAT(error("s.yaml", yaml("    sets: [[sip:a@x.example], [sip:b@x.example]]\n"
+                                     "    shared: [sip:b@x.example]")),
+                HasSubstr("begin the set with an identity of its own"));
+}
+
 TEST_F(File, Csv) {
     const auto s = load(
         "s.csv", std::string("# a comment\r\nimsi, K ,opc,impus,sqn\r\n001010000000001,") + k_hex +
