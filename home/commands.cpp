@@ -67,8 +67,9 @@ std::string Commands::reauthenticate(std::string_view words) {
     std::vector<std::string> identities;
     for (auto word = take_word(words); !word.empty(); word = take_word(words)) {
         // A private identity stands for all that belong to it.
-        const auto* binding = registrar_.find_user(word);
-        identities.emplace_back(binding != nullptr ? binding->default_impu : word);
+        const auto all = registrar_.default_identities(word);
+        identities.insert(identities.end(), all.begin(), all.end());
+        if (all.empty()) identities.emplace_back(word);
     }
     const auto begun = server_.reauthenticate(identities);
     return begun ? std::string("ok") : "error: " + begun.error().text;

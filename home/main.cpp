@@ -189,7 +189,9 @@ Result<RegistrarConfig> registrar_config(const Options& o, const std::vector<End
                                                     o.min_expires, o.max_expires));
     }
     c.charging_function = o.charging_function;
-    c.qop = o.qop == "none" ? std::string{} : o.qop;
+    c.qop = o.qop == "none"   ? std::string{}
+            : o.qop == "both" ? std::string("auth,auth-int")
+                              : o.qop;
     c.max_expires = std::chrono::seconds(o.max_expires);
     c.default_expires = c.max_expires;
     c.min_expires = std::chrono::seconds(o.min_expires);
@@ -381,7 +383,7 @@ int main(int argc, char** argv) {
         ->capture_default_str()
         ->group(how);
     app.add_option("--qop", o.qop, "offered in the 401: auth, auth-int, both, or none")
-        ->check(CLI::IsMember({"auth", "auth-int", "auth,auth-int", "none"}))
+        ->check(CLI::IsMember({"auth", "auth-int", "both", "auth,auth-int", "none"}))
         ->capture_default_str()
         ->group(how);
     app.add_option("--charging-function", o.charging_function,

@@ -22,7 +22,8 @@ Result<void> OwnRequests::send(std::string_view method, std::string_view from, s
     if (!sender)
         return fail(ErrorKind::invalid,
                     fmt::format("'{}' is not an identity: write sip:user@domain", from));
-    const auto* binding = registrar_.find(to);
+    const auto* binding = registrar_.find_user(to);
+    if (binding == nullptr) binding = registrar_.find(to);
     if (binding == nullptr)
         return fail(ErrorKind::not_found, fmt::format("'{}' is not registered", to));
     const auto hop = next_hop(binding->path, binding->contact, domain_.listen());
@@ -57,7 +58,7 @@ Result<void> OwnRequests::send(std::string_view method, std::string_view from, s
     return {};
 }
 
-bool OwnRequests::refer(std::string_view impu, std::move_only_function<void(bool)> done) {
+bool OwnRequests::refer(std::string_view impi, std::move_only_function<void(bool)> done) {
     const std::string us = fmt::format("sip:{}", domain_.realm());
     const std::string refer_to = "<" + us + ";method=REGISTER>";
     const std::string contact = "<sip:" + domain_.listen().front().to_string() + ">";
@@ -66,7 +67,7 @@ bool OwnRequests::refer(std::string_view impu, std::move_only_function<void(bool
         sip::HeaderField{"Refer-To", refer_to}, sip::HeaderField{"Refer-Sub", "false"},
         sip::HeaderField{"Supported", "norefersub"}, sip::HeaderField{"Contact", contact}};
     const auto sent = send(
-        "REFER", us, impu, {}, more,
+        "REFER", us, impi, {}, more,
         [done = std::move(done)](int status, std::string_view) mutable { done(status < 300); });
     return sent.has_value();
 }

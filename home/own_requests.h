@@ -31,11 +31,11 @@ class OwnRequests final : private sip::TransactionUser {
     // The final status; 408 no answer, 503 no connection.
     using Done = std::move_only_function<void(int status, std::string_view reason)>;
     // A request outside of a dialog; `text`: a text/plain body, or empty. `done` is not called if
-    // this fails. not_found: nobody registered as `to`.
+    // this fails. `to`: a private identity, or a public one. not_found: nobody registered as that.
     Result<void> send(std::string_view method, std::string_view from, std::string_view to,
                       std::string_view text, std::span<const sip::HeaderField> more, Done done);
     // F3, the second way: REFER that asks for a REGISTER. False: cannot be sent.
-    bool refer(std::string_view impu, std::move_only_function<void(bool positive)> done);
+    bool refer(std::string_view impi, std::move_only_function<void(bool positive)> done);
 
   private:
     void on_response(sip::ClientTransactionId id, std::uint64_t context, const sip::Flow& flow,

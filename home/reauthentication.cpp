@@ -63,7 +63,7 @@ Result<void> Reauthentication::begin(const std::vector<std::string>& identities)
     const bool subscribed = reg_event_.ue_subscribed(impi);
     // The answer to the NOTIFY sets it anew; it is there in any case, or the NOTIFY's own time-out.
     timers_.start(user.timer, config_.wait);
-    registrar_.shorten(sets, config_.wait * 3);
+    registrar_.shorten(sets, config_.wait * 4);
     log::debug(area, "{}: {}", impi, subscribed ? "NOTIFY" : "has not subscribed");
     if (!subscribed) on_answer(impi, round, Way::notify, false);
     return {};
@@ -110,7 +110,8 @@ void Reauthentication::way_failed(User& user) {
         user.way = Way::refer;
         ++counters_.refers;
         timers_.start(user.timer, config_.wait);
-        if (refer_(left.front(), [this, impi = user.impi, round = user.round](bool positive) {
+        // Not by an identity: another user who shares it may have registered since.
+        if (refer_(user.impi, [this, impi = user.impi, round = user.round](bool positive) {
                 on_answer(impi, round, Way::refer, positive);
             }))
             return;

@@ -21,8 +21,9 @@
 namespace gmgate::home {
 
 struct ReauthenticationConfig {
-    // How long the phone's REGISTER is waited for after each way that it took. The registration is
-    // shortened to three times this: time for both ways.
+    // How long each way may take to be answered (at most 64*T1, the life of a transaction), and how
+    // long the phone's REGISTER is waited for from then on. The registration is shortened to four
+    // times this: time for both ways.
     std::chrono::seconds wait{60};
     bool refer = true;  // the second way
 };
@@ -36,9 +37,9 @@ struct ReauthenticationCounters {
 
 class Reauthentication {
   public:
-    // Asks the phone of that identity for a REGISTER by other means; false: cannot even be sent.
+    // Asks the user's phone for a REGISTER by other means; false: cannot even be sent.
     using Done = std::move_only_function<void(bool positive)>;
-    using Refer = std::function<bool(std::string_view impu, Done done)>;
+    using Refer = std::function<bool(std::string_view impi, Done done)>;
 
     // References outlive this.
     Reauthentication(ReauthenticationConfig config, Registrar& registrar, RegEvent& reg_event,

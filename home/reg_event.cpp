@@ -21,6 +21,7 @@ using sip::HeaderId;
 namespace {
 
 constexpr std::string_view area = "reg-event";
+constexpr std::string_view registration_over = "terminated;reason=noresource";
 
 bool same_host(const sip::Uri& a, const sip::Uri& b) {
     const auto port = [](const sip::Uri& u) { return u.port != 0 ? u.port : std::uint16_t{5060}; };
@@ -70,7 +71,7 @@ RegEvent::Subscription* RegEvent::find_dialog(const sip::Message& request, std::
     const auto [end, error] = std::from_chars(tag.data(), tag.data() + tag.size(), id, 16);
     if (error != std::errc{} || end != tag.data() + tag.size()) return nullptr;
     const auto found = by_id_.find(id);
-    if (found == by_id_.end() || found->second.ending) return nullptr;
+    if (found == by_id_.end() || found->second.is_over()) return nullptr;
     return found->second.call_id == sip::call_id(request) ? &found->second : nullptr;
 }
 
@@ -271,7 +272,7 @@ bool RegEvent::ue_subscribed(std::string_view impi) const {
     const auto found = by_user_.find(impi);
     return found != by_user_.end() && std::ranges::any_of(found->second, [&](std::uint64_t id) {
                const Subscription& s = by_id_.at(id);
-               return s.is_ue && !s.ending;
+               return s.is_ue && !s.is_over();
            });
 }
 
@@ -293,24 +294,33 @@ void RegEvent::on_registration(const RegistrationChange& change) {
     for (const bool ue : {true, false}) {
         for (const std::uint64_t id : all) {
             const auto s = by_id_.find(id);
-            if (s == by_id_.end() || s->second.ending || s->second.is_ue != ue) continue;
-            notify(s->second, info,
-                   change.user_gone ? "terminated;reason=noresource" : std::string_view{});
+            if (s == by_id_.end() || s->second.is_over() || s->second.is_ue != ue) continue;
+            notify(s->second, info, change.user_gone ? registration_over : std::string_view{});
         }
     }
 }
 
+bool RegEvent::Subscription::is_over() const {
+    return ending || (queued && queued_state == registration_over);
+}
+
+std::uint64_t RegEvent::round_of(std::string_view impi, const sip::RegInfo& info) const {
+    const auto announced = announced_.find(impi);
+    const bool asks = announced != announced_.end() &&
+                      std::ranges::any_of(info.entries, &sip::RegEntry::reauthenticate);
+    return asks ? announced->second.round : 0;
+}
+
 void RegEvent::notify(Subscription& s, const sip::RegInfo& info, std::string_view state) {
     if (s.outstanding) {
+        // Told with its own document: a registration that came after it is another one.
+        if (s.is_over()) return;
         s.queued = info;
         // The end stays the end, whatever changes until it can be told.
         if (!state.empty()) s.queued_state = state;
         return;
     }
-    const auto announced = announced_.find(s.impi);
-    const bool asks = announced != announced_.end() &&
-                      std::ranges::any_of(info.entries, &sip::RegEntry::reauthenticate);
-    s.round = asks ? announced->second.round : 0;
+    s.round = round_of(s.impi, info);
     const bool last = !state.empty();
     const auto hop = next_hop(s.route, s.target, listen_);
     const auto branch = hop ? transactions_->new_branch() : sip::TransactionLayer::Branch{};
@@ -374,8 +384,10 @@ void RegEvent::answered(std::uint64_t context, bool positive) {
     if (found == by_id_.end()) return;
     Subscription& s = found->second;
     s.outstanding = false;
-    const std::uint64_t round = s.is_ue ? std::exchange(s.round, 0) : 0;
+    std::uint64_t round = s.is_ue ? std::exchange(s.round, 0) : 0;
     const std::string impi = s.impi;
+    // The dialog goes, and with it what waited to go out on it.
+    if (!positive && s.is_ue && s.queued) round = std::max(round, round_of(impi, *s.queued));
     if (s.ending || !positive) {
         remove(context);
     } else if (s.queued) {

@@ -68,7 +68,7 @@ class RegEvent final : private sip::TransactionUser {
     // is gone. `round`: the caller's number of it, not 0.
     void announce(std::string_view impi, std::uint64_t round, std::vector<std::string> identities);
     // How the UE of `impi` answered a NOTIFY of that round on a dialog of its own. If it refused,
-    // the dialog is gone by now.
+    // or that NOTIFY could not go out any more, the dialog is gone by now.
     using UeAnswer = std::function<void(std::string_view impi, std::uint64_t round, bool positive)>;
     void on_ue_answer(UeAnswer told) { ue_answer_ = std::move(told); }
     // Has the UE itself subscribed?
@@ -83,6 +83,8 @@ class RegEvent final : private sip::TransactionUser {
             expiry.bind<&Subscription::on_expiry>(this);
         }
         void on_expiry() { owner.expired(*this); }
+        // The last NOTIFY of a registration that ended is on its way, or waits to be.
+        [[nodiscard]] bool is_over() const;
 
         RegEvent& owner;
         std::uint64_t id;  // its digits are our tag
@@ -125,6 +127,8 @@ class RegEvent final : private sip::TransactionUser {
                  const sip::RegContact& contact) const;
     // The user as the registrar has it now.
     [[nodiscard]] std::optional<sip::RegInfo> current(std::string_view impi);
+    // The round this document announces; 0: none.
+    [[nodiscard]] std::uint64_t round_of(std::string_view impi, const sip::RegInfo& info) const;
     // `state`: of Subscription-State; empty: active.
     void notify(Subscription& s, const sip::RegInfo& info, std::string_view state = {});
     void answered(std::uint64_t context, bool positive);

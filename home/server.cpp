@@ -19,6 +19,7 @@ constexpr std::string_view area = "home";
 // What the domain and its services take; to phones everything goes.
 constexpr std::string_view allowed = "REGISTER, SUBSCRIBE, MESSAGE, OPTIONS";
 constexpr std::uint16_t default_port = 5060;
+constexpr int too_many_hops = 483;
 
 // RFC 3261 18.2.2: on the connection it came by; over UDP to the source address, at the port of the
 // Via, or at the source port where rport asks for it (RFC 3581).
@@ -48,7 +49,13 @@ std::optional<sip::Rejection> check(const sip::Message& request) {
     if (request.status() != sip::ParseStatus::ok)
         return sip::Rejection{sip::response_code(request.status()), sip::text(request.status())};
     if (auto r = sip::check_request(request)) return r;
-    return sip::check_routable(request);
+    const auto r = sip::check_routable(request);
+    return r && r->code == too_many_hops ? std::nullopt : r;
+}
+
+// RFC 3261 16.3 step 3: of what goes on. What ends here needs no hop more.
+bool out_of_hops(const sip::Message& request) {
+    return sip::max_forwards(request) == std::uint8_t{0};
 }
 
 }  // namespace
@@ -65,8 +72,8 @@ Server::Server(ServerConfig config, Registrar& registrar, TimerWheel& timers, Ra
       own_requests_(domain_, registrar, random, counters_),
       reauthentication_(
           config_.reauthentication, registrar, reg_event_,
-          [this](std::string_view impu, Reauthentication::Done done) {
-              return own_requests_.refer(impu, std::move(done));
+          [this](std::string_view impi, Reauthentication::Done done) {
+              return own_requests_.refer(impi, std::move(done));
           },
           timers, random),
       from_hss_(registrar, reauthentication_),
@@ -239,8 +246,9 @@ void Server::within_dialog(sip::ServerTransactionId id, const sip::Flow& flow,
     if (!routing.routes.empty() || address) {
         // Only what our Record-Route led here: a To tag alone makes nobody's dialog, and we are no
         // relay to any address.
-        if (routing.recorded) return proxy_.pass({id, flow}, request, routing);
-        if (id != 0) return reject(id, flow, request, 481);
+        const bool passes = routing.recorded && !out_of_hops(request);
+        if (passes) return proxy_.pass({id, flow}, request, routing);
+        if (id != 0) return reject(id, flow, request, routing.recorded ? too_many_hops : 481);
         ++counters_.garbage;
         return;
     }
@@ -282,6 +290,7 @@ void Server::begin(sip::ServerTransactionId id, const sip::Flow& flow, const sip
     // One's own state is the network's to tell, and it tells of registrations only.
     if (request.is_method("SUBSCRIBE") && oneself)
         return reg_event_.on_subscribe(id, flow.remote, request);
+    if (out_of_hops(request)) return reject(id, flow, request, too_many_hops);
     if (!targets.empty()) return proxy_.fork({id, flow}, request, caller, targets);
     not_there(id, flow, request, identity);
 }

@@ -197,7 +197,7 @@ void describe(CLI::App& app, Options& o) {
         ->group("Load");
 
     app.add_flag("--only-register", o.only_register,
-                 "no messages and no re-registration: --messages 0 and no --reregister-once")
+                 "no messages and no re-registration: --messages 0 and no --reregister")
         ->group("After registration");
     app.add_option("--messages", o.messages,
                    "requests each phone then sends, MESSAGE and OPTIONS in turn")

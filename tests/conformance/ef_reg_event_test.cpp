@@ -92,10 +92,10 @@ TEST(F1, EveryDialogHearsWhomToReauthenticate) {
     EXPECT_TRUE(info.entries[0].reauthenticate);
     EXPECT_EQ(info.entries[0].covered_by, "");
     EXPECT_EQ(info.entries[0].contacts.at(0).event, sip::ContactEvent::shortened);
-    EXPECT_EQ(info.entries[0].contacts.at(0).expires, 180U);
+    EXPECT_EQ(info.entries[0].contacts.at(0).expires, 240U);
     EXPECT_TRUE(info.entries[1].reauthenticate);
     EXPECT_EQ(info.entries[1].covered_by, c.p.impu) << "automatically by";
-    EXPECT_EQ(c.w.gateway->find(c.p.impi)->expires_in, 180s) << "the gateway heard it too";
+    EXPECT_EQ(c.w.gateway->find(c.p.impi)->expires_in, 240s) << "the gateway heard it too";
 }
 
 TEST(F2, TheOlderFormAsTheProposalHasIt) {
@@ -117,7 +117,7 @@ TEST(F2, TheFormOfRfc3680IsTheDefault) {
     c.reauthenticate();
     EXPECT_EQ(c.p.last().message.header("Event"), "reg");
     EXPECT_EQ(c.p.last().message.header("Content-Type"), "application/reginfo+xml");
-    EXPECT_NE(body_of(c.p.last().message).find("event=\"shortened\" expires=\"180\""),
+    EXPECT_NE(body_of(c.p.last().message).find("event=\"shortened\" expires=\"240\""),
               std::string::npos);
 }
 

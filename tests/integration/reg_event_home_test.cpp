@@ -414,6 +414,54 @@ TEST(Reauthentication, WhatAnswersAnEarlierNotifyIsNoAnswerToThis) {
     EXPECT_EQ(refers(c.p).size(), 1U);
 }
 
+// Each way may take the whole life of a transaction, and the wait for the REGISTER begins behind
+// it.
+TEST(Reauthentication, BothWaysAnsweredLateStillEndByTheNetworkAndNotByTime) {
+    Asked c;
+    c.ask();
+    const Wire notify = c.p.last();
+    ASSERT_EQ(notify.message.method(), "NOTIFY");
+    c.w.advance(31s);
+    c.p.answer(notify, 200);
+    c.w.advance(61s);
+    const auto asked = refers(c.p);
+    ASSERT_GE(asked.size(), 1U);
+    c.w.advance(30s);
+    c.p.answer(asked[0], 202);
+    c.w.advance(59s);
+    EXPECT_EQ(c.w.network->registrar->registered(), 1U) << "it is waited for";
+    c.w.advance(2s);
+    EXPECT_EQ(c.counters().deregistered, 1U);
+    EXPECT_EQ(c.counters().done, 0U);
+    EXPECT_EQ(c.w.network->registrar->counters().expired, 0U);
+    EXPECT_EQ(c.w.network->registrar->registered(), 0U);
+    const Sip last = notifies(c.p).back().message;
+    EXPECT_EQ(reginfo_of(last).entries.at(0).contacts.at(0).event, sip::ContactEvent::deactivated);
+    const auto puts = c.w.network->puts();
+    ASSERT_FALSE(puts.empty());
+    EXPECT_EQ(puts.back().assignment, home::ServerAssignment::administrative_deregistration);
+}
+
+// The NOTIFY that asks waits behind one that the phone refuses, or never answers: the dialog is
+// gone, and nobody will ever answer.
+TEST(Reauthentication, ANotifyThatCannotGoOutAnyMoreIsARefusal) {
+    for (const bool refused : {true, false}) {
+        Asked c(0);
+        subscribe(c.p);
+        const Wire before = c.p.last();
+        c.ask();
+        ASSERT_EQ(notifies(c.p).size(), 1U) << "it waits";
+        if (refused) {
+            c.p.answer(before, 481);
+            c.w.run();
+        } else {
+            c.w.advance(33s);
+        }
+        EXPECT_GE(refers(c.p).size(), 1U);
+        EXPECT_EQ(c.counters().refers, 1U);
+    }
+}
+
 TEST(Reauthentication, ALateAnswerOfAnEarlierRoundIsNoneOfTheNext) {
     Asked c;
     c.ask();

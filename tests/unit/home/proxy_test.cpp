@@ -438,6 +438,17 @@ TEST_F(ServerTest, ADialogWithoutRoutesGoesToTheContact) {
     }
 }
 
+// RFC 3261 16.3: only what is forwarded is counted.
+TEST_F(ServerTest, WhatEndsHereNeedsNoHopMore) {
+    enroll(a, path_a);
+    enroll(b, path_b);
+    deliver(request("OPTIONS", "sip:ims.example", {}, {}, 0));
+    EXPECT_EQ(sent()->status(), 200);
+    deliver(request("OPTIONS", b.impu, {}, {}, 0));
+    EXPECT_EQ(sent()->status(), 483);
+    EXPECT_EQ(server->counters().routed, 0U);
+}
+
 TEST_F(ServerTest, AToTagAloneMakesNobodysDialog) {
     enroll(b, path_b);
     for (const auto* method : {"BYE", "INFO", "INVITE", "ACK"}) {
@@ -491,6 +502,20 @@ TEST_F(Forks, EachOfThoseWhoShareAnIdentityHearsOfItsOwnRegistration) {
         ASSERT_EQ(out["NOTIFY"].size(), 1U);
         EXPECT_THAT(out["NOTIFY"][0]->bytes, HasSubstr("<uri>" + p->contact_uri));
     }
+}
+
+TEST_F(Forks, AnotherWhoRegistersASharedIdentityObeysForNobodyElse) {
+    ASSERT_TRUE(server->reauthenticate({"sip:both@ims.example"}));  // the one who came last
+    EXPECT_EQ(sent()->header(HeaderId::route), "<sip:right@192.0.2.1:5082;lr>");
+    ASSERT_TRUE(registrar->deregister(left.impu));
+    transport.sent.clear();
+    enroll(left, "<sip:left@192.0.2.1:5081;lr>");
+    ASSERT_EQ(registrar->find("sip:both@ims.example")->impi, left.impi);
+    advance(61s);
+    EXPECT_EQ(server->reauthentication().counters().done, 0U);
+    EXPECT_EQ(server->reauthentication().counters().deregistered, 1U);
+    EXPECT_NE(registrar->find_user(left.impi), nullptr);
+    EXPECT_EQ(registrar->find_user(right.impi), nullptr);
 }
 
 // ---- registration state: of whom, and its end ----
@@ -553,8 +578,45 @@ TEST_F(Subscribed, AnEndThatWaitsIsNotForgottenForWhatComesAfterIt) {
     deliver(answer(*opening, 200, "n"));
     const auto last = notify();
     EXPECT_THAT(last->bytes, HasSubstr("Subscription-State: terminated;reason=noresource"));
+    EXPECT_THAT(last->bytes, HasSubstr("event=\"rejected\""))
+        << "its own document, not a later one";
+    EXPECT_THAT(last->bytes, testing::Not(HasSubstr("state=\"active\"")));
     deliver(answer(*last, 200, "n"));
     EXPECT_EQ(server->reg_event().subscriptions(), 0U);
+}
+
+TEST_F(Subscribed, AnEndThatWaitsIsNoSubscriptionAnyMore) {
+    deliver(subscribe(a.impu, a.impu, nullptr));
+    const auto opening = notify();
+    ASSERT_TRUE(registrar->deregister(a.impu));
+    transport.sent.clear();
+    enroll(a, path_a);
+    EXPECT_FALSE(server->reg_event().ue_subscribed(a.impi));
+    deliver(subscribe(a.impu, a.impu, opening.get()));
+    EXPECT_EQ(sent()->status(), 481) << "it belongs to a registration that is over";
+    // Time does not make another end of it.
+    advance(20s);
+    transport.sent.clear();
+    deliver(answer(*opening, 200, "n"));
+    const auto last = notify();
+    EXPECT_THAT(last->bytes, HasSubstr("Subscription-State: terminated;reason=noresource"));
+}
+
+TEST_F(Subscribed, TheEndOfTheRegistrationOutweighsThatOfTheTime) {
+    deliver(subscribe(a.impu, a.impu, nullptr));
+    auto opening = notify();
+    deliver(answer(*opening, 200, "n"));
+    advance(590s);
+    ASSERT_TRUE(registrar->rechallenge(a.impu, false));
+    ASSERT_TRUE(server->reauthenticate({a.impu}));  // a NOTIFY that nobody answers
+    opening = notify();
+    advance(15s);
+    ASSERT_TRUE(registrar->deregister(a.impu));
+    transport.sent.clear();
+    deliver(answer(*opening, 200, "n"));
+    const auto last = notify();
+    EXPECT_THAT(last->bytes, HasSubstr("Subscription-State: terminated;reason=noresource"));
+    EXPECT_THAT(last->bytes, HasSubstr("event=\"rejected\""));
 }
 
 // ---- BYE ----
@@ -734,6 +796,10 @@ TEST_F(Triggers, ByCommand) {
     EXPECT_THAT(run("deregister carol@ims.example --reason boredom"), StartsWith("error: "));
     EXPECT_THAT(run("deregister carol@ims.example loudly"), StartsWith("error: "));
     EXPECT_EQ(registrar->registered(), 2U);
+    for (const auto* to : {"dave@ims.example", "sip:dave@ims.example"}) {
+        EXPECT_EQ(run(std::string("options ") + to), "");
+        EXPECT_EQ(sent()->message.request_uri(), dave.contact_uri) << to;
+    }
     EXPECT_EQ(run("deregister carol@ims.example --reason deactivated"), "ok");
     EXPECT_EQ(registrar->find(carol.impu), nullptr);
     EXPECT_EQ(run("reauth dave@ims.example"), "ok");
