@@ -173,8 +173,11 @@ void Subscription::on_notify(const sip::Message& m, ServerTransaction& t) {
         const std::string_view reason = why ? why->value : std::string_view{};
         // RFC 6665 4.1.3.
         if (reason == "rejected" || reason == "noresource") {
+            // No answer to a SUBSCRIBE that is under way tells more: who waits for one is told now.
+            const bool wanted = state_ == State::ending;
             state_ = State::none;
             agent_.forget(this);
+            finished(wanted ? 200 : 0, "terminated");
         } else if (state_ != State::ending) {  // ending: the answer to SUBSCRIBE is the end
             anew(reason == "deactivated" || reason == "timeout" ? Duration{0}
                                                                 : retry_after_failure);

@@ -122,6 +122,20 @@ TEST(Subscription, ForgottenByTheOtherEndItIsMadeAnew) {
     EXPECT_EQ(n.asked(), 4U);
 }
 
+TEST(Subscription, WhoWaitsHearsOfAnEndByNotify) {
+    for (const auto* reason : {"rejected", "noresource"}) {
+        Notifier n;
+        n.begin();
+        int ended = -1;
+        ASSERT_TRUE(n.pair.a.agent.unsubscribe([&](int code, std::string_view) { ended = code; }));
+        EXPECT_TRUE(n.notify({}, std::string("terminated;reason=") + reason));
+        EXPECT_EQ(ended, 200) << reason;
+        n.answer(481);
+        EXPECT_EQ(ended, 200) << "told once";
+        EXPECT_FALSE(n.pair.a.agent.unsubscribe({}));
+    }
+}
+
 TEST(Subscription, ReadsNewsInOrder) {
     Notifier n;
     n.begin();
