@@ -9,6 +9,8 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <span>
+#include <string>
 #include <string_view>
 
 #include "base/clock.h"
@@ -53,9 +55,11 @@ struct Dialog {
     SlotId id;
     sa::UserId user = 0;
     std::uint64_t trace_user = 0;
+    std::uint32_t identity = 0;   // Proxy::identity_mark() of the user's it runs for
     SlotId invite = 0;            // early: the exchange that may confirm it; confirmed: 0
     std::uint32_t ue_cseq = 0;    // of the latest request of the user in it; 0: none
     std::uint32_t core_cseq = 0;  // of the far end
+    bool ending = false;          // a BYE of one of its ends is on its way
     Reason ended = Reason::ok;    // in the queue of those to be released: why
 
     [[nodiscard]] bool confirmed() const { return invite == 0; }
@@ -120,6 +124,13 @@ class Dialogs {
 
     // All confirmed ones of the user queue up for their release; they are still found.
     void end(sa::UserId user, Reason why);
+    // Of these those for which `doomed` says so.
+    template <class Predicate>
+    void end_if(sa::UserId user, Reason why, const Predicate& doomed) {
+        for (Dialog* d = first_of(user); d != nullptr; d = at(d->of_user_.next)) {
+            if (d->confirmed() && doomed(*d)) end(*d, why);
+        }
+    }
     // That one alone.
     void end(Dialog& dialog, Reason why);
     // The one that waits longest; nullptr: none. Remove it when it is done.
@@ -174,6 +185,10 @@ class SessionRelease {
     // The registration of the user is over, or its SAs are: what runs for it ends (TS 24.229
     // 5.2.8.1). Nothing is sent from inside this call.
     virtual void release(sa::UserId user, Reason why) = 0;
+    // Some of the user's identities are registered no more, others are: what runs for the former
+    // ends.
+    virtual void release_identities(sa::UserId user, std::span<const std::string> gone,
+                                    Reason why) = 0;
 };
 
 }  // namespace gmgate::registration

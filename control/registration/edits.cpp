@@ -75,6 +75,23 @@ void strip_to_ue(sip::Edit& edit) {
     edit.remove_auth_params(HeaderId::proxy_authenticate, {"ck", "ik"});
 }
 
+std::string over_udp(const sip::Message& sent, std::string_view branch) {
+    // The Via is ours, as we wrote it: "SIP/2.0/TCP host:port;branch=…".
+    constexpr std::string_view tcp = "SIP/2.0/TCP";
+    const auto via = sip::top_via(sent);
+    const auto* line = sent.first(HeaderId::via);
+    if (!via || line == nullptr) return {};
+    const std::string_view value = sent.value(*line);
+    const auto at = value.find(via->branch);
+    if (!value.starts_with(tcp) || at == std::string_view::npos) return {};
+    sip::Edit edit(sent);
+    edit.replace(*line, {"SIP/2.0/UDP", value.substr(tcp.size(), at - tcp.size()), branch,
+                         value.substr(at + via->branch.size())});
+    std::string again;
+    if (!edit.apply(again)) return {};
+    return again;
+}
+
 void wipe_keys(const sip::Message& message, std::span<char> bytes) {
     const auto wipe = [&](std::optional<std::string_view> text) {
         if (!text || text->empty()) return;

@@ -1,6 +1,10 @@
 #pragma once
 // The changes every message gets that crosses from one side to the other (B4, E1–E3).
 
+#include <span>
+#include <string>
+#include <string_view>
+
 #include "control/sip/edit.h"
 #include "control/sip/message.h"
 
@@ -15,6 +19,10 @@ void strip_from_ue(sip::Edit& edit);
 // From the core to a UE: charging, where the other end is, what is between the core and us, and
 // every ck and ik.
 void strip_to_ue(sip::Edit& edit);
+
+// A request of ours that went over TCP for its size alone (RFC 3261 18.1.1), as it goes over UDP
+// under another branch; empty: it cannot be made.
+[[nodiscard]] std::string over_udp(const sip::Message& sent, std::string_view branch);
 
 // Overwrites every ck and ik in WWW-Authenticate and its kin within `bytes`, which `message` points
 // into (B2, S1).

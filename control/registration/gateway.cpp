@@ -206,6 +206,8 @@ struct Gateway::Impl {
             if (is_gm) {
                 impl.gm_transport->owed().forget(flow.connection);
                 impl.proxy.on_connection_closed(flow);
+            } else if (!was_established) {
+                impl.ctx.next_hops.no_stream(flow.remote);
             }
             Side& side = is_gm ? impl.ctx.gm : impl.ctx.core;
             if (side.transactions) side.transactions->connection_closed(flow, was_established);

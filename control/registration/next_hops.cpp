@@ -70,6 +70,18 @@ std::optional<sip::Flow> NextHops::flow_to(sip::Transport transport, const Endpo
     return flow;
 }
 
+std::optional<sip::Flow> NextHops::stream_to(const Endpoint& to) const {
+    const auto failed = no_stream_.find(to);
+    if (failed != no_stream_.end() && timers_.now() < failed->second) return std::nullopt;
+    return flow_to(sip::Transport::tcp, to);
+}
+
+void NextHops::no_stream(const Endpoint& to) {
+    const TimePoint now = timers_.now();
+    std::erase_if(no_stream_, [now](const auto& entry) { return entry.second <= now; });
+    if (no_stream_.size() < most_former) no_stream_[to] = now + seconds(60);
+}
+
 void NextHops::set(const std::vector<NextHop>& hops) {
     const TimePoint now = timers_.now();
     std::erase_if(former_, [&](const Former& f) {

@@ -60,6 +60,10 @@ class NextHops final : public sip::Destinations, private sip::TransactionUser {
     // From our address of that family; nullopt: we have none.
     [[nodiscard]] std::optional<sip::Flow> flow_to(sip::Transport transport,
                                                    const Endpoint& to) const;
+    // The same over TCP, for what is too large for UDP; nullopt also for a minute after a
+    // connection there failed: it takes none, so UDP must do.
+    [[nodiscard]] std::optional<sip::Flow> stream_to(const Endpoint& to) const;
+    void no_stream(const Endpoint& to);
     // One of them, or of those that were, until nothing was asked or answered there for
     // Options::former. At most four times `most` of those: then the longest silent one goes.
     [[nodiscard]] bool trusts(const IpAddress& peer) const;
@@ -125,6 +129,7 @@ class NextHops final : public sip::Destinations, private sip::TransactionUser {
     std::vector<Hop> hops_;
     std::vector<Former> former_;                               // the longest silent one first
     std::map<std::string, std::unique_ptr<Figures>> figures_;  // at most 64, then "other"
+    std::map<Endpoint, TimePoint> no_stream_;                  // until when; at most 64
     std::uint32_t cseq_ = 0;
     Timer tick_;
 };

@@ -7,6 +7,7 @@
 #include "control/registration/edits.h"
 #include "control/registration/identity.h"
 #include "control/registration/interconnect.h"
+#include "control/registration/proxy_rules.h"
 #include "control/registration/registrar.h"
 
 namespace gmgate::registration {
@@ -104,32 +105,67 @@ void RegistrationProcedure::forward(const Arrival& arrival, const sip::Message& 
     const std::uint64_t icid = ctx_.random.u64();
     const auto icid_text = to_hex({reinterpret_cast<const std::uint8_t*>(&icid), sizeof(icid)});
 
-    sip::Edit edit(request);
     // SM1 to SM12 stay with one element of the core while it lives: it holds the challenge.
-    const sip::Flow flow = ctx_.core_flow(core_at_);
+    sip::Flow flow = ctx_.core_flow(core_at_);
     core_at_ = flow.remote;
-    put_our_via(edit, ctx_, arrival.flow.remote, flow, branch.view());
-    edit.set_max_forwards(hops == 0 ? 0U : hops - 1U);
-    strip_from_ue(edit);
-    edit.remove_all(HeaderId::route);
-    edit.remove_all(HeaderId::record_route);
-    put_path(edit, ctx_, {token.data(), token.size()});
-    edit.append_header("P-Visited-Network-ID", {"\"", ctx_.policy.visited_network, "\""});
-    edit.append_header("P-Charging-Vector",
-                       {"icid-value=\"", icid_text, "\";icid-generated-at=", ctx_.generator});
-    edit.set_auth_param(HeaderId::authorization, "integrity-protected", integrity ? "yes" : "no");
-    if (flow.transport == sip::Transport::tcp) edit.ensure_content_length();
-
-    if (!edit.apply(ctx_.scratch)) {
+    sent_.clear();
+    const auto edited = [&] {
+        sip::Edit edit(request);
+        put_our_via(edit, ctx_, arrival.flow.remote, flow, branch.view());
+        edit.set_max_forwards(hops == 0 ? 0U : hops - 1U);
+        strip_from_ue(edit);
+        edit.remove_all(HeaderId::route);
+        edit.remove_all(HeaderId::record_route);
+        put_path(edit, ctx_, {token.data(), token.size()});
+        edit.append_header("P-Visited-Network-ID", {"\"", ctx_.policy.visited_network, "\""});
+        edit.append_header("P-Charging-Vector",
+                           {"icid-value=\"", icid_text, "\";icid-generated-at=", ctx_.generator});
+        edit.set_auth_param(HeaderId::authorization, "integrity-protected",
+                            integrity ? "yes" : "no");
+        if (flow.transport == sip::Transport::tcp) edit.ensure_content_length();
+        return static_cast<bool>(edit.apply(ctx_.scratch));
+    };
+    bool possible = edited();
+    // RFC 3261 18.1.1: what counts is what leaves.
+    if (possible && flow.transport == sip::Transport::udp && ctx_.scratch.size() > udp_limit) {
+        if (const auto larger = ctx_.next_hops.stream_to(flow.remote)) {
+            flow = *larger;
+            possible = edited();
+            sent_ = ctx_.scratch;
+        }
+    }
+    if (!possible) {
         core.transactions->abandon(branch.id);
         return forwarding_failed(arrival, request, step, 400, Reason::malformed);
     }
-    if (!core.transactions->send_request(branch, flow, method_register, ctx_.scratch, owner_,
-                                         id_)) {
+    if (core.transactions->send_request(branch, flow, method_register, ctx_.scratch, owner_, id_)) {
+        client_ = branch.id;
+    } else if (!send_again_over_udp()) {
         return forwarding_failed(arrival, request, step, 504, Reason::core_unreachable);
     }
-    client_ = branch.id;
     note(0, {Entity::pcscf, Entity::core, this->step(step)});
+}
+
+bool RegistrationProcedure::send_again_over_udp() {
+    const std::string before = std::exchange(sent_, {});
+    sip::Message sent;
+    if (before.empty() || sent.parse(before) != sip::ParseStatus::ok || !core_at_) return false;
+    const auto flow = ctx_.next_hops.flow_to(sip::Transport::udp, *core_at_);
+    if (!flow) return false;
+    auto& transactions = *ctx_.core.transactions;
+    // SM7 has come on SAs.
+    const auto branch = transactions.new_branch(
+        state_ == State::awaiting_answer ? sip::TransactionLayer::Party::known : sm1_.party());
+    if (branch.id == 0) return false;
+    const std::string again = over_udp(sent, branch.view());
+    if (again.empty()) {
+        transactions.abandon(branch.id);
+        return false;
+    }
+    if (!transactions.send_request(branch, *flow, method_register, again, owner_, id_))
+        return false;
+    client_ = branch.id;
+    return true;
 }
 
 void RegistrationProcedure::forwarding_failed(const Arrival& arrival, const sip::Message& request,
@@ -150,6 +186,7 @@ void RegistrationProcedure::forwarding_failed(const Arrival& arrival, const sip:
 
 void RegistrationProcedure::on_response(const sip::Message& response, std::span<char> bytes) {
     const int status = response.status_code();
+    sent_ = {};
     ctx_.core_answered();
     if (status < 200) return wipe_keys(response, bytes);
     ctx_.core_watch.register_answered(status);
@@ -198,6 +235,7 @@ void RegistrationProcedure::on_response(const sip::Message& response, std::span<
 void RegistrationProcedure::on_core_failure(sip::ClientFailure failure) {
     client_ = 0;
     const Context::AtHand about(ctx_, texts_[text_head]);
+    if (failure == sip::ClientFailure::transport && send_again_over_udp()) return;
     const Reason reason =
         failure == sip::ClientFailure::timeout ? Reason::core_timeout : Reason::core_unreachable;
     ctx_.core_failed(reason);

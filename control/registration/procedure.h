@@ -64,6 +64,8 @@ class RegistrationProcedure {
     void on_core_failure(sip::ClientFailure failure);
     // What waits for an answer went to another element of the core, for its own failed.
     void moved(const Endpoint& to) { core_at_ = to; }
+    // What may yet go to the same element over UDP goes there first.
+    [[nodiscard]] bool may_move() const { return sent_.empty(); }
     // The UE reports that it did not take the challenge (C3, C4): the new SAs go at once.
     void abandoned_by_ue(sa::Event event, Reason reason);
     // The database removed the set: time-out, newer challenge, or from outside.
@@ -98,6 +100,8 @@ class RegistrationProcedure {
     // SM2, SM8: with our Via, Path, and the integrity indicator; without what the UE may not say.
     // May end the procedure.
     void forward(const Arrival& arrival, const sip::Message& request, bool integrity, Step step);
+    // It went over TCP for its size alone, and TCP fails: once more over UDP. False: it cannot.
+    bool send_again_over_udp();
     void forwarding_failed(const Arrival& arrival, const sip::Message& request, Step step,
                            int status, Reason reason);
     void challenge(const sip::Message& response, std::span<char> bytes);
@@ -164,6 +168,7 @@ class RegistrationProcedure {
     sip::ClientTransactionId client_ = 0;
 
     std::optional<Endpoint> core_at_;  // the element of the core that was asked
+    std::string sent_;                 // a REGISTER that may have to go again over UDP
     std::optional<secagree::Choice> choice_;
     sa::SetId set_ = 0;         // ours to remove; 0 once it is gone or established
     sa::SetId traced_set_ = 0;  // the same for the trace, for good

@@ -38,7 +38,7 @@ Proxy::Exchange* Proxy::open(const Arrival& arrival, const sip::Message& request
     if (call == nullptr && exchanges_.size() - strangers_ >= ctx_.policy.limits.proxied)
         return nullptr;
     const bool invite = request.is_method("INVITE");
-    if (from_ue || invite) {
+    {
         OfUser& mine = users_[user];
         if (from_ue) {
             // One phone must not use up what all share (S2); an exchange may hold whole messages.
@@ -54,12 +54,12 @@ Proxy::Exchange* Proxy::open(const Arrival& arrival, const sip::Message& request
     e.from_ue = from_ue;
     e.invite = invite;
     e.user = user;
-    if (invite) {
+    if (invite || !from_ue) {
         OfUser& mine = users_[user];
         e.listed = true;
         e.invite_place = mine.invites.size();
         mine.invites.push_back(e.id);
-        if (!in_dialog(request)) {
+        if (invite && !in_dialog(request)) {
             const auto from = sip::from(request);
             e.call = call_of(sip::call_id(request), from ? from->tag() : std::string_view{});
             e.reserves = true;

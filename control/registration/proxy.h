@@ -50,6 +50,8 @@ class Proxy final : public sip::TransactionUser, public SessionRelease {
     // live (D4), and for each INVITE without an answer CANCEL on, and a final answer back. Paced:
     // thousands may go at once. Nobody is waited for.
     void release(sa::UserId user, Reason why) override;
+    void release_identities(sa::UserId user, std::span<const std::string> gone,
+                            Reason why) override;
     // The gateway stops: every request under way gets 503, an INVITE is cancelled where it went,
     // sessions that are to be released are. Once; the rest of the sessions go on without us.
     void shut_down();
@@ -95,11 +97,12 @@ class Proxy final : public sip::TransactionUser, public SessionRelease {
         std::string
             sent;  // an INVITE as it was forwarded, or a request that may have to go again over UDP
         SlotId dialog = 0;                     // it runs in
+        std::uint32_t identity = 0;            // of an INVITE: identity_mark()
         std::uint64_t call = 0;                // of an INVITE outside a dialog: call_of()
         std::size_t forks = 0;                 // dialogs it has made
         std::vector<std::uint64_t> confirmed;  // tags of those that were, hashed: never made again
         std::string target;            // its Contact, of one that may move the dialog's target
-        std::size_t invite_place = 0;  // among the user's INVITEs
+        std::size_t invite_place = 0;  // among the user's
         bool listed = false;           // it stands there
         Reason ended = Reason::ok;     // released: why
         Duration cancel_interval{};
@@ -114,9 +117,10 @@ class Proxy final : public sip::TransactionUser, public SessionRelease {
     }  // where the request came from
     Side& outer(const Exchange& e) { return e.from_ue ? ctx_.core : ctx_.gm; }  // where it went
     struct OfUser {
-        std::size_t requests = 0;     // from it
-        std::size_t reserved = 0;     // dialogs that INVITEs may yet make
-        std::vector<SlotId> invites;  // both ways; refused ones are gone
+        std::size_t requests = 0;  // from it
+        std::size_t reserved = 0;  // dialogs that INVITEs may yet make
+        // INVITEs both ways, and what is under way to the phone; refused ones are gone.
+        std::vector<SlotId> invites;
         [[nodiscard]] bool empty() const {
             return requests == 0 && reserved == 0 && invites.empty();
         }
@@ -196,6 +200,14 @@ class Proxy final : public sip::TransactionUser, public SessionRelease {
     void dialogs_changed();
     void on_idle_timer();
 
+    // For which of its identities a user calls or is called, as a keyed hash of it. It needs no
+    // room in the dialog, and two that are alike end one session too many in four billion.
+    [[nodiscard]] std::uint32_t identity_mark(std::string_view identity) const {
+        return static_cast<std::uint32_t>(loop_hash_(identity));
+    }
+    [[nodiscard]] std::uint32_t called_identity(const sip::Message& request,
+                                                const sa::User& user) const;
+
     // --- release (session_release.cpp) ---
     // The way of a request in it to the far end: 12.2.1.1, a first hop without lr is a strict
     // router. nullopt: its target is not known.
@@ -207,6 +219,8 @@ class Proxy final : public sip::TransactionUser, public SessionRelease {
     [[nodiscard]] std::optional<WayToCore> way_to_core(const Dialog& dialog) const;
     void on_release_timer();
     void release_invite(Exchange& e);
+    // A request to a phone whose SAs went: nothing can come back for it any more.
+    void release_request(Exchange& e);
     void on_released_response(Exchange& e, const sip::Message& response);
     // Where a request of ours goes, and as whose.
     struct Words {

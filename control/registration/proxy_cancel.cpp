@@ -53,7 +53,15 @@ void Proxy::on_cancel(Side& side, const Arrival& arrival, const sip::Message& re
     if (e == nullptr || (e->from_ue && e->user != arrival.carrier.user)) {
         return ctx_.answer(side, arrival, request, 481, Reason::unknown_transaction);
     }
+    const Entity from = e->from_ue ? Entity::ue : Entity::core;
+    ctx_.note(e->trace_user, "CANCEL", 0,
+              {from, Entity::pcscf, Step::none, arrival.carrier.set,
+               e->from_ue ? inbound_spi(arrival.flow, arrival.carrier.numbers) : 0});
     ctx_.answer(side, arrival, request, 200, Reason::ok);
+    ctx_.note(e->trace_user, "CANCEL", 200,
+              {Entity::pcscf, from, Step::none, arrival.carrier.set,
+               e->from_ue ? outbound_spi(arrival.reply, arrival.carrier.numbers) : 0, Reason::ok, 0,
+               arrival.reply.transport});
     if (e->answered || e->cancelled) return;
     e->cancelled = true;
     e->timer.stop();  // timer C
@@ -85,6 +93,13 @@ void Proxy::send_cancel(Exchange& e) {
         cancel += sent.line(*h);
     cancel += "CSeq: " + std::to_string(number->number) + " CANCEL\r\nContent-Length: 0\r\n\r\n";
     outer(e).transport->send(e.sent_to, cancel);
+    if (e.cancel_interval == Duration{}) {  // not each time it is sent again
+        ctx_.note(e.trace_user, "CANCEL", 0,
+                  {Entity::pcscf, e.from_ue ? Entity::core : Entity::ue, Step::none,
+                   e.from_ue ? 0 : e.carrier.set,
+                   e.from_ue ? 0 : outbound_spi(e.sent_to, e.carrier.numbers), e.ended, 0,
+                   e.sent_to.transport});
+    }
     // Its own retransmission: there is no transaction with this branch for it.
     if (e.cancel_interval == Duration{}) {
         e.cancel_interval = ctx_.policy.t1;

@@ -111,6 +111,7 @@ void Proxy::follow(const sip::Message& request, bool from_ue, sa::UserId user, E
         latest = std::max(latest, number->number);
     }
     e->dialog = d->id;
+    if (request.is_method("BYE")) d->ending = true;
     if (e->invite || request.is_method("UPDATE")) e->target = target_of(request);
 }
 
@@ -183,6 +184,7 @@ Dialog* Proxy::track(Exchange& e, const sip::Message& response) {
         }
         if (!again) ++e.forks;
         d->trace_user = e.trace_user;
+        d->identity = e.identity;
         if (const auto number = sip::cseq(invite); number && number->number <= highest_cseq)
             (e.from_ue ? d->ue_cseq : d->core_cseq) = number->number;
         dialogs_changed();
@@ -200,6 +202,7 @@ void Proxy::followed(Exchange& e, const sip::Message& response) {
     const int status = response.status_code();
     if (e.method_name() == "BYE") {
         // Whoever said it is done with the dialog (15.1.1), unless it must show who it is first.
+        d->ending = false;
         if (status != 401 && status != 407) drop_dialog(d->id);
         return;
     }

@@ -107,8 +107,7 @@ bool Proxy::send_again_over_udp(Exchange& e) {
     sip::Message sent;
     if (sent.parse(e.sent) != sip::ParseStatus::ok) return false;
     const auto via = sip::top_via(sent);
-    const auto* line = sent.first(HeaderId::via);
-    if (!via || line == nullptr) return false;
+    if (!via) return false;
     sip::Flow flow = e.sent_to;
     if (e.from_ue) {
         const auto known = ctx_.next_hops.flow_to(sip::Transport::udp, flow.remote);
@@ -123,19 +122,8 @@ bool Proxy::send_again_over_udp(Exchange& e) {
     const auto branch =
         transactions.new_branch(party, sip::TransactionLayer::loop_mark_of(via->branch));
     if (branch.id == 0) return false;
-    // Ours, as we wrote it: "SIP/2.0/TCP host:port;branch=…".
-    constexpr std::string_view tcp = "SIP/2.0/TCP";
-    const std::string_view value = sent.value(*line);
-    const auto at = value.find(via->branch);
-    sip::Edit edit(sent);
-    std::string again;
-    bool sent_again = false;
-    if (value.starts_with(tcp) && at != std::string_view::npos) {
-        edit.replace(*line, {"SIP/2.0/UDP", value.substr(tcp.size(), at - tcp.size()),
-                             branch.view(), value.substr(at + via->branch.size())});
-        sent_again = static_cast<bool>(edit.apply(again));
-    }
-    if (!sent_again) {
+    std::string again = over_udp(sent, branch.view());
+    if (again.empty()) {
         transactions.abandon(branch.id);
         return false;
     }

@@ -238,6 +238,11 @@ void Proxy::on_ue_request(const Arrival& arrival, const sip::Message& request) {
     if (e != nullptr) {
         e->trace_user = trace_user;
         e->may_move = may_move;
+        if (e->invite) {
+            // In brackets, as it is asserted.
+            const std::string asserted = asserted_identity(request, *user);
+            e->identity = identity_mark(std::string_view(asserted).substr(1, asserted.size() - 2));
+        }
     }
     if (dialog) follow(request, true, user->id, e);
 
@@ -296,13 +301,16 @@ void Proxy::forward_to_core(const Arrival& arrival, const sip::Message& request,
         return static_cast<bool>(edit.apply(ctx_.scratch));
     };
     bool possible = edited();
-    // What counts is what leaves. Not an ACK: it could not go again over UDP where TCP fails.
-    if (possible && e != nullptr && flow.transport == sip::Transport::udp &&
-        ctx_.scratch.size() > udp_limit) {
-        if (const auto larger = ctx_.next_hops.flow_to(sip::Transport::tcp, flow.remote)) {
+    // What counts is what leaves. Of an ACK nobody tells us that it failed: the one for the next
+    // 2xx finds out, where TCP does.
+    const sip::Flow smaller = flow;
+    if (possible && flow.transport == sip::Transport::udp && ctx_.scratch.size() > udp_limit) {
+        const auto larger = e == nullptr ? ctx_.next_hops.stream_to(flow.remote)
+                                         : ctx_.next_hops.flow_to(sip::Transport::tcp, flow.remote);
+        if (larger) {
             flow = *larger;
             possible = edited();
-            e->chose_tcp_for_size = true;
+            if (e != nullptr) e->chose_tcp_for_size = true;
         }
     }
     if (!possible) {
@@ -315,7 +323,10 @@ void Proxy::forward_to_core(const Arrival& arrival, const sip::Message& request,
     }
     if (e == nullptr) {  // an ACK of a 2xx
         ctx_.core.transactions->abandon(branch.id);
-        ctx_.core.transport->send(flow, ctx_.scratch);
+        if (!ctx_.core.transport->send(flow, ctx_.scratch) && flow.transport != smaller.transport) {
+            flow = smaller;
+            if (edited()) ctx_.core.transport->send(flow, ctx_.scratch);
+        }
         ctx_.note(traced.user, request.method(), 0, {Entity::pcscf, Entity::core});
         return;
     }

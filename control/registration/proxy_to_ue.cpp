@@ -28,6 +28,10 @@ void Proxy::on_core_request(const Arrival& arrival, const sip::Message& request)
         if (!user_id && request.is_method("OPTIONS") && uri->user.empty()) {
             return ctx_.answer(ctx_.core, arrival, request, 200, Reason::ok);  // "are you alive?"
         }
+        // For us alone, and we do not know what it is (RFC 3261 21.5.2). What is for a phone goes
+        // on whatever it is called.
+        if (!user_id && uri->user.empty() && known_method(request.method()) == "OTHER")
+            return ctx_.answer(ctx_.core, arrival, request, 501, Reason::unknown_flow);
     }
     if (!user_id && ctx_.policy.interconnect == Interconnect::via) {
         // The core took our Via for the flow and knows no Path: the Contact tells the phone.
@@ -54,6 +58,11 @@ void Proxy::on_core_request(const Arrival& arrival, const sip::Message& request)
                            user == nullptr ? std::string_view{} : user->impi());
     }
     const std::string impi(user->impi());
+    // Its sessions have ended with its registration, and it was told. In a call between two phones
+    // that leave at once each would hear it twice.
+    if (registration->bindings.empty() && request.is_method("BYE") &&
+        dialogs_.find(name_of(request, false, user->id)) == nullptr)
+        return ctx_.answer(ctx_.core, arrival, request, 481, Reason::unknown_transaction, impi);
     const std::uint64_t mark = loop_mark(request, false, user->id);
     if (has_looped(request, mark))
         return ctx_.answer(ctx_.core, arrival, request, 482, Reason::loop_detected, impi);
@@ -82,6 +91,7 @@ void Proxy::on_core_request(const Arrival& arrival, const sip::Message& request)
     if (e != nullptr) {
         e->trace_user = trace_user;
         e->carrier = carrier;
+        if (e->invite) e->identity = called_identity(request, *user);
     }
     if (in_dialog(request)) follow(request, false, user->id, e);
 
@@ -112,6 +122,15 @@ void Proxy::on_core_request(const Arrival& arrival, const sip::Message& request)
                   {trace_user, impi, carrier}, changes);
 }
 
+// TS 24.229 5.2.6.4: P-Called-Party-ID says for whom it is; the To is what somebody dialled.
+std::uint32_t Proxy::called_identity(const sip::Message& request, const sa::User& user) const {
+    for (const HeaderId id : {HeaderId::p_called_party_id, HeaderId::to}) {
+        const auto identity = identity_of(request, id);
+        if (identity && user.has_impu(*identity)) return identity_mark(*identity);
+    }
+    return identity_mark(user.impu_count() > 0 ? user.impu(0) : std::string_view{});
+}
+
 void Proxy::forward_to_ue(const Arrival& arrival, const sip::Message& request, Exchange* e,
                           const sip::TransactionLayer::Branch& branch, WayToUe way,
                           const Traced& traced, const Changes& changes) {
@@ -130,6 +149,7 @@ void Proxy::forward_to_ue(const Arrival& arrival, const sip::Message& request, E
         edit.ensure_content_length();
         return static_cast<bool>(edit.apply(ctx_.scratch));
     };
+    const sip::Transport smaller = way.flow.transport;
     bool possible = edited();
     // What counts is what leaves: Via, Record-Route and the phone's own address come on top.
     if (possible && way.takes_streams && way.flow.transport == sip::Transport::udp &&
@@ -148,7 +168,10 @@ void Proxy::forward_to_ue(const Arrival& arrival, const sip::Message& request, E
     }
     if (e == nullptr) {  // an ACK of a 2xx
         ctx_.gm.transactions->abandon(branch.id);
-        ctx_.gm.transport->send(way.flow, ctx_.scratch);
+        if (!ctx_.gm.transport->send(way.flow, ctx_.scratch) && way.flow.transport != smaller) {
+            way.flow.transport = smaller;
+            if (edited()) ctx_.gm.transport->send(way.flow, ctx_.scratch);
+        }
         ctx_.note(
             traced.user, request.method(), 0,
             {Entity::pcscf, Entity::ue, Step::none, traced.carrier.set,

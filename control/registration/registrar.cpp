@@ -489,7 +489,16 @@ Result<void> Registrar::store(const RegistrationProcedure& procedure, sa::SetId 
 
     const bool gone = bindings.empty();
     Registration& registration = registrations_.get(user);
+    const bool expires_now = std::ranges::any_of(
+        registration.bindings, [now](const Binding& b) { return b.expires <= now; });
+    std::vector<std::string> lost;
+    if (!gone && (leaving || expires_now || bindings.size() < registration.bindings.size()))
+        lost = without(identities_of(registration.bindings), bindings);
     registration.bindings = std::move(bindings);
+    if (sessions_ != nullptr && !lost.empty()) {
+        sessions_->release_identities(user, lost,
+                                      leaving ? Reason::deregistered_by_ue : Reason::expired);
+    }
     registration.trace_user = procedure.trace_user_;
     registration.transport = procedure.transport();
     if (registration.since == TimePoint{}) registration.since = now;
@@ -684,10 +693,28 @@ std::optional<Duration> Registrar::obey(sa::UserId id, const sip::RegInfo& info,
     return shortened_to(*registration);
 }
 
+std::vector<std::string> Registrar::identities_of(std::span<const Binding> bindings) {
+    std::vector<std::string> all;
+    for (const Binding& b : bindings) {
+        for (std::size_t i = 0; i < b.impus.size(); ++i) all.emplace_back(b.impus[i]);
+    }
+    return all;
+}
+
+std::vector<std::string> Registrar::without(std::vector<std::string> identities,
+                                            std::span<const Binding> bindings) {
+    const auto kept = identities_of(bindings);
+    std::erase_if(identities,
+                  [&](const std::string& i) { return std::ranges::find(kept, i) != kept.end(); });
+    return identities;
+}
+
 void Registrar::keep_only(const sa::User& user, Registration& registration,
                           std::vector<Binding> kept, Reason why, bool core_knows) {
     if (kept.empty()) return end(user, registration, why, core_knows);
+    const auto gone = without(identities_of(registration.bindings), kept);
     registration.bindings = std::move(kept);
+    if (sessions_ != nullptr && !gone.empty()) sessions_->release_identities(user.id, gone, why);
     const sa::SaSet* set = ctx_.sets.outbound(user);
     if (set == nullptr) return;
     // Copies: the database writes where these lie.
@@ -759,6 +786,11 @@ void Registrar::on_response(sip::ClientTransactionId /*id*/, std::uint64_t conte
                             std::span<char> bytes) {
     if (auto* procedure = procedures_.find(context)) return procedure->on_response(response, bytes);
     wipe_keys(response, bytes);
+}
+
+bool Registrar::may_move(std::uint64_t context) const {
+    const auto* procedure = procedures_.find(context);
+    return procedure == nullptr || procedure->may_move();
 }
 
 void Registrar::on_moved(sip::ClientTransactionId /*id*/, std::uint64_t context,

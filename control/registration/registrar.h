@@ -95,7 +95,7 @@ class Registrar final : public sip::TransactionUser, public sa::SetObserver {
                      const sip::Message& response, std::span<char> bytes) override;
     void on_failure(sip::ClientTransactionId id, std::uint64_t context,
                     sip::ClientFailure failure) override;
-    [[nodiscard]] bool may_move(std::uint64_t /*context*/) const override { return true; }
+    [[nodiscard]] bool may_move(std::uint64_t context) const override;
     void on_moved(sip::ClientTransactionId id, std::uint64_t context, const sip::Flow& flow,
                   std::string_view request) override;
 
@@ -139,6 +139,10 @@ class Registrar final : public sip::TransactionUser, public sa::SetObserver {
     // D4 for all identities of the user. `core_knows`: by the core's doing.
     void end(const sa::User& user, Registration& registration, Reason why, bool core_knows);
     // Only these bindings stay; with none, end().
+    // Those of the identities that `bindings` do not have.
+    [[nodiscard]] static std::vector<std::string> without(std::vector<std::string> identities,
+                                                          std::span<const Binding> bindings);
+    [[nodiscard]] static std::vector<std::string> identities_of(std::span<const Binding> bindings);
     void keep_only(const sa::User& user, Registration& registration, std::vector<Binding> kept,
                    Reason why, bool core_knows);
     // A REGISTER that the core has not answered yet and that a stranger cannot have sent (S3).

@@ -1,8 +1,10 @@
 // Sessions ended in the place of a user whose registration or SAs are gone (TS 24.229 5.2.8.1).
 
+#include <algorithm>
 #include <chrono>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "control/registration/proxy.h"
 #include "control/registration/proxy_rules.h"
@@ -59,6 +61,27 @@ void Proxy::release(sa::UserId user, Reason why) {
     start_release_timer();
 }
 
+void Proxy::release_identities(sa::UserId user, std::span<const std::string> gone, Reason why) {
+    std::vector<std::uint32_t> marks;
+    for (const std::string& identity : gone) marks.push_back(identity_mark(identity));
+    const auto doomed = [&marks](const auto& x) {
+        return std::ranges::find(marks, x.identity) != marks.end();
+    };
+    dialogs_.end_if(user, why, doomed);
+    if (const auto mine = users_.find(user); mine != users_.end()) {
+        for (const SlotId id : mine->second.invites) {
+            Exchange* e = exchanges_.find(id);
+            // One in a dialog ends with the dialog.
+            if (e == nullptr || !e->invite || e->dialog != 0 || e->ended != Reason::ok ||
+                !doomed(*e))
+                continue;
+            e->ended = why;
+            ended_invites_.push_back(id);
+        }
+    }
+    start_release_timer();
+}
+
 void Proxy::start_release_timer() {
     if (release_timer_.active()) return;
     if (dialogs_.next_ended() == nullptr && ended_at_ == ended_invites_.size()) return;
@@ -69,7 +92,8 @@ void Proxy::on_release_timer() {
     std::size_t budget = batch;
     for (; budget > 0 && ended_at_ < ended_invites_.size(); --budget) {
         Exchange* e = exchanges_.find(ended_invites_[ended_at_++]);
-        if (e != nullptr && !e->answered && !e->released) release_invite(*e);
+        if (e == nullptr || e->answered || e->released) continue;
+        e->invite ? release_invite(*e) : release_request(*e);
     }
     if (ended_at_ == ended_invites_.size()) {
         ended_invites_ = {};
@@ -78,9 +102,12 @@ void Proxy::on_release_timer() {
     for (; budget > 0; --budget) {
         const Dialog* d = dialogs_.next_ended();
         if (d == nullptr) break;
-        // The phone first: its SAs may be about to go.
-        say_to_ue(*d, "BYE", d->core_cseq + 1);
-        say_to_core(*d, "BYE", d->ue_cseq + 1);
+        // The phone first: its SAs may be about to go. Where one end has said it the other hears it
+        // from there.
+        if (!d->ending) {
+            say_to_ue(*d, "BYE", d->core_cseq + 1);
+            say_to_core(*d, "BYE", d->ue_cseq + 1);
+        }
         ctx_.metrics.session_released();
         const sa::UserId user = d->user;
         dialogs_.remove(d->id);
@@ -88,6 +115,22 @@ void Proxy::on_release_timer() {
     }
     dialogs_changed();
     start_release_timer();
+}
+
+void Proxy::release_request(Exchange& e) {
+    const sa::User* user = ctx_.sets.find_user(e.user);
+    if (user != nullptr && ctx_.sets.outbound(*user) != nullptr) {
+        e.ended = Reason::ok;  // what tells the phone that it is gone still gets there (D4)
+        return;
+    }
+    // RFC 4320 forbids a 408 here, and one that waits for timer F would come when nobody wants it.
+    // A 480 at once lets the core try elsewhere.
+    ctx_.refuse(Reason::ue_unreachable, 480, e.source, {});
+    ctx_.answer_later(inner(e), e.server, e.head, e.source, 480, {{"Reason", cause_for(e.ended)}});
+    ctx_.note(e.trace_user, e.method_name(), 480,
+              {Entity::pcscf, Entity::core, Step::none, 0, 0, Reason::ue_unreachable});
+    e.server = 0;
+    close(e.id);
 }
 
 void Proxy::release_invite(Exchange& e) {
