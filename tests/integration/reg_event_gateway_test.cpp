@@ -1,6 +1,7 @@
 // The gateway as subscriber to its users' registration state (E5): gmhome as notifier, and a
 // scripted one that loses, repeats and invents.
 
+#include "tests/support/calls.h"
 #include "tests/support/reg_event.h"
 
 namespace gmgate::test {
@@ -326,6 +327,34 @@ TEST(RegEvent, InOrderOldOnesIgnoredAndAGapAskedAbout) {
     EXPECT_EQ(notify(w, sub, 7, document(5, true, p.impu, "terminated", mine, "rejected")), 200);
     EXPECT_EQ(w.gateway->find(p.impi)->state, "leaving");
     w.nothing_left();
+}
+
+TEST(RegEvent, AnIdentityThatIsGoneTakesItsOwnCallsAlone) {
+    Scripted s;
+    auto& [w, p, sub] = s;
+    ASSERT_TRUE(s.registers_work());
+    OutgoingCall own(w, p, "P-Preferred-Identity: <" + p.impu + ">\r\n");
+    own.establish();
+    OutgoingCall works(w, p, "P-Preferred-Identity: <" + std::string(work) + ">\r\n");
+    works.establish();
+    ASSERT_EQ(w.gateway->dialogs(), 2U);
+    const std::string mine = p.contact();
+    EXPECT_EQ(notify(w, sub, 1,
+                     reginfo(0, registration(work, "terminated",
+                                             bound(mine, "terminated", "deactivated")) +
+                                    registration(p.impu, "active", bound(mine)))),
+              200);
+    EXPECT_EQ(w.gateway->find(p.impi)->state, "registered");
+    w.advance(50ms);
+    ASSERT_EQ(count_of(w.home.inbox, "BYE"), 1U);
+    EXPECT_EQ(latest(w.home.inbox, "BYE")->message.header("Call-ID"), works.call_id);
+    ASSERT_EQ(count_of(p.inbox, "BYE"), 1U);
+    p.answer(*latest(p.inbox, "BYE"), 200);
+    w.run();
+    EXPECT_EQ(w.gateway->dialogs(), 1U);
+    own.say("BYE");
+    EXPECT_EQ(p.last_status(), 200);
+    EXPECT_EQ(w.gateway->dialogs(), 0U);
 }
 
 TEST(RegEvent, OnlyOurContactAndOnlyItsOwnIdentities) {
