@@ -337,9 +337,11 @@ void RegEvent::notify(Subscription& s, const sip::RegInfo& info, std::string_vie
                            .count());
     sip::RegInfo numbered = info;
     numbered.version = s.version++;
-    sip::RequestBuilder request("NOTIFY", s.target);
+    const Routing way = along(s.route, s.target);
+    const std::string uri = way.next_request_uri(), routes = way.next_routes();
+    sip::RequestBuilder request("NOTIFY", uri);
     request.header("Via", via_for(*hop, branch.view())).header("Max-Forwards", "70");
-    if (!s.route.empty()) request.header("Route", s.route);
+    if (!routes.empty()) request.header("Route", routes);
     request.header("From", {s.local, ";tag=", tag_of(s.id)})
         .header("To", s.remote)
         .header("Call-ID", s.call_id)

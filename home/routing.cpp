@@ -73,6 +73,14 @@ Routing read_routing(const sip::Message& request, const Domain& domain,
     return out;
 }
 
+Routing along(std::string_view route, std::string_view target) {
+    Routing out;
+    out.request_uri = target;
+    sip::ValueSplitter values(route);
+    while (const auto value = values.next()) out.routes.emplace_back(*value);
+    return out;
+}
+
 bool in_dialog(const sip::Message& request) {
     const auto to = sip::to(request);
     return to && !to->tag().empty();

@@ -31,6 +31,10 @@ struct Routing {
 [[nodiscard]] Routing read_routing(const sip::Message& request, const Domain& domain,
                                    const DialogTokens& tokens);
 
+// A request of our own along a route set as it was stored (RFC 3261 12.2.1.1). `route`: values
+// joined by ", ", or empty.
+[[nodiscard]] Routing along(std::string_view route, std::string_view target);
+
 // A To tag: the request belongs to a dialog.
 [[nodiscard]] bool in_dialog(const sip::Message& request);
 // Methods whose 2xx makes a dialog (RFC 3261, 3265, 3515).

@@ -231,9 +231,11 @@ void Sessions::bye(Session& session, Side& from, const Side& to, std::string_vie
         --session.byes;
         return;
     }
-    sip::RequestBuilder request("BYE", to.target);
+    const Routing way = along(to.route, to.target);
+    const std::string uri = way.next_request_uri(), routes = way.next_routes();
+    sip::RequestBuilder request("BYE", uri);
     request.header("Via", via_for(*hop, branch.view())).header("Max-Forwards", "70");
-    if (!to.route.empty()) request.header("Route", to.route);
+    if (!routes.empty()) request.header("Route", routes);
     request.header("From", from.name)
         .header("To", to.name)
         .header("Call-ID", session.call_id)

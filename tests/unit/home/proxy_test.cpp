@@ -585,6 +585,34 @@ TEST_F(Subscribed, AnEndThatWaitsIsNotForgottenForWhatComesAfterIt) {
     EXPECT_EQ(server->reg_event().subscriptions(), 0U);
 }
 
+// RFC 3261 12.2.1.1: a first hop without ;lr finds itself in the Request-URI, the target last.
+TEST_F(Subscribed, AStrictRouterOnTheWayGetsItsNotify) {
+    auto text = subscribe(a.impu, a.impu, nullptr);
+    text.insert(text.find("Event: "),
+                "Record-Route: <sip:old@192.0.2.1:5070>, <sip:new@192.0.2.2;lr>\r\n");
+    deliver(text);
+    const auto opening = notify();
+    EXPECT_EQ(opening->message.request_uri(), "sip:old@192.0.2.1:5070");
+    EXPECT_EQ(joined(opening->message, HeaderId::route),
+              "<sip:new@192.0.2.2;lr>, <" + a.contact_uri + ">");
+}
+
+TEST_F(Forks, AStrictRouterOnTheWayGetsItsBye) {
+    auto text = invite(left.impu);
+    const std::string loose = std::string("Record-Route: ") + path_a;
+    text.replace(text.find(loose), loose.size(), "Record-Route: <sip:old@192.0.2.1:5070>");
+    deliver(text);
+    auto out = all_sent();
+    ASSERT_EQ(out["INVITE"].size(), 1U);
+    deliver(answer(*out["INVITE"][0], 200, "l", "Contact: <" + left.contact_uri + ">\r\n"));
+    transport.sent.clear();
+    ASSERT_TRUE(registrar->deregister(a.impu));
+    out = all_sent();
+    ASSERT_EQ(out["BYE"].size(), 2U);
+    EXPECT_EQ(out["BYE"][0]->message.request_uri(), "sip:old@192.0.2.1:5070");
+    EXPECT_EQ(out["BYE"][0]->header(HeaderId::route), "<" + a.contact_uri + ">");
+}
+
 TEST_F(Subscribed, AnEndThatWaitsIsNoSubscriptionAnyMore) {
     deliver(subscribe(a.impu, a.impu, nullptr));
     const auto opening = notify();
