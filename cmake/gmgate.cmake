@@ -44,6 +44,11 @@ elseif(GMGATE_SANITIZE STREQUAL "fuzz")
     target_compile_options(gmgate_options INTERFACE -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all)
     target_link_options(gmgate_options INTERFACE -fsanitize=address,undefined)
 endif()
+# The tests' own sources are the larger half of the compiling: the code under test is optimized, its tests need little of it.
+# Line numbers are all the debug info they need. What g++ takes for uninitialized depends on how much it inlines.
+if(CMAKE_BUILD_TYPE STREQUAL "RelWithDebInfo")
+    set(gmgate_test_options -O1 -g1 -Wno-error=maybe-uninitialized)
+endif()
 
 # The gateway's heap (docs/decisions/0011): freeing a million objects must not stop the event loop. Sanitizers bring their own.
 add_library(gmgate_heap INTERFACE)
@@ -90,14 +95,19 @@ function(gmgate_program name)
     target_link_libraries(${name} PRIVATE gmgate_options ${arg_LINK})
 endfunction()
 
-# gmgate_test(NAME DIR folder LINK libs…): one gtest binary of all *_test.cpp (and helper .cpp) of a folder.
+# gmgate_test(NAME [LONG] DIR folder LINK libs…): one gtest binary of all *_test.cpp (and helper .cpp) of a folder. LONG: it is optimized
+# as the libraries are, because it runs long.
 function(gmgate_test name)
-    cmake_parse_arguments(arg "" "DIR" "LINK;LABELS" ${ARGN})
+    cmake_parse_arguments(arg "LONG" "DIR" "LINK;LABELS" ${ARGN})
     file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${arg_DIR}/*.cpp)
     if(NOT sources)
         return()
     endif()
     add_executable(${name} ${sources})
+    if(NOT arg_LONG)
+        # On the sources, for only their options come after those of the libraries.
+        set_property(SOURCE ${sources} APPEND PROPERTY COMPILE_OPTIONS ${gmgate_test_options})
+    endif()
     set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
     target_link_libraries(${name} PRIVATE gmgate_options ${arg_LINK} GTest::gmock GTest::gtest_main)
     target_compile_definitions(${name} PRIVATE
