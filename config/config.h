@@ -180,6 +180,8 @@ struct Limits {
     std::size_t emergency_calls_per_source = 2;
     // What counts as one source: an IPv4 address, or an IPv6 network of this length; 1–128.
     unsigned ipv6_source_prefix = 64;
+    // Where a phone behind a NAT is registered, so many ports of its address are sources.
+    std::size_t sources_per_nat = 16;
     double register_rate_per_source = 5;  // unprotected messages a second, one source, sustained
     std::size_t register_burst_per_source = 20;  // and at once
     double register_rate_total = 5000;           // unprotected messages a second, all sources
@@ -228,7 +230,7 @@ struct Config {
 
     // Phones behind a NAT are taken (N1).
     [[nodiscard]] bool nat() const {
-        if (backend != Backend::dpdk) return false;
+        if (backend == Backend::screen) return false;
         return security.nat == Nat::on ||
                (security.nat == Nat::automatic && has_ipv4() && !holds_nat_port());
     }

@@ -498,6 +498,7 @@ void read_limits(Section s, Limits& c) {
     s.number("emergency_calls", c.emergency_calls, 1, 10000);
     s.number("emergency_calls_per_source", c.emergency_calls_per_source, 1, 10000);
     s.number("ipv6_source_prefix", c.ipv6_source_prefix, 1, 128);
+    s.number("sources_per_nat", c.sources_per_nat, 1, 10000);
     s.rate("register_rate_per_source", c.register_rate_per_source, 0.01, 1000000);
     s.number("register_burst_per_source", c.register_burst_per_source, 1, 1000000);
     s.rate("register_rate_total", c.register_rate_total, 0.1, 10000000);
@@ -579,10 +580,11 @@ void check_screen(Section& top, const Config& c) {
 }
 
 void check_nat(Section& top, const Config& c) {
-    if (c.security.nat == Nat::on && c.backend != Backend::dpdk) {
-        top.wrong("security.nat",
-                  "UDP encapsulation takes backend: dpdk; write that, or security.nat: off, and "
-                  "phones behind a NAT are refused");
+    if (c.security.nat == Nat::on && c.backend == Backend::screen) {
+        top.wrong(
+            "security.nat",
+            "UDP encapsulation takes backend: dpdk or kernel; write one, or security.nat: off, "
+            "and phones behind a NAT are refused");
     }
     if (c.security.nat != Nat::on) return;  // auto yields
     for (const auto& [key, range] :

@@ -47,6 +47,13 @@ struct SetStats {
         nat_endpoint{};  // behind a NAT: where its packets come from now; port 0: not learnt yet
 };
 
+// By what a backend knows a UE behind a NAT (N1, docs/decisions/0021).
+enum class NatLabels : std::uint8_t {
+    none,   // it takes no such sets
+    drawn,  // the source of SM1 and ports we draw: it translates what is inside the tunnel
+    own,    // the UE's own address and ports: two UEs with the same cannot both be served
+};
+
 enum class BackendEventKind : std::uint8_t {
     first_authentic_packet,  // the set carried its first authentic inbound packet
     integrity_failure,       // at least one since the last event of this kind; at most one event a
@@ -105,8 +112,9 @@ class Backend {
     [[nodiscard]] virtual std::size_t capacity() const = 0;
     [[nodiscard]] virtual std::size_t installed() const = 0;
 
-    // Takes sets with SetParams::nat (N1). If not, install() of one fails with `unsupported`.
-    [[nodiscard]] virtual bool supports_nat() const { return false; }
+    // Whether and how it takes sets with SetParams::nat (N1). none: install() of one fails with
+    // `unsupported`. Constant.
+    [[nodiscard]] virtual NatLabels nat_labels() const { return NatLabels::none; }
 };
 
 // Outbound needs no "move to the new set": port_uc and port_pc change at each authentication (A5),

@@ -112,6 +112,7 @@ bool SaDatabase::client_port_in_use(std::string_view impi, const IpAddress& ue, 
     const auto completed = [](const SaSet& s) {
         return s.state == State::established || s.state == State::draining;
     };
+    if (nat_inner && own_labels()) return client_port_in_use(impi, *nat_inner, port_uc, {});
     if (nat_inner) {
         // Others behind the same NAT count their ports for themselves.
         const User* user = find_by_impi(impi);
@@ -144,7 +145,22 @@ Port SaDatabase::draw_label_port(const IpAddress& ue, Port other) {
     return 0;
 }
 
-Result<SetId> SaDatabase::reserve(const ReserveRequest& r) {
+Endpoint SaDatabase::nat_outer(const ReserveRequest& r) const {
+    const SaSet* old = r.sm1_set == 0 ? nullptr : find(r.sm1_set);
+    if (old == nullptr || !old->nat) return {r.ue, 0};
+    const Endpoint now = nat_endpoint(r.sm1_set);
+    return now.port != 0 ? now : old->nat->outer;
+}
+
+Result<SetId> SaDatabase::reserve(const ReserveRequest& asked) {
+    ReserveRequest r = asked;
+    std::optional<NatTraversal> nat;
+    if (r.nat_inner) nat = NatTraversal{*r.nat_inner, r.port_uc, r.port_us};
+    if (nat && own_labels()) {
+        nat->outer = nat_outer(r);
+        r.ue = *r.nat_inner;
+        r.nat_inner.reset();
+    }
     const Batch batch(*this);
     const auto refuse = [this](Error error) {
         stats_.reserve_refused.add();
@@ -170,9 +186,9 @@ Result<SetId> SaDatabase::reserve(const ReserveRequest& r) {
     // B3: the challenge voids what an earlier procedure left.
     if (const User* known = find_by_impi(r.impi)) apply_to_all(known->id, Event::superseded);
 
-    const bool in_use = r.nat_inner ? client_port_in_use(r.impi, r.ue, r.port_uc, r.nat_inner)
-                                    : find_by_client(r.ue, r.port_uc) != nullptr ||
-                                          labels_.holds(client_hash(r.ue, r.port_uc));
+    const bool in_use =
+        r.nat_inner ? client_port_in_use(r.impi, r.ue, r.port_uc, r.nat_inner)
+                    : find_by_client(r.ue, r.port_uc) != nullptr || rests(r.ue, r.port_uc, r.impi);
     Port port_uc = r.port_uc;
     Port port_us = r.port_us;
     if (r.nat_inner && !in_use) {
@@ -202,7 +218,7 @@ Result<SetId> SaDatabase::reserve(const ReserveRequest& r) {
         return refuse_user({ErrorKind::exhausted, "the user has six SAs per direction already"});
     }
     const std::uint64_t ue_hash = hash_of_ue(r.ue);
-    const bool us_rests = labels_.holds(client_hash(r.ue, port_us));
+    const bool us_rests = rests(r.ue, port_us, r.impi);
     const auto pc = ports_.port_pc(user->last_port_pc, ue_hash, [&](Port port) {
         return find_by_tuple(r.ue, port_us, port) != nullptr || us_rests;
     });
@@ -226,7 +242,7 @@ Result<SetId> SaDatabase::reserve(const ReserveRequest& r) {
     set->ours = r.ours;
     set->numbers = SaNumbers{r.spi_uc, r.spi_us, spis->first, spis->second,
                              port_uc,  port_us,  *pc,         user->port_ps};
-    if (r.nat_inner) set->nat = NatTraversal{*r.nat_inner, r.port_uc, r.port_us};
+    set->nat = nat;
     set->suite = r.suite;
     set->created = clock().now();
     set->keys = make_secret<SetKeys>();

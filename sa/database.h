@@ -118,8 +118,9 @@ struct ReserveRequest {
     Port port_uc = 0;
     Port port_us = 0;
     Suite suite;
-    // Behind a NAT (N1): the UE's own address; `ue` is then the NAT's. port_uc and port_us in the
-    // set's numbers are drawn at random, and rest when the set is gone.
+    // Behind a NAT (N1): the UE's own address; `ue` is then the NAT's, or the label of sm1_set.
+    // With NatLabels::drawn port_uc and port_us in the set's numbers are drawn at random; with
+    // NatLabels::own the set's `ue` is this one. Either way they rest when the set is gone.
     std::optional<IpAddress> nat_inner{};
     const AkaKey* ck = nullptr;  // borrowed
     const AkaKey* ik = nullptr;
@@ -195,7 +196,8 @@ class SaDatabase {
     // SM1, before anything is forwarded. invalid: SPI below 256, both SPIs equal, forbidden port.
     // conflict: (ue, port_uc) is in the table; a set of an incomplete procedure of the same IMPI
     // does not count, because the challenge would replace it (B3). `nat_inner`: the UE's own
-    // address behind a NAT; others behind it may use the same port then, the user itself may not.
+    // address behind a NAT; with NatLabels::drawn others behind it may use the same port then, the
+    // user itself may not.
     [[nodiscard]] Result<void> check_ue(std::string_view impi, const IpAddress& ue, Spi spi_uc,
                                         Spi spi_us, Port port_uc, Port port_us,
                                         const std::optional<IpAddress>& nat_inner = {}) const;
@@ -264,7 +266,7 @@ class SaDatabase {
     [[nodiscard]] std::size_t table_octets() const;
     [[nodiscard]] const SpiAllocator& spis() const { return spis_; }
     // The packet layer takes UEs behind a NAT (N1).
-    [[nodiscard]] bool supports_nat() const { return backend_.supports_nat(); }
+    [[nodiscard]] bool supports_nat() const { return backend_.nat_labels() != NatLabels::none; }
     // Where the packets of a set behind a NAT come from now; port 0: not learnt yet, or no NAT.
     [[nodiscard]] Endpoint nat_endpoint(SetId id) const;
     [[nodiscard]] const PortAllocator& ports() const { return ports_; }
@@ -303,6 +305,13 @@ class SaDatabase {
     [[nodiscard]] std::uint64_t hash_of_ue(const IpAddress& ue) const;
     [[nodiscard]] bool client_port_in_use(std::string_view impi, const IpAddress& ue, Port port_uc,
                                           const std::optional<IpAddress>& nat_inner) const;
+    // Was a label a while ago, of another user.
+    [[nodiscard]] bool rests(const IpAddress& ue, Port port, std::string_view impi) {
+        return labels_.holds(client_hash(ue, port), hash_(impi));
+    }
+    // Behind a NAT, with NatLabels::own: the label and where the phone is.
+    [[nodiscard]] bool own_labels() const { return backend_.nat_labels() == NatLabels::own; }
+    [[nodiscard]] Endpoint nat_outer(const ReserveRequest& request) const;
     // A port for the label of a set at `ue`, drawn at random: no other set's client port there, not
     // resting, not `other`, which is the label's other one. 0: none was found.
     [[nodiscard]] Port draw_label_port(const IpAddress& ue, Port other = 0);

@@ -86,8 +86,11 @@ void SaDatabase::run_removal(SaSet& set, const Transition& t, Event reason) {
     unindex_set(set);  // release_ports: the tuples are free
     // Labels not at once: somebody may still send to them.
     if (set.nat && (t.actions & remove_backend) != 0) {
-        labels_.add(client_hash(set.ue, set.numbers.port_uc));
-        labels_.add(client_hash(set.ue, set.numbers.port_us));
+        // With a label of the phone's own the user may have it again at once.
+        const User* user = set.nat->inner == set.ue ? find_user(user_id) : nullptr;
+        const std::uint64_t owner = user == nullptr ? 0 : hash_(user->impi());
+        labels_.add(client_hash(set.ue, set.numbers.port_uc), owner);
+        labels_.add(client_hash(set.ue, set.numbers.port_us), owner);
     }
     if ((t.actions & release_spis) != 0) {
         spis_.release(set.numbers.spi_pc);

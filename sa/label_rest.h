@@ -5,7 +5,7 @@
 
 #include <cstdint>
 #include <deque>
-#include <unordered_set>
+#include <unordered_map>
 #include <utility>
 
 #include "base/clock.h"
@@ -19,16 +19,19 @@ class LabelRest {
         : clock_(clock), rest_(rest), most_(most) {}
 
     // `key`: hash of address and port. A collision costs another draw, or ends a rest early.
-    void add(std::uint64_t key) {
+    // `owner`: a hash of who had it and may have it again at once; 0: nobody may.
+    void add(std::uint64_t key, std::uint64_t owner = 0) {
         sweep();
         if (rest_ <= Duration::zero() || most_ == 0) return;
         if (order_.size() == most_) drop_oldest();
-        keys_.insert(key);
+        keys_.insert_or_assign(key, owner);
         order_.emplace_back(clock_.now() + rest_, key);
     }
-    [[nodiscard]] bool holds(std::uint64_t key) {
+    // Rests, and not for `owner`.
+    [[nodiscard]] bool holds(std::uint64_t key, std::uint64_t owner = 0) {
         sweep();
-        return keys_.contains(key);
+        const auto it = keys_.find(key);
+        return it != keys_.end() && (owner == 0 || it->second != owner);
     }
     [[nodiscard]] std::size_t size() const { return order_.size(); }
 
@@ -44,7 +47,7 @@ class LabelRest {
     const Clock& clock_;
     Duration rest_;
     std::size_t most_;
-    std::unordered_set<std::uint64_t> keys_;
+    std::unordered_map<std::uint64_t, std::uint64_t> keys_;  // to their owners
     std::deque<std::pair<TimePoint, std::uint64_t>> order_;  // by their end: the rest is constant
 };
 

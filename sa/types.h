@@ -47,13 +47,16 @@ struct SaNumbers {
 };
 
 // The UE is behind a NAT (N1, TS 33.203 Annex M): its ESP comes in UDP, in tunnel mode. Its set's
-// `ue` is then where SM1 came from, and the UE's ports in SaNumbers are those under which we know
-// it; these are what the UE itself calls them, and what stands inside the tunnel
-// (docs/decisions/0021).
+// `ue` and the UE's ports in SaNumbers are those under which we know it: with NatLabels::drawn the
+// source of SM1 and two ports of our own, with NatLabels::own what the UE itself calls them, which
+// is what stands here and inside the tunnel (docs/decisions/0021).
 struct NatTraversal {
     IpAddress inner;  // IPv4
     Port port_uc = 0;
     Port port_us = 0;
+    // NatLabels::own: where it was when the set was reserved, the source of SM1, or, if that came
+    // on an SA, where that SA's packets came from. Port 0: not known.
+    Endpoint outer{};
     bool operator==(const NatTraversal&) const = default;
 };
 

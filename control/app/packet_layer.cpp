@@ -159,6 +159,11 @@ Result<std::unique_ptr<PacketLayer>> start_screen(const config::Config& c, const
 Result<std::unique_ptr<PacketLayer>> start_packet_layer(const config::Config& c,
                                                         const Clock& clock) {
     if (c.backend == config::Backend::screen) return start_screen(c, clock);
+    if (c.security.nat == config::Nat::automatic && c.has_ipv4() && c.holds_nat_port()) {
+        log::warn("gmgated",
+                  "phones behind a NAT are refused: gm.port_ps or gm.port_pc holds 4500, the port "
+                  "of ESP in UDP; choose others, or write security.nat: off");
+    }
     if (c.backend == config::Backend::kernel) {
         if (!c.gm.routes.empty())
             log::info("gmgated",
@@ -167,11 +172,6 @@ Result<std::unique_ptr<PacketLayer>> start_packet_layer(const config::Config& c,
         auto backend = kernel::KernelBackend::create(kernel_options(c), clock);
         if (!backend) return std::unexpected(std::move(backend.error()));
         return std::make_unique<KernelLayer>(std::move(*backend), c.gm.interface);
-    }
-    if (c.security.nat == config::Nat::automatic && c.has_ipv4() && c.holds_nat_port()) {
-        log::warn("gmgated",
-                  "phones behind a NAT are refused: gm.port_ps or gm.port_pc holds 4500, the port "
-                  "of ESP in UDP; choose others, or write security.nat: off");
     }
     auto backend = dataplane::DpdkBackend::create(dpdk_options(c), clock);
     if (!backend) return std::unexpected(std::move(backend.error()));

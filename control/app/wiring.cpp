@@ -64,6 +64,9 @@ kernel::KernelOptions kernel_options(const config::Config& c) {
             o.offload = kernel::Offload::packet;
             break;
     }
+    if (c.nat())
+        o.nat = c.security.nat == config::Nat::on ? kernel::KernelOptions::Nat::required
+                                                  : kernel::KernelOptions::Nat::if_possible;
     o.device = c.kernel.device;
     o.offload_fallback = c.kernel.offload_fallback;
     return o;
@@ -160,6 +163,7 @@ registration::Policy policy(const config::Config& c) {
     p.limits.emergency_calls = c.limits.emergency_calls;
     p.limits.emergency_calls_per_source = c.limits.emergency_calls_per_source;
     p.limits.ipv6_source_prefix = c.limits.ipv6_source_prefix;
+    p.limits.sources_per_nat = c.limits.sources_per_nat;
     p.limits.register_rate_per_source = c.limits.register_rate_per_source;
     p.limits.register_burst_per_source = static_cast<double>(c.limits.register_burst_per_source);
     p.limits.register_rate_total = c.limits.register_rate_total;

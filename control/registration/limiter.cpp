@@ -96,9 +96,7 @@ bool TurnedAway::again(const Endpoint& who, TimePoint now) {
         if (both) std::ranges::fill(bits_[1 - current_], 0U);
         since_ = now;
     }
-    std::array<char, 18> text{};
-    std::memcpy(text.data(), who.address.raw().data(), 16);
-    std::memcpy(text.data() + 16, &who.port, sizeof(who.port));
+    const auto text = text_of(who);
     const std::uint64_t hash = hash_({text.data(), text.size()});
     const bool known = has(bits_[0], hash) || has(bits_[1], hash);
     for (const std::uint64_t h : {hash, hash >> 32U})
@@ -114,15 +112,22 @@ Admission::Admission(const Limits& limits, Random& random)
       per_source_(limits.sources, limits.register_rate_per_source, limits.register_burst_per_source,
                   random),
       modest_(limits.sources, modest_rate, modest_burst, random),
+      per_nat_(limits.sources,
+               limits.register_rate_per_source * static_cast<double>(limits.sources_per_nat),
+               limits.register_burst_per_source * static_cast<double>(limits.sources_per_nat),
+               random),
       turned_away_(random) {}
 
-Reason Admission::admit(const Endpoint& from, bool tcp, bool known, TimePoint now) {
+Reason Admission::admit(const Endpoint& from, bool tcp, Standing standing, TimePoint now) {
     const IpAddress source = source_of(from.address);
+    const bool nat = standing == Standing::nat;
     // The source first: one that floods must not use up what the others share.
-    if (!per_source_.take(source, now)) return Reason::rate_source;
+    if (!(nat ? per_source_.take(from, now) : per_source_.take(source, now)))
+        return Reason::rate_source;
+    if (nat && !per_nat_.take(source, now)) return Reason::rate_source;
     // Its account is kept also while there is plenty, or a flood would begin with a clean one.
-    const bool modest = modest_.take(source, now);
-    if (known && known_.take(now) && total_.take(now)) return Reason::ok;
+    const bool modest = nat ? modest_.take(from, now) : modest_.take(source, now);
+    if (standing != Standing::stranger && known_.take(now) && total_.take(now)) return Reason::ok;
     if (!modest) return total_.take(now, burst_ * 3 / 4) ? Reason::ok : Reason::rate_total;
     if (total_.take(now, burst_ / 2)) return Reason::ok;
     // Remembered only when it has to be turned away, so it costs nothing in peace.

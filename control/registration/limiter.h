@@ -7,6 +7,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <string_view>
 #include <unordered_map>
 #include <vector>
@@ -19,6 +20,14 @@
 #include "control/registration/reasons.h"
 
 namespace gmgate::registration {
+
+// Address and port as octets.
+[[nodiscard]] inline std::array<char, 18> text_of(const Endpoint& endpoint) {
+    std::array<char, 18> text{};
+    std::memcpy(text.data(), endpoint.address.raw().data(), 16);
+    std::memcpy(text.data() + 16, &endpoint.port, sizeof(endpoint.port));
+    return text;
+}
 
 // One token bucket: `rate` tokens a second, at most `burst`.
 class TokenBucket {
@@ -45,6 +54,10 @@ class RateTable {
         return take(
             std::string_view(reinterpret_cast<const char*>(key.raw().data()), key.octets().size()),
             now);
+    }
+    [[nodiscard]] bool take(const Endpoint& key, TimePoint now) {
+        const auto text = text_of(key);
+        return take(std::string_view(text.data(), text.size()), now);
     }
     [[nodiscard]] bool take(std::uint64_t key, TimePoint now) {
         return take(std::string_view(reinterpret_cast<const char*>(&key), sizeof(key)), now);
@@ -101,9 +114,12 @@ class TurnedAway {
 class Admission {
   public:
     Admission(const Limits& limits, Random& random);
-    // `known`: of this source address. ok, rate_source or rate_total. Asked before a message is
-    // even looked at: costs three table lookups, keeps nothing beyond the tables.
-    [[nodiscard]] Reason admit(const Endpoint& source, bool tcp, bool known, TimePoint now);
+    // What is known of a source address by the phones registered there.
+    enum class Standing : std::uint8_t { stranger, known, nat };
+    // ok, rate_source or rate_total. `nat`: each port there is a source of its own, up to
+    // Limits::sources_per_nat of them together (N1). Asked before a message is even looked at:
+    // costs four table lookups, keeps nothing beyond the tables.
+    [[nodiscard]] Reason admit(const Endpoint& source, bool tcp, Standing standing, TimePoint now);
     // What a source is counted by: its address, or its IPv6 network.
     [[nodiscard]] IpAddress source_of(const IpAddress& address) const {
         return address.is_v6() ? address.network(ipv6_prefix_) : address;
@@ -116,6 +132,7 @@ class Admission {
     TokenBucket known_;
     RateTable per_source_;
     RateTable modest_;
+    RateTable per_nat_;
     TurnedAway turned_away_;
 };
 

@@ -61,6 +61,9 @@ struct Limits {
     Duration pending_grace = std::chrono::seconds(4);
     // One source is an IPv4 address, or an IPv6 network of this length: a subscriber owns a /64.
     unsigned ipv6_source_prefix = 64;
+    // An address where a phone behind a NAT is registered is no source: one with a port is, and all
+    // of them together may do what so many sources may.
+    std::size_t sources_per_nat = 16;
     double register_rate_per_source = 5;  // unprotected messages a second of one source, sustained
     double register_burst_per_source = 20;  // and at once
     double register_rate_total = 5000;      // unprotected messages a second, all sources

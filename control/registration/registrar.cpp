@@ -79,15 +79,19 @@ Registrar::Registrar(Context& context)
                 context.policy.limits.message_burst_per_user, context.random),
       told_(context.policy.limits.sources, 1, 5, context.random),
       pending_by_source_(16, CountBySource::Hash{SeededHash(context.random)}),
-      registered_at_(context.random) {
+      registered_at_(context.random),
+      nats_(context.random) {
     ctx_.sets.add_observer(*this);
 }
 
 Registrar::~Registrar() = default;
 
 Reason Registrar::admit(const Endpoint& source, sip::Transport transport) {
-    const bool known = registered_at_.of(admission_.source_of(source.address)) > 0;
-    return admission_.admit(source, transport == sip::Transport::tcp, known, ctx_.now());
+    const IpAddress from = admission_.source_of(source.address);
+    const auto standing = is_nat(from)                  ? Admission::Standing::nat
+                          : registered_at_.of(from) > 0 ? Admission::Standing::known
+                                                        : Admission::Standing::stranger;
+    return admission_.admit(source, transport == sip::Transport::tcp, standing, ctx_.now());
 }
 
 bool Registrar::admit_user(sa::UserId user) {
@@ -106,12 +110,19 @@ bool Registrar::is_at_home(const sa::User& user, const IpAddress& source) const 
     });
 }
 
-void Registrar::moved(Registration& registration, const IpAddress& to) {
+void Registrar::moved(Registration& registration, const IpAddress& to, bool nat) {
     const IpAddress source = to.is_unspecified() ? to : admission_.source_of(to);
-    if (registration.source == source) return;
-    if (!registration.source.is_unspecified()) registered_at_.remove(registration.source);
-    if (!source.is_unspecified()) registered_at_.add(source);
+    if (registration.source == source && registration.nat == nat) return;
+    if (!registration.source.is_unspecified()) {
+        registered_at_.remove(registration.source);
+        if (registration.nat) nats_.remove(registration.source);
+    }
+    if (!source.is_unspecified()) {
+        registered_at_.add(source);
+        if (nat) nats_.add(source);
+    }
     registration.source = source;
+    registration.nat = nat;
 }
 
 bool Registrar::make_room() {
@@ -137,14 +148,27 @@ bool Registrar::make_room() {
     return false;
 }
 
-bool Registrar::make_room_at(const IpAddress& source) {
+bool Registrar::make_room_at(const Endpoint& from) {
+    const IpAddress source = admission_.source_of(from.address);
     const auto here = pending_by_source_.find(source);
-    if (here == pending_by_source_.end() ||
-        here->second.size() < ctx_.policy.limits.pending_per_source)
-        return true;
-    for (std::size_t i = 0; i < here->second.size() && i < 64; ++i) {
-        auto* procedure = procedures_.find(here->second[i]);
-        if (procedure == nullptr ||
+    const std::size_t limit = ctx_.policy.limits.pending_per_source;
+    if (here == pending_by_source_.end() || here->second.size() < limit) return true;
+    // At a NAT's address each port counts for itself, and none of the others gives way to it before
+    // all of them are too many.
+    bool all = true;
+    if (is_nat(source)) {
+        all = here->second.size() >= limit * ctx_.policy.limits.sources_per_nat;
+        const auto same = std::ranges::count_if(here->second, [&](SlotId id) {
+            const auto* p = procedures_.find(id);
+            return p != nullptr && p->ue_.port == from.port;
+        });
+        if (!all && static_cast<std::size_t>(same) < limit) return true;
+    }
+    std::size_t looked_at = 0;
+    for (const SlotId id : here->second) {
+        auto* procedure = procedures_.find(id);
+        if (procedure != nullptr && !all && procedure->ue_.port != from.port) continue;
+        if (++looked_at > 64 || procedure == nullptr ||
             ctx_.now() - procedure->started() < ctx_.policy.limits.pending_grace)
             return false;
         if (procedure->state() == RegistrationProcedure::State::awaiting_authentication) {
@@ -395,7 +419,7 @@ void Registrar::on_first(const Arrival& arrival, const sip::Message& request,
         return refuse(503, Reason::pending_user_limit, {{"Retry-After", "32"}});
     }
     if (!carrier.is_protected()) {
-        if (!make_room_at(admission_.source_of(arrival.flow.remote.address)))
+        if (!make_room_at(arrival.flow.remote))
             return refuse(503, Reason::pending_source_limit, {{"Retry-After", "30"}});
         if (!make_room()) return refuse(503, Reason::pending_limit, {{"Retry-After", "30"}});
     }
@@ -503,9 +527,12 @@ Result<void> Registrar::store(const RegistrationProcedure& procedure, sa::SetId 
     registration.transport = procedure.transport();
     if (registration.since == TimePoint{}) registration.since = now;
     if (fresh_set) registration.remember(set, procedure.nonce_hash());
-    moved(registration, procedure.ue().address);
-    if (const sa::SaSet* s = ctx_.sets.find(set))
-        registrations_.place(registration, {s->ue, s->numbers.port_us});
+    const sa::SaSet* const kept = ctx_.sets.find(set);
+    const bool nat = kept != nullptr && kept->nat;
+    // What comes in clear from a phone behind a NAT comes from the NAT, whatever the set's label.
+    const bool by_own_label = nat && !kept->nat->outer.address.is_unspecified();
+    moved(registration, by_own_label ? kept->nat->outer.address : procedure.ue().address, nat);
+    if (const sa::SaSet* s = kept) registrations_.place(registration, {s->ue, s->numbers.port_us});
     const bool left_before = registration.ended_by != Reason::ok;
     if (!gone) registration.ended_by = Reason::ok;
     if (gone && !left_before) {

@@ -121,10 +121,11 @@ class Registrar final : public sip::TransactionUser, public sa::SetObserver {
     [[nodiscard]] bool make_room();
     // The same among those of one source: its address may be forged, and who is really there must
     // not be kept out for as long as challenges live.
-    [[nodiscard]] bool make_room_at(const IpAddress& source);
+    [[nodiscard]] bool make_room_at(const Endpoint& from);
     // The phone registers in clear from where it is registered.
     [[nodiscard]] bool is_at_home(const sa::User& user, const IpAddress& source) const;
-    void moved(Registration& registration, const IpAddress& to);
+    void moved(Registration& registration, const IpAddress& to, bool nat = false);
+    [[nodiscard]] bool is_nat(const IpAddress& source) const { return nats_.of(source) > 0; }
     // What the set's user is known by from now on (B5, D3, D4).
     struct Known {
         std::vector<std::string_view> impus;
@@ -159,6 +160,7 @@ class Registrar final : public sip::TransactionUser, public sa::SetObserver {
     // Procedures begun in clear, of each source, oldest first.
     std::unordered_map<IpAddress, std::vector<SlotId>, CountBySource::Hash> pending_by_source_;
     CountBySource registered_at_;
+    CountBySource nats_;  // of those, behind a NAT (N1)
     // Procedures begun in clear, oldest first, with some that are over; never more than twice as
     // many as there are.
     std::deque<SlotId> begun_in_clear_;

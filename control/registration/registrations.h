@@ -39,6 +39,7 @@ struct Registration {
     TimePoint since{};
     sip::Transport transport = sip::Transport::udp;
     IpAddress source;               // as limits count it; unspecified: none yet
+    bool nat = false;               // `source` is a NAT's (N1)
     Endpoint at;                    // address and port_us of its newest set
     std::vector<Binding> bindings;  // none: leaving, its last messages are on their way (D4)
     Reason ended_by = Reason::ok;   // why it leaves; ok: it does not

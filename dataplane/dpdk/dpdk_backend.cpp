@@ -329,7 +329,7 @@ Result<void> DpdkBackend::install(const sa::SetParams& params) {
                         "port " + std::to_string(port) +
                             " of the SA set is not a protected one (gm.port_ps, gm.port_pc)");
     }
-    if (params.nat && !supports_nat())
+    if (params.nat && nat_labels() == sa::NatLabels::none)
         return fail(ErrorKind::unsupported, "UDP encapsulation is switched off (security.nat)");
     impl_->reclaim_ready(2);
     const SequenceState state{.out_uc = params.out_sequence, .out_us = params.out_sequence};
@@ -491,8 +491,9 @@ std::uint32_t DpdkBackend::owner_of(const IpAddress& ue, const IpAddress& ours) 
     return owner_of_pair(ue, ours, impl_->options.workers);
 }
 
-bool DpdkBackend::supports_nat() const {
-    return impl_->options.nat && !impl_->options.verify_only;
+sa::NatLabels DpdkBackend::nat_labels() const {
+    return impl_->options.nat && !impl_->options.verify_only ? sa::NatLabels::drawn
+                                                             : sa::NatLabels::none;
 }
 
 std::size_t DpdkBackend::capacity() const {

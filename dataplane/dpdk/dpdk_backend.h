@@ -132,7 +132,7 @@ class DpdkBackend final : public sa::Backend {
     [[nodiscard]] int event_fd() const override;
     void drain_events(const std::function<void(const sa::BackendEvent&)>& handle) override;
     [[nodiscard]] std::uint32_t owner_of(const IpAddress& ue, const IpAddress& ours) const override;
-    [[nodiscard]] bool supports_nat() const override;
+    [[nodiscard]] sa::NatLabels nat_labels() const override;
     [[nodiscard]] std::size_t capacity() const override;
     // Removed sets whose keys are not wiped yet: a worker is still in the round in which it may
     // have seen them.

@@ -19,10 +19,13 @@
 #include "base/seeded_hash.h"
 #include "base/unique_fd.h"
 #include "sa/kernel/channel.h"
+#include "sa/kernel/decoder.h"
 #include "sa/kernel/kernel_backend.h"
 #include "sa/kernel/message.h"
+#include "sa/kernel/policies.h"
 #include "sa/kernel/requests.h"
 #include "sa/kernel/set_states.h"
+#include "sa/sa_set.h"
 
 namespace gmgate::kernel {
 
@@ -60,7 +63,22 @@ struct Counters {
     metrics::Counter missing;       // states that somebody else removed
     metrics::Counter policies_put;  // policies that somebody else removed, put back
     metrics::Counter offload_fallbacks;
-    metrics::Gauge bypassed;  // 1: something comes before our policies
+    metrics::Counter nat_changes;   // phones behind a NAT that came from elsewhere
+    metrics::Counter nat_failures;  // that could not be followed there
+    metrics::Counter nat_other;     // at port 4500, and not ESP
+    metrics::Gauge bypassed;        // 1: something comes before our policies
+};
+
+// Where a phone behind a NAT is, and what its states are made of when it is elsewhere.
+struct NatPath {
+    Endpoint outer;
+    bool learnt = false;  // an authentic packet came from there
+    sa::Suite suite;
+    SecretPtr<sa::SetKeys> keys;
+    bool told = false;  // that it could not be followed
+    // Sent on outbound states it no longer has.
+    std::uint64_t earlier_packets = 0;
+    std::uint64_t earlier_bytes = 0;
 };
 
 struct KernelBackend::Impl {
@@ -82,6 +100,15 @@ struct KernelBackend::Impl {
         std::uint64_t failures = 0;
         TimePoint last_use{};
         TimePoint last_failure{};
+        std::unique_ptr<NatPath> nat;  // behind a NAT (N1)
+
+        [[nodiscard]] std::array<StateId, states_per_set> ids() const {
+            return state_ids(ue, ours, numbers, nat ? &nat->outer.address : nullptr);
+        }
+        [[nodiscard]] std::vector<Policy> own_policies(const KernelOptions& o) const {
+            if (!nat) return {};
+            return nat_policies(o, ue, ours, numbers, nat->outer.address);
+        }
     };
 
     // --- start (startup.cpp)
@@ -106,6 +133,16 @@ struct KernelBackend::Impl {
     bool adopt(std::span<const State> states);
     void keep(const sa::SetParams& params);
     void forget(sa::SetId id);
+
+    // --- phones behind a NAT (nat.cpp)
+    Result<void> open_nat();
+    void read_nat_sockets();
+    void on_mapping(const Mapping& mapping);
+    // The states and policies of an entry, to where its phone is now. On error it is still sent to
+    // where it was.
+    [[nodiscard]] Result<void> move(sa::SetId id, Entry& entry, const Endpoint& to);
+    Result<void> update_states(std::span<const State> states, std::string_view what) const;
+    void put_nat_policies() const;
 
     // --- reading (polling.cpp)
     // Calls with each state found; `absent` with those the kernel does not have.
@@ -138,6 +175,7 @@ struct KernelBackend::Impl {
     UniqueFd epoll;
     UniqueFd timer;
 
+    std::vector<UniqueFd> nat_sockets;  // empty: no phones behind a NAT
     Offload offload = Offload::none;
     std::int32_t device = 0;
     std::array<bool, sa::all_suites.size()> offloaded{};  // by suite_index

@@ -97,7 +97,8 @@ Result<std::unique_ptr<Channel>> open_requests() {
 }
 
 Result<std::unique_ptr<Channel>> open_events() {
-    return open(XFRMGRP_EXPIRE | XFRMGRP_ACQUIRE | XFRMGRP_POLICY, 0);
+    constexpr unsigned mapping = 1U << (XFRMNLGRP_MAPPING - 1U);
+    return open(XFRMGRP_EXPIRE | XFRMGRP_ACQUIRE | XFRMGRP_POLICY | mapping, 0);
 }
 
 }  // namespace gmgate::kernel

@@ -299,6 +299,15 @@ std::optional<Expiry> parse_expiry(std::span<const std::uint8_t> payload) {
     return Expiry{*s, wire.hard != 0};
 }
 
+std::optional<Mapping> parse_mapping(std::span<const std::uint8_t> payload) {
+    xfrm_user_mapping wire{};
+    if (!read(payload, wire) || !known(wire.id.family)) return std::nullopt;
+    const bool v6 = wire.id.family == AF_INET6;
+    return Mapping{{address(wire.id.daddr, v6), ntohl(wire.id.spi)},
+                   wire.reqid,
+                   {address(wire.new_saddr, v6), ntohs(wire.new_sport)}};
+}
+
 std::optional<Acquire> parse_acquire(std::span<const std::uint8_t> payload) {
     const auto wire = take<xfrm_user_acquire>(payload);
     if (!wire) return std::nullopt;

@@ -43,6 +43,15 @@ struct Expiry {
 // Payload of XFRM_MSG_EXPIRE.
 [[nodiscard]] std::optional<Expiry> parse_expiry(std::span<const std::uint8_t> payload);
 
+// An authentic packet of an encapsulated inbound state came from elsewhere than the state says.
+struct Mapping {
+    StateId id;
+    std::uint32_t reqid = 0;
+    Endpoint now;
+};
+// Payload of XFRM_MSG_MAPPING.
+[[nodiscard]] std::optional<Mapping> parse_mapping(std::span<const std::uint8_t> payload);
+
 // The kernel has a packet to send and no state for it.
 struct Acquire {
     Selector packet;

@@ -131,7 +131,15 @@ void Encoder::put_offload(const OffloadDevice& device) {
 }
 
 void Encoder::add_state(const State& s) {
-    begin(XFRM_MSG_NEWSA, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL);
+    put_state(XFRM_MSG_NEWSA, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, s);
+}
+
+void Encoder::update_state(const State& s) {
+    put_state(XFRM_MSG_UPDSA, NLM_F_ACK | NLM_F_REPLACE, s);
+}
+
+void Encoder::put_state(std::uint16_t type, std::uint16_t flags, const State& s) {
+    begin(type, flags);
     Zeroed<xfrm_usersa_info> zeroed;
     xfrm_usersa_info& info = zeroed.wire;
     to_wire(s.selector, info.sel);
@@ -199,13 +207,17 @@ void Encoder::dump_states() {
     finish();
 }
 
-void Encoder::put_template(bool v6, std::uint32_t reqid) {
+void Encoder::put_template(const Policy& p) {
     Zeroed<xfrm_user_tmpl> zeroed;  // addresses and SPI: any
     xfrm_user_tmpl& t = zeroed.wire;
     t.id.proto = protocol_esp;
-    t.family = family(v6);
-    t.reqid = reqid;
-    t.mode = XFRM_MODE_TRANSPORT;
+    t.family = family(p.tunnel ? p.tunnel->destination.is_v6() : p.selector.v6);
+    t.reqid = p.reqid;
+    t.mode = p.tunnel ? XFRM_MODE_TUNNEL : XFRM_MODE_TRANSPORT;
+    if (p.tunnel) {
+        t.saddr = to_wire(p.tunnel->source);
+        t.id.daddr = to_wire(p.tunnel->destination);
+    }
     t.aalgos = t.ealgos = t.calgos = ~std::uint32_t{0};
     put_attribute(XFRMA_TMPL, t);
 }
@@ -220,7 +232,7 @@ void Encoder::put_policy(const Policy& p) {
     info.dir = static_cast<std::uint8_t>(p.direction);
     info.action = p.block ? XFRM_POLICY_BLOCK : XFRM_POLICY_ALLOW;
     put(&info, sizeof info);
-    put_template(p.selector.v6, p.reqid);
+    put_template(p);
     if (p.offload) put_offload(*p.offload);
     finish();
 }

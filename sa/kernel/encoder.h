@@ -19,7 +19,10 @@ class Encoder {
     Encoder(std::span<std::uint8_t> buffer, std::uint32_t first_sequence)
         : buffer_(buffer), first_(first_sequence) {}
 
-    void add_state(const State& state);     // XFRM_MSG_NEWSA, acknowledged; fails if it exists
+    void add_state(const State& state);  // XFRM_MSG_NEWSA, acknowledged; fails if it exists
+    // XFRM_MSG_UPDSA, acknowledged; fails if there is none. The kernel takes over encapsulation
+    // and limits, nothing else: counters, window and addresses stay.
+    void update_state(const State& state);
     void delete_state(const StateId& id);   // XFRM_MSG_DELSA, acknowledged
     void get_state(const StateId& id);      // XFRM_MSG_GETSA: answered by the state, or an error
     void dump_states();                     // XFRM_MSG_GETSA of all ESP states
@@ -45,7 +48,8 @@ class Encoder {
     void put_attribute_octets(std::uint16_t type, const void* data, std::size_t size);
     void put_algorithm(std::uint16_t type, const Algorithm& algorithm);
     void put_offload(const OffloadDevice& device);
-    void put_template(bool v6, std::uint32_t reqid);
+    void put_state(std::uint16_t type, std::uint16_t flags, const State& state);
+    void put_template(const Policy& policy);
     void state_name(std::uint16_t type, std::uint16_t flags, const StateId& id);
 
     std::span<std::uint8_t> buffer_;

@@ -22,6 +22,11 @@ std::array<Flow, 2> flows_of(const IpAddress& ue, const IpAddress& ours, const s
     return {{{ours, ue, n.port_ps, n.port_uc}, {ours, ue, n.port_pc, n.port_us}}};
 }
 
+// Where a phone behind a NAT is thought to be: the first authentic packet tells.
+Endpoint outer_of(const sa::SetParams& p) {
+    return {p.nat->outer.address, p.nat->outer.port != 0 ? p.nat->outer.port : nat_port};
+}
+
 // What a NIC says that cannot take this state.
 bool is_offload_refusal(int error) {
     return error == EINVAL || error == EOPNOTSUPP || error == ENOSPC || error == EBUSY ||
@@ -44,6 +49,10 @@ KernelBackend::Impl::~Impl() {
     all.reserve(all.size() + states.size());
     for (const auto& [id, set] : states) all.push_back(id);
     delete_states(all, "at the end");
+    std::vector<Policy> of_sets;
+    for (const auto& [id, e] : sets)
+        std::ranges::move(e.own_policies(options), std::back_inserter(of_sets));
+    delete_policies(of_sets);
     delete_policies(policies);
 }
 
@@ -89,7 +98,9 @@ std::optional<Outcome> KernelBackend::Impl::try_add(std::span<const State> wante
 
 Result<void> KernelBackend::Impl::add(std::span<State> wanted, sa::Suite suite,
                                       std::string_view what) {
-    const bool with_offload = offload != Offload::none && offloaded[sa::suite_index(suite)];
+    // No NIC takes a state with encapsulation.
+    const bool with_offload =
+        offload != Offload::none && offloaded[sa::suite_index(suite)] && !wanted[0].encapsulation;
     for (std::size_t i = 0; i < wanted.size(); ++i) dress(wanted[i], i, with_offload);
     auto refused = try_add(wanted);
     // With `packet` the policies are in the NIC, and they do not find a state outside of it.
@@ -187,19 +198,27 @@ void KernelBackend::Impl::keep(const sa::SetParams& p) {
     e.ue = p.ue;
     e.ours = p.ours;
     e.numbers = p.numbers;
+    if (p.nat) {
+        e.nat = std::make_unique<NatPath>();
+        e.nat->outer = outer_of(p);
+        e.nat->suite = p.suite;
+        e.nat->keys = make_secret<sa::SetKeys>();
+        e.nat->keys->ck = p.ck->copy();
+        e.nat->keys->ik = p.ik->copy();
+    }
     e.place = static_cast<std::uint32_t>(order.size());
     order.push_back(p.id);
     fresh.push_back(p.id);
-    for (const StateId& id : state_ids(p.ue, p.ours, p.numbers)) states.emplace(id, p.id);
+    for (const StateId& id : e.ids()) states.emplace(id, p.id);
     for (const Flow& f : flows_of(p.ue, p.ours, p.numbers)) flows.insert(f);
-    sets.emplace(p.id, e);
+    sets.emplace(p.id, std::move(e));
 }
 
 void KernelBackend::Impl::forget(sa::SetId id) {
     const auto it = sets.find(id);
     if (it == sets.end()) return;
     const Entry& e = it->second;
-    for (const StateId& s : state_ids(e.ue, e.ours, e.numbers)) states.erase(s);
+    for (const StateId& s : e.ids()) states.erase(s);
     for (const Flow& f : flows_of(e.ue, e.ours, e.numbers)) flows.erase(f);
     if (e.missing) --missing_sets;
     const sa::SetId last = order.back();
@@ -222,6 +241,10 @@ Result<std::unique_ptr<KernelBackend>> KernelBackend::create(const KernelOptions
     auto events = open_events();
     if (!events) return std::unexpected(events.error());
     return create_on(options, clock, std::move(*requests), std::move(*events));
+}
+
+sa::NatLabels KernelBackend::nat_labels() const {
+    return impl_->nat_sockets.empty() ? sa::NatLabels::none : sa::NatLabels::own;
 }
 
 Result<std::unique_ptr<KernelBackend>> KernelBackend::create_on(const KernelOptions& options,
@@ -252,8 +275,11 @@ Result<void> KernelBackend::install(const sa::SetParams& p) {
     };
     if (!sa::is_valid(p.suite) || p.ck == nullptr || p.ik == nullptr)
         return refuse(ErrorKind::unsupported, "no such algorithm pair");
-    if (p.nat)
-        return refuse(ErrorKind::unsupported, "no UDP encapsulation: that takes backend dpdk (N1)");
+    if (p.nat && i.nat_sockets.empty())
+        return refuse(ErrorKind::unsupported, "UDP encapsulation is switched off (security.nat)");
+    if (p.nat && (p.ue.is_v6() || p.nat->outer.address.is_v6() ||
+                  p.nat->outer.address.is_unspecified() || p.nat->inner != p.ue))
+        return refuse(ErrorKind::invalid, "UDP encapsulation is for IPv4 only");
     if (p.ue.is_v6() != p.ours.is_v6())
         return refuse(ErrorKind::invalid, "the two addresses of a set are of one family");
     // No policy of ours covers another address or port: cleartext would pass beside the SA (A6).
@@ -273,7 +299,10 @@ Result<void> KernelBackend::install(const sa::SetParams& p) {
             fmt::format("all {} SA sets are in use; raise kernel.max_sets", i.options.max_sets));
     }
     if (i.sets.contains(p.id)) return refuse(ErrorKind::conflict, "the set is installed already");
-    for (const StateId& id : state_ids(p.ue, p.ours, p.numbers)) {
+    std::optional<Endpoint> outer;
+    if (p.nat) outer = outer_of(p);
+    for (const StateId& id :
+         state_ids(p.ue, p.ours, p.numbers, outer ? &outer->address : nullptr)) {
         if (i.states.contains(id))
             return refuse(ErrorKind::conflict,
                           fmt::format("SPI {:#x} to {} is in use by another set", id.spi,
@@ -286,7 +315,7 @@ Result<void> KernelBackend::install(const sa::SetParams& p) {
                                       f.ue.to_string(), f.ue_port));
     }
     const SuiteKeys keys(p.suite, *p.ck, *p.ik);
-    auto wanted = set_states(p.ue, p.ours, p.numbers, p.out_sequence);
+    auto wanted = set_states(p.ue, p.ours, p.numbers, p.out_sequence, outer ? &*outer : nullptr);
     for (std::size_t n = 0; n < wanted.size(); ++n) {
         i.dress(wanted[n], n, false);
         keys.fill(wanted[n]);
@@ -299,6 +328,16 @@ Result<void> KernelBackend::install(const sa::SetParams& p) {
                                          sa::to_string(p.suite));
     if (auto r = i.add(wanted, p.suite, what); !r)
         return refuse(r.error().kind, std::move(r.error().text));
+    if (outer) {
+        const auto policies = nat_policies(i.options, p.ue, p.ours, p.numbers, outer->address);
+        if (auto r = i.put_policies(policies); !r) {
+            i.delete_policies(policies);
+            std::vector<StateId> made;
+            for (const State& s : wanted) made.push_back(s.id);
+            i.delete_states(made, "of a set that failed half way");
+            return refuse(r.error().kind, std::move(r.error().text));
+        }
+    }
     i.counters.installed.add();
     i.keep(p);
     return {};
@@ -311,14 +350,16 @@ void KernelBackend::remove(sa::SetId id) {
 void KernelBackend::remove(std::span<const sa::SetId> ids) {
     Impl& i = *impl_;
     std::vector<StateId> gone;
+    std::vector<Policy> policies;
     for (const sa::SetId id : ids) {
         const auto it = i.sets.find(id);
         if (it == i.sets.end()) continue;
-        for (const StateId& s : state_ids(it->second.ue, it->second.ours, it->second.numbers))
-            gone.push_back(s);
+        for (const StateId& s : it->second.ids()) gone.push_back(s);
+        std::ranges::move(it->second.own_policies(i.options), std::back_inserter(policies));
         i.forget(id);
         i.counters.removed.add();
     }
+    i.delete_policies(policies);
     i.delete_states(gone, "of a removed set");
 }
 

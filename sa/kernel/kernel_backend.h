@@ -60,6 +60,9 @@ struct KernelOptions {
     // The NIC refuses: true: go on without, one warning and a metric; false: do not start. `packet`
     // is for all suites or none; a set the NIC refuses later is refused (its policies are there).
     bool offload_fallback = true;
+    // Phones behind a NAT (N1): ESP in UDP at port 4500 of each IPv4 address. Not with `packet`.
+    enum class Nat : std::uint8_t { off, if_possible, required };
+    Nat nat = Nat::off;
     std::string proc_sys = "/proc/sys";  // the host's switches; tests have theirs
 };
 
@@ -110,6 +113,10 @@ class KernelBackend final : public sa::Backend {
     [[nodiscard]] std::uint32_t owner_of(const IpAddress& ue, const IpAddress& ours) const override;
     [[nodiscard]] std::size_t capacity() const override;
     [[nodiscard]] std::size_t installed() const override;
+    // `own`, if the options say so and port 4500 could be had. Such a set has four policies of its
+    // own. Where its packets come from is learnt from XFRM_MSG_MAPPING (drain_events), which the
+    // kernel sends after a packet's ICV and place in the replay window were found good.
+    [[nodiscard]] sa::NatLabels nat_labels() const override;
 
     // What is in use after the probe: `none` where the NIC refused and fallback was allowed.
     [[nodiscard]] Offload offload() const;

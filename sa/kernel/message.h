@@ -87,13 +87,21 @@ struct State {
 
 enum class Direction : std::uint8_t { in, out, forward };  // XFRM_POLICY_IN, _OUT, _FWD
 
-// One policy with at most one template: ESP, transport mode, any address, `reqid`.
+// The way of a tunnel's outer packets; an unspecified address: any.
+struct Tunnel {
+    IpAddress source;
+    IpAddress destination;
+    bool operator==(const Tunnel&) const = default;
+};
+
+// One policy with at most one template: ESP, `reqid`; transport mode with any address, or `tunnel`.
 struct Policy {
     Selector selector;
     Direction direction = Direction::in;
     bool block = false;  // false: allow what the template demands
     std::uint32_t priority = 0;
     std::uint32_t reqid = 0;
+    std::optional<Tunnel> tunnel;  // not decoded
     std::optional<OffloadDevice> offload;
     // Decoded only. `direction` of a socket's policy is none of the three: `on_socket`.
     bool on_socket = false;

@@ -85,6 +85,11 @@ void KernelBackend::register_metrics(metrics::Registry& registry) const {
         c.policies_put);
     add("gmgate_kernel_offload_fallbacks_total",
         "Times the NIC refused and the CPU does ESP instead.", c.offload_fallbacks);
+    add("gmgate_kernel_nat_endpoint_changes_total",
+        "Times a phone behind a NAT came from another address or port.", c.nat_changes);
+    add("gmgate_kernel_nat_lost_total",
+        "Packets of phones behind a NAT from where they could not be followed to.", c.nat_failures);
+    add("gmgate_kernel_nat_other_total", "Packets to port 4500 that are not ESP.", c.nat_other);
     registry.function("gmgate_kernel_policies_bypassed",
                       "1: another program's policy, or a switch of the host, comes before our "
                       "policies (A6); gmctl health says which.",

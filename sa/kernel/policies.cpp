@@ -111,6 +111,22 @@ std::vector<Policy> wanted_policies(const KernelOptions& options,
     return out;
 }
 
+std::vector<Policy> nat_policies(const KernelOptions& options, const IpAddress& ue,
+                                 const IpAddress& ours, const sa::SaNumbers& numbers,
+                                 const IpAddress& outer) {
+    std::vector<Policy> out;
+    const auto states = set_states(ue, ours, numbers, 0);
+    for (std::size_t i = 0; i < states.size(); ++i) {
+        Policy p = base(options, ours, is_inbound(i) ? Direction::in : Direction::out);
+        const IpAddress any = p.selector.source;
+        p.selector = states[i].selector;
+        p.priority = nat_policy_priority;
+        p.tunnel = is_inbound(i) ? Tunnel{any, ours} : Tunnel{ours, outer};
+        out.push_back(p);
+    }
+    return out;
+}
+
 bool overlap(const Selector& a, const Selector& b) {
     return a.v6 == b.v6 && prefixes_overlap(a.source, a.source_prefix, b.source, b.source_prefix) &&
            prefixes_overlap(a.destination, a.destination_prefix, b.destination,

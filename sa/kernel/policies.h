@@ -6,7 +6,8 @@
 //   out      from the port    allow what one of our states takes; nothing leaves in clear
 //   forward  to the port      block
 //   forward  from the port    block: nobody behind us sends under our address, and into our states
-// States carry the selectors, so the number of phones does not matter (docs/decisions).
+// States carry the selectors, so the number of phones does not matter (docs/decisions). Only phones
+// behind a NAT have policies of their own, since a tunnel's other end stands in the policy.
 
 #include <cstdint>
 #include <optional>
@@ -16,6 +17,7 @@
 
 #include "sa/kernel/kernel_backend.h"
 #include "sa/kernel/message.h"
+#include "sa/kernel/set_states.h"
 
 namespace gmgate::kernel {
 
@@ -29,6 +31,14 @@ struct PortBlock {
 };
 // Aligned power-of-two blocks that cover first..last exactly; at most 30.
 [[nodiscard]] std::vector<PortBlock> port_blocks(sa::Port first, sa::Port last);
+
+// Those of one set behind a NAT (N1), before the others: tunnel mode, one for each of its four
+// flows. Inbound from any outer address (its state knows better, and follows by itself), outbound
+// to `outer`.
+inline constexpr std::uint32_t nat_policy_priority = policy_priority - 1;
+[[nodiscard]] std::vector<Policy> nat_policies(const KernelOptions& options, const IpAddress& ue,
+                                               const IpAddress& ours, const sa::SaNumbers& numbers,
+                                               const IpAddress& outer);
 
 // All policies of the options, offload (packet) with `interface` if given.
 [[nodiscard]] std::vector<Policy> wanted_policies(const KernelOptions& options,

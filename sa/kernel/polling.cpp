@@ -92,6 +92,11 @@ void KernelBackend::stats(std::span<const sa::SetId> ids, std::span<sa::SetStats
         if (it == i.sets.end()) continue;
         it->second.in_packets = std::max(it->second.in_packets, out[n].in_packets);
         out[n].last_use = it->second.last_use;
+        if (const NatPath* nat = it->second.nat.get()) {
+            out[n].out_packets += nat->earlier_packets;
+            out[n].out_bytes += nat->earlier_bytes;
+            if (nat->learnt || out[n].in_packets != 0) out[n].nat_endpoint = nat->outer;
+        }
     }
 }
 
@@ -102,7 +107,7 @@ void KernelBackend::Impl::read_some(std::span<const sa::SetId> ids,
     for (std::size_t n = 0; n < ids.size(); ++n) {
         const auto it = sets.find(ids[n]);
         if (it == sets.end()) continue;
-        for (const StateId& s : state_ids(it->second.ue, it->second.ours, it->second.numbers)) {
+        for (const StateId& s : it->second.ids()) {
             wanted.push_back(s);
             index.push_back(n);
         }
@@ -162,6 +167,7 @@ void KernelBackend::drain_events(const std::function<void(const sa::BackendEvent
     if (now >= i.next_poll) {
         i.next_poll = now + poll_interval;
         i.retry_deletions();
+        i.read_nat_sockets();
         i.poll_sets(out);
     }
     // Last: who is told may call us.
@@ -222,6 +228,9 @@ void KernelBackend::Impl::on_message(const MessageView& m, std::vector<sa::Backe
             acquires_untold = 0;
             return;
         }
+        case XFRM_MSG_MAPPING:
+            if (const auto mapping = parse_mapping(m.payload)) on_mapping(*mapping);
+            return;
         case XFRM_MSG_NEWPOLICY:
         case XFRM_MSG_DELPOLICY:
         case XFRM_MSG_FLUSHPOLICY:
@@ -282,6 +291,7 @@ void KernelBackend::Impl::guard() {
     }
     counters.policies_put.add(found->gone.size());
     if (auto r = put_policies(found->gone); !r) log::error(area, "{}", r.error().text);
+    put_nat_policies();  // who took those took these too
 }
 
 void KernelBackend::Impl::lost(Entry& e) const {
@@ -333,7 +343,7 @@ void KernelBackend::Impl::poll(std::span<const sa::SetId> ids, std::vector<sa::B
     std::vector<Seen> seen(ids.size());
     for (const sa::SetId id : ids) {
         const Entry& e = sets.find(id)->second;
-        const auto four = state_ids(e.ue, e.ours, e.numbers);
+        const auto four = e.ids();
         wanted.push_back(four[in_ps]);
         wanted.push_back(four[in_pc]);
     }

@@ -1,5 +1,7 @@
 #include "sa/kernel/set_states.h"
 
+#include <linux/udp.h>
+#include <linux/xfrm.h>
 #include <openssl/evp.h>
 
 #include <algorithm>
@@ -12,15 +14,15 @@ namespace {
 
 constexpr sa::Port whole_port = 0xFFFF;
 
-State make(const StateId& id, const IpAddress& source, sa::Port source_port,
-           sa::Port destination_port) {
+State make(const StateId& id, const IpAddress& source, const IpAddress& destination,
+           sa::Port source_port, sa::Port destination_port) {
     State s;
     s.id = id;
     s.source = source;
     Selector& sel = s.selector;
     sel.v6 = source.is_v6();
     sel.source = source;
-    sel.destination = id.destination;
+    sel.destination = destination;
     sel.source_prefix = sel.destination_prefix = source.is_v6() ? 128 : 32;
     sel.source_port = source_port;
     sel.destination_port = destination_port;
@@ -59,19 +61,28 @@ class Digest {
 }  // namespace
 
 std::array<StateId, states_per_set> state_ids(const IpAddress& ue, const IpAddress& ours,
-                                              const sa::SaNumbers& n) {
-    return {{{ours, n.spi_ps}, {ours, n.spi_pc}, {ue, n.spi_uc}, {ue, n.spi_us}}};
+                                              const sa::SaNumbers& n, const IpAddress* outer) {
+    const IpAddress& there = outer != nullptr ? *outer : ue;
+    return {{{ours, n.spi_ps}, {ours, n.spi_pc}, {there, n.spi_uc}, {there, n.spi_us}}};
 }
 
 std::array<State, states_per_set> set_states(const IpAddress& ue, const IpAddress& ours,
-                                             const sa::SaNumbers& n, std::uint32_t out_sequence) {
-    const auto ids = state_ids(ue, ours, n);
-    std::array<State, states_per_set> out{make(ids[in_ps], ue, n.port_uc, n.port_ps),
-                                          make(ids[in_pc], ue, n.port_us, n.port_pc),
-                                          make(ids[out_uc], ours, n.port_ps, n.port_uc),
-                                          make(ids[out_us], ours, n.port_pc, n.port_us)};
+                                             const sa::SaNumbers& n, std::uint32_t out_sequence,
+                                             const Endpoint* outer) {
+    const auto ids = state_ids(ue, ours, n, outer != nullptr ? &outer->address : nullptr);
+    std::array<State, states_per_set> out{make(ids[in_ps], ue, ours, n.port_uc, n.port_ps),
+                                          make(ids[in_pc], ue, ours, n.port_us, n.port_pc),
+                                          make(ids[out_uc], ours, ue, n.port_ps, n.port_uc),
+                                          make(ids[out_us], ours, ue, n.port_pc, n.port_us)};
     for (std::size_t i = 0; i < states_per_set; ++i) {
         State& s = out[i];
+        if (outer != nullptr) {
+            s.mode = XFRM_MODE_TUNNEL;
+            if (is_inbound(i)) s.source = outer->address;
+            s.encapsulation = is_inbound(i)
+                                  ? Encapsulation{UDP_ENCAP_ESPINUDP, outer->port, nat_port}
+                                  : Encapsulation{UDP_ENCAP_ESPINUDP, nat_port, outer->port};
+        }
         if (is_inbound(i)) {
             s.soft_packets = sequence_near_end;
             continue;

@@ -39,7 +39,7 @@ bool is_probe(const StateId& id) {
 bool exact(const State& s) {
     const Selector& sel = s.selector;
     const unsigned bits = sel.v6 ? 128 : 32;
-    return s.mode == XFRM_MODE_TRANSPORT && sel.source_prefix == bits &&
+    return (s.mode == XFRM_MODE_TRANSPORT || s.encapsulation) && sel.source_prefix == bits &&
            sel.destination_prefix == bits && sel.source_mask == 0xFFFF &&
            sel.destination_mask == 0xFFFF;
 }
@@ -101,6 +101,7 @@ Result<void> KernelBackend::Impl::start() {
     }
     if (!put) return put;
     delete_policies(stale_policies(policies, *found, options.reqid));
+    if (auto r = open_nat(); !r) return r;
     return open_poll();
 }
 

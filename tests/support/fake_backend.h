@@ -41,7 +41,8 @@ class FakeBackend : public sa::Backend {
     void emit(const sa::BackendEvent& event) { events_.push_back(event); }
     void set_stats(sa::SetId id, const sa::SetStats& stats) { stats_[id] = stats; }
     void set_owner(std::uint32_t owner) { owner_ = owner; }
-    void set_nat(bool supported) { nat_ = supported; }
+    void set_nat(bool supported) { nat_ = supported ? sa::NatLabels::drawn : sa::NatLabels::none; }
+    void set_nat_labels(sa::NatLabels labels) { nat_ = labels; }
 
     // --- asked by the test ---
     [[nodiscard]] const std::map<sa::SetId, Installed>& sets() const { return sets_; }
@@ -64,7 +65,8 @@ class FakeBackend : public sa::Backend {
             --fail_times_;
             return fail(fail_kind_, "install refused by the test");
         }
-        if (p.nat && !nat_) return fail(ErrorKind::unsupported, "no UDP encapsulation");
+        if (p.nat && nat_ == sa::NatLabels::none)
+            return fail(ErrorKind::unsupported, "no UDP encapsulation");
         if (sets_.size() >= capacity_) return fail(ErrorKind::exhausted, "the table is full");
         if (sets_.contains(p.id)) return fail(ErrorKind::conflict, "the set is installed already");
         for (const sa::Spi spi : {p.numbers.spi_pc, p.numbers.spi_ps}) {
@@ -121,7 +123,7 @@ class FakeBackend : public sa::Backend {
     }
     [[nodiscard]] std::size_t capacity() const override { return capacity_; }
     [[nodiscard]] std::size_t installed() const override { return sets_.size(); }
-    [[nodiscard]] bool supports_nat() const override { return nat_; }
+    [[nodiscard]] sa::NatLabels nat_labels() const override { return nat_; }
     void set_first_slot(std::uint32_t slot) { first_slot_ = slot; }
 
   private:
@@ -134,7 +136,7 @@ class FakeBackend : public sa::Backend {
     std::size_t capacity_;
     std::uint32_t first_slot_ = 0;
     std::uint32_t owner_ = 0;
-    bool nat_ = true;
+    sa::NatLabels nat_ = sa::NatLabels::drawn;
     ErrorKind fail_kind_ = ErrorKind::io;
     int fail_times_ = 0;
     std::size_t install_calls_ = 0;

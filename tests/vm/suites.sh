@@ -1,5 +1,5 @@
 # Sourced by kernel_test and screen_test: the suites of one backend in one machine. The caller sets `backend`.
-#   kernel_test [SUITE…]     missing part scale registration misbehaviour failures; without one: all
+#   kernel_test [SUITE…]     missing part scale registration misbehaviour failures, with kernel also nat (only when named); without one: all the others
 # missing: a kernel that lacks something; part: what only this backend has (kernel_part, screen_part); scale: 5,000 phones; the others:
 # the smoke tests of these names.
 # Each suite's time is a line "time …".
@@ -35,6 +35,7 @@ run_suite() {
     case $1 in
         missing) tests/vm/missing ;;
         part) "tests/vm/${backend}_part" ;;
+        nat) tests/vm/kernel_nat ;;
         registration | misbehaviour) "tests/smoke/${1}_test" ;;
         # The rules that only the packet layer can break: sets that must go at once, stay, or move.
         failures) tests/smoke/failures_test C3 C8 D1 D2 D6 D7 B3 C12 ;;

@@ -96,6 +96,7 @@ TEST(ConfigLoad, AnnotatedExampleShowsTheDefaults) {
     EXPECT_EQ(full->core.e_cscf, least->core.e_cscf);
     EXPECT_EQ(full->timers.dialog_idle, least->timers.dialog_idle);
     EXPECT_EQ(full->limits.ipv6_source_prefix, least->limits.ipv6_source_prefix);
+    EXPECT_EQ(full->limits.sources_per_nat, least->limits.sources_per_nat);
     EXPECT_EQ(full->limits.register_rate_per_source, least->limits.register_rate_per_source);
     EXPECT_EQ(full->limits.register_burst_per_source, least->limits.register_burst_per_source);
     EXPECT_EQ(full->limits.register_rate_total, least->limits.register_rate_total);
@@ -168,7 +169,7 @@ security:
   emergency_unregistered: forward
   service_route_mismatch: reject
 timers: {reg_await_auth: 4m, t1: 250ms, timer_c: 4m, dialog_idle: 1h, lifetime_margin: 0.5m, drain: 32*t1, near_end: 3s, spi_quarantine: 1h}
-limits: {dialogs: 21, dialogs_per_user: 5, registrations: 7, pending: 8, pending_per_source: 1, register_rate_per_source: 0.5, register_burst_per_source: 2,
+limits: {dialogs: 21, dialogs_per_user: 5, registrations: 7, pending: 8, pending_per_source: 1, sources_per_nat: 3, register_rate_per_source: 0.5, register_burst_per_source: 2,
          register_rate_total: 10/s, tcp_connections: 11, tcp_connections_per_source: 12, trace_records: 0}
 ops: {socket: /tmp/x.sock, group: wheel, metrics: off}
 log: {level: debug, time: false}
@@ -232,6 +233,7 @@ log: {level: debug, time: false}
     EXPECT_EQ(c->timers.drain, std::chrono::seconds(8));
     EXPECT_EQ(c->timers.near_end, std::chrono::seconds(3));
     EXPECT_EQ(c->timers.spi_quarantine, std::chrono::hours(1));
+    EXPECT_EQ(c->limits.sources_per_nat, 3U);
     EXPECT_EQ(c->limits.register_rate_per_source, 0.5);
     EXPECT_EQ(c->limits.register_rate_total, 10);
     EXPECT_EQ(c->limits.trace_records, 0U);
@@ -267,7 +269,8 @@ TEST(ConfigLoad, NatByItself) {
     EXPECT_TRUE(nat("addresses: ['2001:db8::1/64']", "security: {nat: on}\n"));
     EXPECT_FALSE(nat("addresses: [10.0.0.1/8], port_pc: 4400-4600"));
     EXPECT_FALSE(nat("addresses: [10.0.0.1/8], port_ps: 4500-4501"));
-    EXPECT_FALSE(nat("addresses: [10.0.0.1/8]", "backend: kernel\n"));
+    EXPECT_TRUE(nat("addresses: [10.0.0.1/8]", "backend: kernel\n"));
+    EXPECT_FALSE(nat("addresses: [10.0.0.1/8]", "backend: screen\n"));
     EXPECT_FALSE(nat("addresses: [10.0.0.1/8]", "security: {nat: off}\n"));
 }
 

@@ -195,9 +195,9 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"BadChoice", "security", "  missing_ealg: refuze",
              "gmgated.yaml:2: security.missing_ealg: 'refuze' is not one of assume_null, refuse; "
              "did you mean refuse?"},
-        Case{"NatWithTheKernel", "security", "  nat: on\nbackend: kernel",
-             "gmgated.yaml:2: security.nat: UDP encapsulation takes backend: dpdk; write that, or "
-             "security.nat: off, and phones behind a NAT are refused"},
+        Case{"NatWithTheScreen", "security", "  nat: on\nbackend: screen",
+             "gmgated.yaml:2: security.nat: UDP encapsulation takes backend: dpdk or kernel; write "
+             "one, or security.nat: off, and phones behind a NAT are refused"},
         Case{"PortOfTheEncapsulation", "gm", GM "  port_pc: 4400-4600\nsecurity:\n  nat: on",
              "gmgated.yaml:4: gm.port_pc: port 4500 is taken by UDP encapsulation; choose others, "
              "or write security.nat: off"},

@@ -29,7 +29,13 @@ struct Gate {
     // True: in.
     bool knock(std::string_view address, std::uint16_t port = 5060, bool tcp = false,
                bool known = false) {
-        return admission.admit({*IpAddress::parse(address), port}, tcp, known, now) == Reason::ok;
+        return knock_as(known ? Admission::Standing::known : Admission::Standing::stranger, address,
+                        port, tcp);
+    }
+    bool knock_as(Admission::Standing standing, std::string_view address, std::uint16_t port,
+                  bool tcp = false) {
+        return admission.admit({*IpAddress::parse(address), port}, tcp, standing, now) ==
+               Reason::ok;
     }
     // `n` packets of sources nobody has seen, spread over a second, and what happens between them.
     void flood(int n, const std::function<void(int)>& between = [](int) {}) {
@@ -39,7 +45,8 @@ struct Gate {
             random.fill(octets);
             octets[0] = 11;
             const auto port = static_cast<std::uint16_t>(1024 + random.below(60'000));
-            in += admission.admit({IpAddress::v4(octets), port}, false, false, now) == Reason::ok;
+            in += admission.admit({IpAddress::v4(octets), port}, false,
+                                  Admission::Standing::stranger, now) == Reason::ok;
             between(i);
         }
     }
@@ -61,6 +68,39 @@ TEST(Admission, ASubscriberOwnsA64) {
     in = 0;
     for (int i = 0; i < 100; ++i) in += each.knock("2001:db8:0:1::" + std::to_string(i + 1));
     EXPECT_EQ(in, 100U);
+}
+
+// N1: phones behind one NAT are sources of their own, and together so many sources and no more:
+// ports are invented as easily as addresses.
+TEST(Admission, BehindANatAPortIsASource) {
+    Limits l = Gate::limits();
+    l.register_rate_total = 10'000;
+    l.register_burst_total = 20'000;
+    using Standing = Admission::Standing;
+    const auto in = [&](Gate& g, Standing standing, int ports, int each) {
+        int n = 0;
+        for (int i = 0; i < ports * each; ++i)
+            n +=
+                g.knock_as(standing, "203.0.113.7", static_cast<std::uint16_t>(40'000 + i % ports));
+        return n;
+    };
+    for (const Standing other : {Standing::stranger, Standing::known}) {
+        Gate g(l);
+        EXPECT_EQ(in(g, other, 100, 3), 20) << "an address is a source";
+    }
+    Gate many(l);
+    EXPECT_EQ(in(many, Standing::nat, 100, 3), 300)
+        << "three REGISTERs of each of a hundred phones";
+    Gate one(l);
+    EXPECT_EQ(in(one, Standing::nat, 1, 300), 20) << "a port is a source";
+    EXPECT_EQ(in(one, Standing::nat, 2, 20), 20) << "which takes nothing from the next one";
+    Gate flood(l);
+    EXPECT_EQ(in(flood, Standing::nat, 20'000, 1), 320) << "16 sources' worth";
+    EXPECT_FALSE(flood.knock_as(Standing::nat, "203.0.113.7", 39'999));
+    EXPECT_TRUE(flood.knock_as(Standing::nat, "203.0.113.8", 39'999)) << "another NAT";
+    l.sources_per_nat = 1;
+    Gate off(l);
+    EXPECT_EQ(in(off, Standing::nat, 100, 3), 20);
 }
 
 TEST(Admission, TheTotalHolds) {

@@ -681,6 +681,67 @@ TEST(DatabaseLabels, ALabelIsNotSoonAnothers) {
     EXPECT_EQ(known.size(), 400U) << "drawn again while they rested";
 }
 
+// N1 with the packet layer that knows a phone by its own address and ports.
+TEST(DatabaseLabels, OwnOnesAreThePhonesAndAreNotSharedOrSoonAnothers) {
+    SaFixture f({}, 1000);
+    auto& db = f.db;
+    f.backend.set_nat_labels(NatLabels::own);
+    auto r = f.request("alice@home", "203.0.113.7");
+    r.port_uc = 7000;
+    r.port_us = 7777;
+    r.nat_inner = SaFixture::ip("192.168.1.2");
+    const SetId first = f.register_ue(r);
+    ASSERT_NE(first, 0U);
+    const SaSet* set = db->find(first);
+    EXPECT_EQ(set->ue, SaFixture::ip("192.168.1.2"));
+    EXPECT_EQ(set->numbers.port_uc, 7000);
+    EXPECT_EQ(set->numbers.port_us, 7777);
+    EXPECT_EQ(set->nat->outer, (Endpoint{SaFixture::ip("203.0.113.7"), 0}));
+
+    // The same address behind another NAT: other ports, or not at all.
+    auto other = f.request("bob@home", "203.0.113.8");
+    other.port_uc = 7000;
+    other.port_us = 7777;
+    other.nat_inner = r.nat_inner;
+    EXPECT_EQ(
+        db->check_ue("bob@home", other.ue, other.spi_uc, other.spi_us, 7000, 7777, other.nat_inner)
+            .error()
+            .kind,
+        ErrorKind::conflict);
+    EXPECT_EQ(db->reserve(other).error().kind, ErrorKind::conflict);
+    other.port_uc = 7002;
+    const SetId bobs = f.register_ue(other);
+    ASSERT_NE(bobs, 0U);
+    EXPECT_NE(db->find(bobs)->numbers.port_pc, db->find(first)->numbers.port_pc)
+        << "both have port_us 7777 at this address";
+
+    // Renewed on its SA: from where that SA's packets come now.
+    SetStats stats;
+    stats.nat_endpoint = {SaFixture::ip("203.0.113.9"), 40123};
+    f.backend.set_stats(first, stats);
+    auto again = f.request("alice@home", "192.168.1.2");
+    again.port_uc = 7001;
+    again.port_us = 7777;
+    again.nat_inner = r.nat_inner;
+    again.sm1_set = first;
+    const SetId second = f.register_ue(again);
+    ASSERT_NE(second, 0U);
+    EXPECT_EQ(db->find(second)->nat->outer, stats.nat_endpoint);
+
+    // Gone: the ports rest for others, the user itself may have them again.
+    db->remove_user(db->find_by_impi("alice@home")->id, Event::shutdown);
+    auto carol = f.request("carol@home", "203.0.113.8");
+    carol.port_uc = 7001;
+    carol.port_us = 7779;
+    carol.nat_inner = r.nat_inner;
+    EXPECT_EQ(db->reserve(carol).error().kind, ErrorKind::conflict);
+    auto back = f.request("alice@home", "203.0.113.7");
+    back.port_uc = 7001;
+    back.port_us = 7777;
+    back.nat_inner = r.nat_inner;
+    EXPECT_NE(f.register_ue(back), 0U);
+}
+
 TEST(LabelRestTest, RestsAndIsBounded) {
     ManualClock clock;
     LabelRest rest(clock, 32s, 3);

@@ -287,6 +287,77 @@ TEST(XfrmDecoder, Acknowledgements) {
     EXPECT_FALSE(ack(0, ok, XFRM_MSG_NEWSA));
 }
 
+// N1: what the kernel says of a phone behind a NAT that came from elsewhere, cut anywhere.
+TEST(XfrmDecoder, Mapping) {
+    xfrm_user_mapping wire;
+    std::memset(&wire, 0, sizeof wire);
+    wire.id.family = AF_INET;
+    wire.id.spi = htonl(0x04000001);
+    wire.id.daddr.a4 = htonl(0x0A150001);
+    wire.reqid = 77;
+    wire.old_saddr.a4 = htonl(0xCB007107);
+    wire.new_saddr.a4 = htonl(0xCB007108);
+    wire.old_sport = htons(4500);
+    wire.new_sport = htons(40123);
+    Octets octets(sizeof wire);
+    std::memcpy(octets.data(), &wire, sizeof wire);
+    const auto m = parse_mapping(octets);
+    ASSERT_TRUE(m);
+    EXPECT_EQ(m->id, (StateId{*IpAddress::parse("10.21.0.1"), 0x04000001}));
+    EXPECT_EQ(m->reqid, 77U);
+    EXPECT_EQ(m->now, *Endpoint::parse("203.0.113.8:40123"));
+    for (std::size_t n = 0; n < octets.size(); ++n)
+        EXPECT_FALSE(parse_mapping(std::span(octets).first(n))) << n;
+    wire.id.family = 99;
+    std::memcpy(octets.data(), &wire, sizeof wire);
+    EXPECT_FALSE(parse_mapping(octets));
+}
+
+// N1: four tunnels in UDP, selectors of what is inside, and a policy before the wildcards for each.
+TEST(XfrmPolicies, OfASetBehindANat) {
+    const auto ip = [](const char* text) { return *IpAddress::parse(text); };
+    const sa::SaNumbers n{0x11, 0x12, 0x04000001, 0x04000002, 20000, 20001, 6200, 6100};
+    const Endpoint outer = *Endpoint::parse("203.0.113.7:40123");
+    const auto states = set_states(ip("192.168.1.2"), ip("10.21.0.1"), n, 0, &outer);
+    KernelOptions options;
+    options.reqid = 77;
+    const auto policies =
+        nat_policies(options, ip("192.168.1.2"), ip("10.21.0.1"), n, outer.address);
+    ASSERT_EQ(policies.size(), states.size());
+    for (std::size_t i = 0; i < states.size(); ++i) {
+        const State& s = states[i];
+        const bool in = is_inbound(i);
+        EXPECT_EQ(s.mode, XFRM_MODE_TUNNEL);
+        EXPECT_EQ(s.id.destination, in ? ip("10.21.0.1") : outer.address);
+        EXPECT_EQ(s.source, in ? outer.address : ip("10.21.0.1"));
+        EXPECT_EQ(in ? s.selector.source : s.selector.destination, ip("192.168.1.2"));
+        EXPECT_EQ(s.encapsulation,
+                  (in ? Encapsulation{2, 40123, 4500} : Encapsulation{2, 4500, 40123}));
+        const Policy& p = policies[i];
+        EXPECT_EQ(p.selector, s.selector);
+        EXPECT_LT(p.priority, policy_priority);
+        Octets buffer(2048);
+        Encoder encoder(buffer, 1);
+        encoder.put_policy(p);
+        encoder.update_state(s);
+        ASSERT_TRUE(encoder.ok());
+        auto octets = encoder.octets();
+        const auto policy = next_message(octets);
+        const auto found = attributes(policy->payload.subspan(sizeof(xfrm_userpolicy_info)));
+        xfrm_user_tmpl t{};
+        ASSERT_EQ(found.at(XFRMA_TMPL).size(), sizeof t);
+        std::memcpy(&t, found.at(XFRMA_TMPL).data(), sizeof t);
+        EXPECT_EQ(t.mode, XFRM_MODE_TUNNEL);
+        EXPECT_EQ(t.reqid, 77U);
+        EXPECT_EQ(ntohl(t.id.daddr.a4), in ? 0x0A150001U : 0xCB007107U);
+        EXPECT_EQ(ntohl(t.saddr.a4), in ? 0U : 0x0A150001U) << "inbound from anywhere";
+        const auto update = next_message(octets);
+        EXPECT_EQ(update->type, XFRM_MSG_UPDSA);
+        EXPECT_EQ(update->flags & NLM_F_CREATE, 0);
+        EXPECT_EQ(parse_state(update->payload)->encapsulation, s.encapsulation);
+    }
+}
+
 TEST(XfrmPolicies, BlocksCoverExactlyTheRange) {
     for (const auto& [first, last] : std::vector<std::pair<unsigned, unsigned>>{
              {6100, 6103}, {6200, 6231}, {1024, 65535}, {1025, 65534}, {5062, 5062}, {256, 511}}) {
