@@ -6,6 +6,7 @@
 
 #include <array>
 #include <compare>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <functional>
@@ -33,6 +34,17 @@ class IpAddress {
         return {octets_.data(), v6_ ? 16U : 4U};
     }
     [[nodiscard]] const std::array<std::uint8_t, 16>& raw() const { return octets_; }
+    // The textual form without a heap cell.
+    class Text {
+      public:
+        [[nodiscard]] std::string_view view() const { return {octets_.data(), size_}; }
+
+      private:
+        friend class IpAddress;
+        std::array<char, INET6_ADDRSTRLEN> octets_{};
+        std::size_t size_ = 0;
+    };
+    [[nodiscard]] Text text() const;
     [[nodiscard]] std::string to_string() const;    // 2001:db8::1
     [[nodiscard]] std::string to_uri_host() const;  // [2001:db8::1]
 

@@ -14,12 +14,16 @@ using sip::HeaderId;
 
 namespace {
 
-// What is said between networks and has no number of ours (TS 24.229 4.4, 7.2A).
-constexpr std::array<std::string_view, 8> between_networks{
-    "Feature-Caps",     "P-Private-Network-Indication",
-    "Relayed-Charge",   "Restoration-Info",
-    "Attestation-Info", "Origination-Id",
-    "Response-Source",  "Service-Interact-Info"};
+// What is said between networks, as Feature-Caps is, and has no number of ours (TS 24.229 4.4,
+// 7.2A).
+constexpr std::array<std::string_view, 8> between_networks{"P-Private-Network-Indication",
+                                                           "Relayed-Charge",
+                                                           "Restoration-Info",
+                                                           "Attestation-Info",
+                                                           "Origination-Id",
+                                                           "Response-Source",
+                                                           "Service-Interact-Info",
+                                                           "Cellular-Network-Info"};
 
 // "network-provided": only a network says so of its own.
 bool is_network_provided(const sip::Value& value) {
@@ -54,10 +58,10 @@ void strip_from_ue(sip::Edit& edit) {
           HeaderId::p_media_authorization}) {
         edit.remove_all(id);
     }
-    for (const std::string_view name : between_networks) edit.remove_all(name);
+    edit.remove_all(HeaderId::feature_caps);
+    edit.remove_unnumbered(between_networks);
     edit.remove_values(HeaderId::p_access_network_info,
                        [](const sip::Value& value) { return is_network_provided(value); });
-    edit.remove_all("Cellular-Network-Info");
     edit.remove_option_tag("sec-agree");
 }
 
@@ -69,8 +73,8 @@ void strip_to_ue(sip::Edit& edit) {
           HeaderId::p_user_database, HeaderId::p_profile_key, HeaderId::p_access_network_info}) {
         edit.remove_all(id);
     }
-    for (const std::string_view name : between_networks) edit.remove_all(name);
-    edit.remove_all("Cellular-Network-Info");
+    edit.remove_all(HeaderId::feature_caps);
+    edit.remove_unnumbered(between_networks);
     edit.remove_auth_params(HeaderId::www_authenticate, {"ck", "ik"});
     edit.remove_auth_params(HeaderId::proxy_authenticate, {"ck", "ik"});
 }

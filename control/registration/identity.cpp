@@ -6,7 +6,9 @@ namespace gmgate::registration {
 namespace {
 
 void append_lower(std::string& out, std::string_view text) {
-    for (const char c : text) out += ascii_lower(c);
+    const std::size_t at = out.size();
+    out.append(text);
+    for (std::size_t i = at; i < out.size(); ++i) out[i] = ascii_lower(out[i]);
 }
 
 }  // namespace
@@ -70,10 +72,8 @@ std::string joined_values(const sip::Message& message, sip::HeaderId id) {
     for (const sip::Value& value : message.values(id)) {
         if (value.text.empty()) continue;
         if (!out.empty()) out += ", ";
-        for (const char c : value.text) {
-            // A fold is a blank: what is stored may be written into a header line.
-            if (c != '\r' && c != '\n') out += c;
-        }
+        // What is stored may be written into a header line.
+        sip::append_on_one_line(out, value.text);
     }
     return out;
 }

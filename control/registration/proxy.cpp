@@ -60,8 +60,7 @@ Proxy::Exchange* Proxy::open(const Arrival& arrival, const sip::Message& request
         e.invite_place = mine.invites.size();
         mine.invites.push_back(e.id);
         if (invite && !in_dialog(request)) {
-            const auto from = sip::from(request);
-            e.call = call_of(sip::call_id(request), from ? from->tag() : std::string_view{});
+            e.call = call_of(sip::call_id(request), sip::from_tag(request));
             e.reserves = true;
             ++mine.reserved;
             if (!is_stranger(user)) ++reserved_;
@@ -184,7 +183,9 @@ void Proxy::on_moved(sip::ClientTransactionId /*id*/, std::uint64_t context, con
 }
 
 std::uint64_t Proxy::loop_mark(const sip::Message& request, bool from_ue, sa::UserId user) const {
-    std::string text(from_ue ? "u" : "c");
+    std::string text;
+    text.reserve(512);
+    text += from_ue ? 'u' : 'c';
     const auto add = [&text](std::string_view part) {
         text += '\n';
         text += part;
@@ -193,8 +194,8 @@ std::uint64_t Proxy::loop_mark(const sip::Message& request, bool from_ue, sa::Us
     add(request.request_uri());
     for (const sip::Value& value : request.values(HeaderId::route)) add(value.text);
     add("");
-    if (const auto from = sip::from(request)) add(from->tag());
-    if (const auto to = sip::to(request)) add(to->tag());
+    add(sip::from_tag(request));
+    add(sip::to_tag(request));
     add(sip::call_id(request));
     if (const auto number = sip::cseq(request)) add(std::to_string(number->number));
     return loop_hash_(text);
@@ -202,6 +203,7 @@ std::uint64_t Proxy::loop_mark(const sip::Message& request, bool from_ue, sa::Us
 
 bool Proxy::has_looped(const sip::Message& request, std::uint64_t mark) {
     for (const sip::Value& value : request.values(HeaderId::via)) {
+        if (!sip::TransactionLayer::may_hold_loop_mark(value.text)) continue;
         const auto via = sip::parse_via(value.text);
         if (via && sip::TransactionLayer::loop_mark_of(via->branch) == mark) return true;
     }

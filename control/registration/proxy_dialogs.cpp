@@ -18,10 +18,7 @@ namespace {
 // A header's value on one line: it may be written into a message of ours.
 std::string on_one_line(std::string_view value) {
     std::string out;
-    out.reserve(value.size());
-    for (const char c : value) {
-        if (c != '\r' && c != '\n') out += c;
-    }
+    sip::append_on_one_line(out, value);
     return out;
 }
 
@@ -39,17 +36,13 @@ std::string joined(const std::vector<std::string_view>& values) {
     std::string out;
     for (const std::string_view v : values) {
         if (!out.empty()) out += ", ";
-        out += on_one_line(v);
+        sip::append_on_one_line(out, v);
     }
     return out;
 }
 
 // RFC 3261 8.1.1.5: less than 2^31. What we say next has the next one.
 constexpr std::uint32_t highest_cseq = 0x7FFF'FFFE;
-
-std::string_view tag_of(std::optional<sip::NameAddr> name) {
-    return name ? name->tag() : std::string_view{};
-}
 
 }  // namespace
 
@@ -67,7 +60,10 @@ bool Proxy::has_room_for_branch(const Exchange& e) const {
 }
 
 std::uint64_t Proxy::call_of(std::string_view call_id, std::string_view caller) const {
-    return loop_hash_(std::string(call_id) + '\n' + std::string(caller));
+    std::string text;
+    text.reserve(call_id.size() + 1 + caller.size());
+    text.append(call_id).append(1, '\n').append(caller);
+    return loop_hash_(text);
 }
 
 bool Proxy::runs_in_dialog(const sip::Message& request, sa::UserId user) const {
@@ -93,8 +89,8 @@ bool Proxy::asks_for_help(const sip::Message& request, std::string_view target,
 }
 
 DialogName Proxy::name_of(const sip::Message& request, bool from_ue, sa::UserId user) {
-    const std::string_view from = tag_of(sip::from(request));
-    const std::string_view to = tag_of(sip::to(request));
+    const std::string_view from = sip::from_tag(request);
+    const std::string_view to = sip::to_tag(request);
     return {user, sip::call_id(request), from_ue ? from : to, from_ue ? to : from};
 }
 
@@ -116,7 +112,8 @@ void Proxy::follow(const sip::Message& request, bool from_ue, sa::UserId user, E
 }
 
 Dialog* Proxy::track(Exchange& e, const sip::Message& response) {
-    if (e.dialog != 0 || tag_of(sip::to(response)).empty()) return nullptr;  // made long ago
+    const std::string_view called_tag = sip::to_tag(response);
+    if (e.dialog != 0 || called_tag.empty()) return nullptr;  // made long ago
     sip::Message invite;
     if (invite.parse(e.sent) != sip::ParseStatus::ok || in_dialog(invite)) return nullptr;
     const bool confirms = response.status_code() >= 200;
@@ -153,10 +150,9 @@ Dialog* Proxy::track(Exchange& e, const sip::Message& response) {
                             e.from_ue ? calling_target : called_target,
                             e.from_ue ? called_target : calling_target,
                             core_route};
-    const DialogName name{e.user, texts.call_id,
-                          e.from_ue ? tag_of(sip::from(invite)) : tag_of(sip::to(response)),
-                          e.from_ue ? tag_of(sip::to(response)) : tag_of(sip::from(invite))};
-    const std::uint64_t tag = loop_hash_(tag_of(sip::to(response)));
+    const DialogName name{e.user, texts.call_id, e.from_ue ? sip::from_tag(invite) : called_tag,
+                          e.from_ue ? called_tag : sip::from_tag(invite)};
+    const std::uint64_t tag = loop_hash_(called_tag);
     const bool again = std::ranges::find(e.confirmed, tag) != e.confirmed.end();
     Dialog* d = dialogs_.find(name);
     if (d != nullptr) {

@@ -24,8 +24,7 @@ constexpr std::size_t most_in_call = 8;
 }
 
 [[nodiscard]] inline bool in_dialog(const sip::Message& request) {
-    const auto to = sip::to(request);
-    return to && !to->tag().empty();
+    return !sip::to_tag(request).empty();
 }
 
 // A request whose dialog, if it has a To tag, must be one of a session. Those of SUBSCRIBE and

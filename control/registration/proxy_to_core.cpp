@@ -23,9 +23,7 @@ std::string joined(const std::array<std::string_view, most_hops>& routes, std::s
     std::string out;
     for (std::size_t i = 0; i < count; ++i) {
         if (i > 0) out += ", ";
-        for (const char c : routes[i]) {
-            if (c != '\r' && c != '\n') out += c;
-        }
+        sip::append_on_one_line(out, routes[i]);
     }
     return out;
 }

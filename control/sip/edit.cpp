@@ -1,7 +1,5 @@
 #include "control/sip/edit.h"
 
-#include <arpa/inet.h>
-
 #include <algorithm>
 #include <array>
 #include <charconv>
@@ -22,28 +20,6 @@ struct Decimal {
     }
     [[nodiscard]] std::string_view view() const { return {digits.data(), size}; }
     std::array<char, 20> digits{};
-    std::size_t size = 0;
-};
-
-struct AddressText {
-    explicit AddressText(const IpAddress& address) {
-        const auto octets = address.octets();
-        if (address.is_v6()) {
-            if (inet_ntop(AF_INET6, octets.data(), text.data(), socklen_t{INET6_ADDRSTRLEN}) !=
-                nullptr) {
-                size = std::strlen(text.data());
-            }
-            return;
-        }
-        char* p = text.data();  // inet_ntop prints IPv4 through sprintf: ten times slower
-        for (std::size_t i = 0; i < octets.size(); ++i) {
-            if (i != 0) *p++ = '.';
-            p = std::to_chars(p, text.data() + text.size(), octets[i]).ptr;
-        }
-        size = static_cast<std::size_t>(p - text.data());
-    }
-    [[nodiscard]] std::string_view view() const { return {text.data(), size}; }
-    std::array<char, INET6_ADDRSTRLEN> text{};
     std::size_t size = 0;
 };
 
@@ -148,8 +124,16 @@ void Edit::remove_all(HeaderId id) {
 void Edit::remove_all(std::string_view name) {
     const auto id = header_id(name);
     if (id != HeaderId::unknown) return remove_all(id);
+    remove_unnumbered({&name, 1});
+}
+
+void Edit::remove_unnumbered(std::span<const std::string_view> names) {
     for (const auto& h : message_->headers()) {
-        if (h.id == HeaderId::unknown && iequals(message_->name(h), name)) remove(h);
+        if (h.id != HeaderId::unknown) continue;
+        const auto name = message_->name(h);
+        for (const auto& doomed : names) {
+            if (iequals(name, doomed)) remove(h);
+        }
     }
 }
 
@@ -260,9 +244,9 @@ void Edit::ensure_content_length() {
 
 void Edit::stamp_top_via(const Endpoint& source) {
     const auto top = message_->first_value(HeaderId::via);
-    const auto via = top ? parse_via(*top) : std::nullopt;
+    const auto via = top ? top_via(*message_) : std::nullopt;
     if (!via) return fault("no top Via that can be read");
-    const AddressText address(source.address);
+    const IpAddress::Text address = source.address.text();
     const Decimal port(source.port);
     // The same text is the same address; another text may be, too.
     const bool need_received =

@@ -59,6 +59,8 @@ class Edit {
     void remove_all(HeaderId id);
     // Also headers we have no number for; any case.
     void remove_all(std::string_view name);
+    // Headers that HeaderId does not know, of these names (any case; none twice), in one pass.
+    void remove_unnumbered(std::span<const std::string_view> names);
     // Replaces the value of a line, keeps the name as it came.
     void replace(const Header& line, Pieces value);
     // Replaces the first line's value and removes the other lines of that id; adds the header if it

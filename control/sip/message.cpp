@@ -265,6 +265,7 @@ ParseStatus Message::parse(std::string_view bytes, Framing framing) {
     status_ = ParseStatus::ok;
     is_request_ = false;
     has_content_length_ = false;
+    memo_.via = memo_.from = memo_.to = Read::not_yet;
     first_.fill(none);
 
     if (begin == end) return status_ = ParseStatus::empty;
@@ -346,7 +347,9 @@ std::optional<std::string_view> ValueSplitter::next() {
         return trimmed(rest_);
     }
     const char* p = begin;
-    while (p != end) {
+    while (true) {
+        p = find_any<',', '"', '<'>(p, end);
+        if (p == end) break;
         const char c = *p;
         if (c == ',') {
             rest_ = {p + 1, static_cast<std::size_t>(end - p - 1)};
@@ -362,7 +365,7 @@ std::optional<std::string_view> ValueSplitter::next() {
                 balanced_ = false;
                 break;
             }
-        } else if (c == '<') {
+        } else {
             p = static_cast<const char*>(std::memchr(p, '>', static_cast<std::size_t>(end - p)));
             if (p == nullptr) {
                 balanced_ = false;

@@ -13,6 +13,7 @@
 #include <optional>
 #include <span>
 #include <string_view>
+#include <type_traits>
 
 #include "control/sip/header_id.h"
 
@@ -64,17 +65,19 @@ enum class Framing : std::uint8_t {
     stream_head,  // as stream, but the body may not be there yet (the framer's use)
 };
 
-// One header line, offsets from the start of Message::bytes().
+// One header line, offsets from the start of Message::bytes(). Without initial values: a Message
+// holds 250 of them, and setting them all would cost more than indexing a message.
 struct Header {
-    std::uint16_t line_begin = 0;  // first octet of the name
-    std::uint16_t line_end = 0;  // behind the CRLF that ends it (behind the last continuation line)
-    std::uint16_t value_begin = 0;  // blanks and folds at both ends cut off
-    std::uint16_t value_end = 0;
-    std::uint8_t name_size = 0;  // 255 for longer names: use Message::name()
-    HeaderId id = HeaderId::unknown;
-    std::uint8_t next = 0xFF;  // the next line of the same id (not kept for unknown); 0xFF: none
-    bool folded = false;       // the value goes over several lines: CRLF inside it are blanks
+    std::uint16_t line_begin;   // first octet of the name
+    std::uint16_t line_end;     // behind the CRLF that ends it (behind the last continuation line)
+    std::uint16_t value_begin;  // blanks and folds at both ends cut off
+    std::uint16_t value_end;
+    std::uint8_t name_size;  // 255 for longer names: use Message::name()
+    HeaderId id;
+    std::uint8_t next;  // the next line of the same id (not kept for unknown); 0xFF: none
+    bool folded;        // the value goes over several lines: CRLF inside it are blanks
 };
+static_assert(std::is_trivially_default_constructible_v<Header>);
 
 // One value of a comma-separated header.
 struct Value {
@@ -236,6 +239,22 @@ class Message {
 
   private:
     friend class Indexer;
+    friend class ReadOnce;
+
+    // What values.h has read of this message and is asked for again and again: the top Via and the
+    // tags of From and To. Offsets, so that the message stays a value.
+    struct Part {
+        std::uint16_t begin, end;
+    };
+    enum class Read : std::uint8_t { not_yet, bad, good };
+    struct Memo {
+        Read via, from, to;
+        bool rport_present;
+        std::uint16_t port, rport;
+        Part transport, host, params, branch, received, maddr;
+        Part from_tag, to_tag;
+    };
+
     [[nodiscard]] std::string_view view(std::size_t begin, std::size_t end) const {
         return {bytes_.data() + begin, end - begin};
     }
@@ -253,6 +272,7 @@ class Message {
     bool has_content_length_;
     std::array<std::uint8_t, header_id_count> first_;
     std::array<std::uint8_t, header_id_count> last_;
+    mutable Memo memo_;  // its Read members are set by parse()
     std::array<Header, max_headers> headers_;
 };
 

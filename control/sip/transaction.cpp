@@ -374,7 +374,7 @@ bool TransactionLayer::respond_via(ServerTransactionId id, const Flow& reply, in
     if (s->state != Impl::ServerState::proceeding) return true;  // a further 2xx to an INVITE
     const Duration t64 = i.times.t1 * 64;
     if (status < 200) {
-        s->last.assign(response.begin(), response.end());
+        s->last.assign(response.data(), response.size());
         // The client transaction behind it lives on with each provisional answer, too.
         if (s->invite) i.timers.start(s->end, i.times.proceeding + i.times.t1 * 128);
     } else if (s->invite && status < 300) {
@@ -387,7 +387,7 @@ bool TransactionLayer::respond_via(ServerTransactionId id, const Flow& reply, in
             i.end_server(*s);  // timer J is 0: nothing is retransmitted over a stream
             return true;
         }
-        s->last.assign(response.begin(), response.end());
+        s->last.assign(response.data(), response.size());
         s->last.shrink_to_fit();
         i.timers.start(s->end, t64);
         if (s->invite && is_udp(reply)) {
@@ -429,6 +429,10 @@ TransactionLayer::Branch TransactionLayer::new_branch(Party party,
     return branch;
 }
 
+bool TransactionLayer::may_hold_loop_mark(std::string_view via) {
+    return via.find(branch_prefix) != std::string_view::npos;
+}
+
 std::optional<std::uint64_t> TransactionLayer::loop_mark_of(std::string_view branch) {
     std::uint64_t mark = 0;
     if (branch.size() != marked_length || !branch.starts_with(branch_prefix) ||
@@ -450,7 +454,7 @@ bool TransactionLayer::send_request(const Branch& branch, const Flow& flow, std:
     c->user = &user;
     c->context = context;
     // Over TCP too, for as long as nothing was heard: see connection_closed().
-    c->request.assign(request.begin(), request.end());
+    c->request.assign(request.data(), request.size());
     if (!i.transport.send(flow, request)) {
         if (i.destinations != nullptr) {
             i.destinations->lost(flow, ClientFailure::transport);

@@ -135,6 +135,8 @@ class TransactionLayer {
     Branch new_branch(Party party = Party::known, std::optional<std::uint64_t> loop_mark = {});
     // The mark in a branch of our making; nullopt: there is none.
     [[nodiscard]] static std::optional<std::uint64_t> loop_mark_of(std::string_view branch);
+    // False: no branch in this Via, not taken apart yet, has one.
+    [[nodiscard]] static bool may_hold_loop_mark(std::string_view via);
     // Sends `request` (whose top Via carries `branch`) and supervises it. `method` as in its CSeq.
     // Bytes are kept for retransmission over UDP. Always reports through `user`, never from inside
     // this call. False: not sent, branch released, no report.

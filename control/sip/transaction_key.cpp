@@ -15,10 +15,9 @@ void add(std::string& key, std::string_view part) {
 }  // namespace
 
 std::optional<TransactionParts> transaction_parts(const Message& message) {
-    const auto via_text = message.first_value(HeaderId::via);
     const auto cseq_text = message.value(HeaderId::cseq);
-    if (!via_text || !cseq_text) return std::nullopt;
-    const auto via = parse_via(*via_text);
+    if (!cseq_text) return std::nullopt;
+    const auto via = top_via(message);
     const auto number = parse_cseq(*cseq_text);
     const auto id = call_id(message);
     if (!via || !number || id.empty()) return std::nullopt;
@@ -27,10 +26,8 @@ std::optional<TransactionParts> transaction_parts(const Message& message) {
     // host[:port] as written: from the host to the end of the port, or the host alone.
     parts.sent_by = via->host;
     if (via->port != 0) {
-        const std::size_t begin = static_cast<std::size_t>(via->host.data() - via_text->data());
-        const std::size_t end = via_text->find(';', begin + via->host.size());
-        parts.sent_by =
-            trim_lws(via_text->substr(begin, end == std::string_view::npos ? end : end - begin));
+        parts.sent_by = trim_lws(
+            {via->host.data(), static_cast<std::size_t>(via->params.data() - via->host.data())});
     }
     parts.method = number->method;
     parts.call_id = id;

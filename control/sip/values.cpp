@@ -36,6 +36,15 @@ inline const char* quoted_end(const char* p, const char* end) {
     }
 }
 
+// What ends an unquoted value.
+template <char separator>
+constexpr auto value_stops = [] {
+    std::array<bool, 256> stops{};
+    for (const char c : {separator, '"', ' ', '\t', '\r', '\n'})
+        stops[static_cast<unsigned char>(c)] = true;
+    return stops;
+}();
+
 // name [= value] at the front of `rest`; the value ends at a blank or `separator`. False: fault.
 template <char separator>
 inline bool take_param(std::string_view& rest, Param& out) {
@@ -58,7 +67,8 @@ inline bool take_param(std::string_view& rest, Param& out) {
             out.quoted = true;
             out.value = {value + 1, static_cast<std::size_t>(p - value - 2)};
         } else {
-            while (p != end && *p != separator && !is_class(*p, char_lws) && *p != '"') ++p;
+            constexpr auto& stops = value_stops<separator>;
+            while (p != end && !stops[static_cast<unsigned char>(*p)]) ++p;
             out.value = {value, static_cast<std::size_t>(p - value)};
         }
         stop = p;
@@ -176,6 +186,17 @@ std::string_view trim_lws(std::string_view t) {
     return t;
 }
 
+void append_on_one_line(std::string& out, std::string_view value) {
+    const char* p = value.data();
+    const char* const end = p + value.size();
+    while (true) {
+        const char* const stop = find_any<'\r', '\n', '\n'>(p, end);
+        out.append(p, stop);
+        if (stop == end) return;
+        p = stop + 1;
+    }
+}
+
 std::optional<std::uint32_t> parse_number(std::string_view text, std::uint32_t max) {
     if (text.empty()) return std::nullopt;
     std::uint64_t n = 0;
@@ -243,6 +264,58 @@ bool read_tel(std::string_view rest, Uri& uri) {
     return walk_params(uri.params, [](const Param&) {});
 }
 
+// The '@', the escapes and what no URI may hold, 16 octets at a time where SSE2 is there.
+struct UriScan {
+    const char* at = nullptr;  // the last one
+    unsigned ats = 0;
+    bool escapes = false;
+
+    // False: an octet that is not of char_uri.
+    bool run(const char* p, const char* end) {
+#if defined(__SSE2__)
+        const std::ptrdiff_t size = end - p;
+        if (size >= 16) {
+            for (; end - p >= 16; p += 16) {
+                if (!block(p, 0xFFFFU)) return false;
+            }
+            // What is left, with octets in front of it that were looked at already.
+            const auto left = static_cast<unsigned>(end - p);
+            return left == 0 || block(end - 16, 0xFFFFU << (16 - left) & 0xFFFFU);
+        }
+#endif
+        for (; p != end; ++p) {
+            if (!is_class(*p, char_uri)) return false;
+            if (*p == '@') {
+                at = p;
+                ++ats;
+            }
+            escapes = escapes || *p == '%';
+        }
+        return true;
+    }
+
+#if defined(__SSE2__)
+  private:
+    // `wanted`: of which of the 16 octets from `p` on.
+    bool block(const char* p, unsigned wanted) {
+        const __m128i octets = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+        const auto are = [octets](char c) { return _mm_cmpeq_epi8(octets, _mm_set1_epi8(c)); };
+        // Signed: octets beyond ASCII are below zero.
+        const __m128i bad =
+            _mm_or_si128(_mm_or_si128(_mm_cmplt_epi8(octets, _mm_set1_epi8(0x21)), are(0x7F)),
+                         _mm_or_si128(_mm_or_si128(are('<'), are('>')), are('"')));
+        if ((static_cast<unsigned>(_mm_movemask_epi8(bad)) & wanted) != 0) return false;
+        const unsigned signs = static_cast<unsigned>(_mm_movemask_epi8(are('@'))) & wanted;
+        if (signs != 0) {
+            at = p + std::bit_width(signs) - 1;
+            ats += static_cast<unsigned>(std::popcount(signs));
+        }
+        escapes = escapes || (static_cast<unsigned>(_mm_movemask_epi8(are('%'))) & wanted) != 0;
+        return true;
+    }
+#endif
+};
+
 // Fills `uri`, which is as new; the structures are large enough that copies through optionals show.
 bool read_uri(std::string_view text, Uri& uri) {
     const char* const begin = text.data();
@@ -252,17 +325,11 @@ bool read_uri(std::string_view text, Uri& uri) {
     if (colon == begin || colon == end || *colon != ':' || colon + 1 == end) return false;
     if (is_class(*begin, char_digit)) return false;
     // One look at all the rest: only what a URI may hold, and where the user part ends.
-    const char* at = nullptr;
-    unsigned ats = 0;
-    bool escapes = false;
-    for (const char* p = colon + 1; p != end; ++p) {
-        if (!is_class(*p, char_uri)) return false;
-        if (*p == '@') {
-            at = p;
-            ++ats;
-        }
-        escapes = escapes || *p == '%';
-    }
+    UriScan scan;
+    if (!scan.run(colon + 1, end)) return false;
+    const char* const at = scan.at;
+    const unsigned ats = scan.ats;
+    const bool escapes = scan.escapes;
     uri.text = text;
     uri.scheme_text = {begin, static_cast<std::size_t>(colon - begin)};
     std::string_view rest(colon + 1, static_cast<std::size_t>(end - colon - 1));
@@ -285,13 +352,10 @@ bool read_uri(std::string_view text, Uri& uri) {
         const std::string_view info(rest.data(), static_cast<std::size_t>(at - rest.data()));
         rest.remove_prefix(info.size() + 1);
         if (escapes && !good_escapes(info)) return false;
-        std::size_t split = info.size();
-        for (std::size_t n = info.size(); n > 0; --n) {
-            if (!is_class(info[n - 1], char_user)) return false;
-            if (info[n - 1] == ':') split = n - 1;
-        }
+        if (!all_of_class(info, char_user)) return false;
+        const std::size_t split = info.find(':');
         uri.user = info.substr(0, split);
-        if (split != info.size()) uri.password = info.substr(split + 1);
+        if (split != std::string_view::npos) uri.password = info.substr(split + 1);
         if (uri.user.empty()) return false;
     }
     if (!take_host_port(rest, false, uri.host, uri.port)) return false;
@@ -476,9 +540,85 @@ std::optional<Via> parse_via(std::string_view value) {
     return via;
 }
 
+// What a message remembers of its values. The bytes behind it do not change while it is read.
+class ReadOnce {
+  public:
+    static std::optional<Via> top_via(const Message& m) {
+        Message::Memo& memo = m.memo_;
+        if (memo.via == Message::Read::not_yet) {
+            const auto text = m.first_value(HeaderId::via);
+            const auto via = text ? parse_via(*text) : std::nullopt;
+            memo.via = via ? Message::Read::good : Message::Read::bad;
+            if (!via) return std::nullopt;
+            memo.rport_present = via->rport_present;
+            memo.port = via->port;
+            memo.rport = via->rport;
+            memo.transport = part(m, via->transport);
+            memo.host = part(m, via->host);
+            memo.params = part(m, via->params);
+            memo.branch = part(m, via->branch);
+            memo.received = part(m, via->received);
+            memo.maddr = part(m, via->maddr);
+            return via;
+        }
+        if (memo.via == Message::Read::bad) return std::nullopt;
+        Via via;
+        via.transport = view(m, memo.transport);
+        via.host = view(m, memo.host);
+        via.port = memo.port;
+        via.params = view(m, memo.params);
+        via.branch = view(m, memo.branch);
+        via.received = view(m, memo.received);
+        via.maddr = view(m, memo.maddr);
+        via.rport_present = memo.rport_present;
+        via.rport = memo.rport;
+        return via;
+    }
+    // nullopt: no such header, or malformed.
+    static std::optional<std::string_view> from_tag(const Message& m) {
+        return tag(m, HeaderId::from, m.memo_.from, m.memo_.from_tag);
+    }
+    static std::optional<std::string_view> to_tag(const Message& m) {
+        return tag(m, HeaderId::to, m.memo_.to, m.memo_.to_tag);
+    }
+
+  private:
+    static Message::Part part(const Message& m, std::string_view text) {
+        if (text.data() == nullptr) return {0, 0};  // not there
+        const auto begin = static_cast<std::uint16_t>(text.data() - m.bytes_.data());
+        return {begin, static_cast<std::uint16_t>(begin + text.size())};
+    }
+    static std::string_view view(const Message& m, Message::Part part) {
+        return m.view(part.begin, part.end);
+    }
+    static std::optional<std::string_view> tag(const Message& m, HeaderId id, Message::Read& read,
+                                               Message::Part& where) {
+        if (read == Message::Read::not_yet) {
+            const auto value = m.value(id);
+            NameAddr address;
+            std::string_view tag;
+            bool found = false;
+            const bool good = value && read_name_addr(*value, address, [&](const Param& p) {
+                                  if (found || !is_name(p.name, "tag")) return;
+                                  found = true;
+                                  tag = p.value;
+                              });
+            read = good ? Message::Read::good : Message::Read::bad;
+            where = part(m, tag);
+        }
+        if (read == Message::Read::bad) return std::nullopt;
+        return view(m, where);
+    }
+};
+
 std::optional<Via> top_via(const Message& message) {
-    const auto v = message.first_value(HeaderId::via);
-    return v ? parse_via(*v) : std::nullopt;
+    return ReadOnce::top_via(message);
+}
+std::string_view from_tag(const Message& message) {
+    return ReadOnce::from_tag(message).value_or(std::string_view{});
+}
+std::string_view to_tag(const Message& message) {
+    return ReadOnce::to_tag(message).value_or(std::string_view{});
 }
 
 std::optional<Via> sent_by(const Message& message) {
@@ -748,8 +888,8 @@ std::optional<Rejection> check_common(const Message& m, std::optional<CSeq>& seq
     sequence = cseq(m);
     if (!sequence) return Rejection{400, "Malformed CSeq"};
     if (call_id(m).empty()) return Rejection{400, "Malformed Call-ID"};
-    if (!from(m)) return Rejection{400, "Malformed From"};
-    if (!to(m)) return Rejection{400, "Malformed To"};
+    if (!ReadOnce::from_tag(m)) return Rejection{400, "Malformed From"};
+    if (!ReadOnce::to_tag(m)) return Rejection{400, "Malformed To"};
     if (!top_via(m)) return Rejection{400, "Malformed Via"};
     return std::nullopt;
 }

@@ -21,6 +21,9 @@ namespace gmgate::sip {
     return c == ' ' || c == '\t' || c == '\r' || c == '\n';
 }
 [[nodiscard]] std::string_view trim_lws(std::string_view text);
+// Behind `out`, without CR and LF: what a fold leaves is a blank, so it may be written into a
+// header line.
+void append_on_one_line(std::string& out, std::string_view value);
 
 // Decimal digits only, leading zeros allowed; nullopt: anything else, or more than `max`.
 [[nodiscard]] std::optional<std::uint32_t> parse_number(std::string_view text,
@@ -115,6 +118,7 @@ struct Via {
     [[nodiscard]] bool is_transport(std::string_view t) const;
 };
 [[nodiscard]] std::optional<Via> parse_via(std::string_view value);
+// Read but once a message, as the tags.
 [[nodiscard]] std::optional<Via> top_via(const Message& message);
 // The top Via as far as the answer to a faulty request needs it: host and port, also where the
 // version is not ours (RFC 4475 3.1.2.16) or the parameters cannot be read (3.1.2.1), which are
@@ -132,6 +136,10 @@ struct CSeq {
 [[nodiscard]] std::string_view call_id(const Message& message);
 [[nodiscard]] std::optional<NameAddr> from(const Message& message);
 [[nodiscard]] std::optional<NameAddr> to(const Message& message);
+// The tag of From and of To; empty: none, or the header is absent or malformed. Read but once a
+// message: ask for them as often as you like.
+[[nodiscard]] std::string_view from_tag(const Message& message);
+[[nodiscard]] std::string_view to_tag(const Message& message);
 // 0–255; nullopt: absent or malformed (tell by Message::has).
 [[nodiscard]] std::optional<std::uint8_t> max_forwards(const Message& message);
 // Seconds. Absent, malformed or beyond 2^32-1: nullopt, which the RFC wants treated as the default

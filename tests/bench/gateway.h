@@ -1,10 +1,21 @@
 #pragma once
 // The gateway that the benchmarks of the control plane run: no limit that has a test of its own.
 
+#include <cstdint>
+#include <cstdlib>
+
 #include "control/registration/policy.h"
 #include "sa/database.h"
 
 namespace gmgate::bench {
+
+// How often: GMGATE_BENCH_ROUNDS where a few are enough, as under callgrind, which counts each
+// instruction.
+inline std::int64_t rounds(std::int64_t usual) {
+    const char* wanted = std::getenv("GMGATE_BENCH_ROUNDS");
+    const std::int64_t n = wanted == nullptr ? 0 : std::atoll(wanted);
+    return n > 0 ? n : usual;
+}
 
 inline sa::DatabaseConfig database_config() {
     sa::DatabaseConfig config;

@@ -111,9 +111,15 @@ struct Phones {
     void from_gm(const sip::Flow& flow, std::string text) { into(gateway->gm(), flow, text); }
     void from_core(std::string text) { into(gateway->core(), core_flow, text); }
 
-    // SM1 to SM12. `step`: told the time of SM1, SM5, SM7 and SM11.
-    void enroll(std::uint32_t n,
-                const std::function<void(std::size_t, std::chrono::nanoseconds)>& step = {}) {
+    struct Phone {
+        std::uint16_t port_ps = 0;
+        std::uint16_t port_pc = 0;
+        std::string path;
+    };
+    // SM1 to SM12 of phone `n`, of which nothing is kept here. `step`: told the time of SM1, SM5,
+    // SM7 and SM11.
+    Phone introduce(std::uint32_t n,
+                    const std::function<void(std::size_t, std::chrono::nanoseconds)>& step = {}) {
         const sip::Flow clear{sip::Transport::udp, *Endpoint::parse("10.1.0.1:5060"),
                               Endpoint{phone_address(n), 5060}, 0};
         const std::string nonce = to_base64(as_bytes("nonce" + std::to_string(n)));
@@ -132,10 +138,10 @@ struct Phones {
         const std::string server(*sm6.value(sip::HeaderId::security_server));
         secagree::MechanismList list;
         list.add(server);
-        Phone& p = phones.emplace_back();
+        Phone p;
         p.port_ps = list.mechanisms().front().port_s;
         p.port_pc = list.mechanisms().front().port_c;
-        from_gm(on_sa(n), register_text(n, true, nonce, server));
+        from_gm(on_sa_of(n, p), register_text(n, true, nonce, server));
         done(2);
         sip::Message sm8;
         if (sm8.parse(std::string_view(core.last)) != sip::ParseStatus::ok || !sm8.is_request()) {
@@ -149,12 +155,16 @@ struct Phones {
                                   ">\r\nContact: " + contact + ";expires=600000\r\n"));
         done(3);
         if (!gm.last.starts_with("SIP/2.0 200 ")) stop("SM12 expected", gm.last);
+        return p;
     }
+    // The next phone, from 0: it is kept, and can talk.
+    void enroll(std::uint32_t n) { phones.push_back(introduce(n)); }
     // Requests of the phone.
-    [[nodiscard]] sip::Flow on_sa(std::uint32_t n) const {
-        return {sip::Transport::udp, Endpoint{*IpAddress::parse("10.1.0.1"), phones.at(n).port_ps},
+    static sip::Flow on_sa_of(std::uint32_t n, const Phone& phone) {
+        return {sip::Transport::udp, Endpoint{*IpAddress::parse("10.1.0.1"), phone.port_ps},
                 Endpoint{phone_address(n), 7000}, 0};
     }
+    [[nodiscard]] sip::Flow on_sa(std::uint32_t n) const { return on_sa_of(n, phones.at(n)); }
     // Its answers.
     [[nodiscard]] sip::Flow answers_on_sa(std::uint32_t n) const {
         return {sip::Transport::udp, Endpoint{*IpAddress::parse("10.1.0.1"), phones.at(n).port_pc},
@@ -170,11 +180,6 @@ struct Phones {
         return "sip:" + user(n) + "@" + phone_address(n).to_string() + ":7777";
     }
 
-    struct Phone {
-        std::uint16_t port_ps = 0;
-        std::uint16_t port_pc = 0;
-        std::string path;
-    };
     std::vector<Phone> phones;  // in the order in which they enrolled, from 0
     std::chrono::nanoseconds spent{};
     std::chrono::nanoseconds took{};  // of the latest message

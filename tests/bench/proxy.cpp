@@ -245,7 +245,10 @@ void proxied(benchmark::State& state, const Act& act, const char* per_second) {
 void message_proxied(benchmark::State& state) {
     proxied(state, [](Talk& t) { t.message(); }, "messages_per_cpu_second");
 }
-BENCHMARK(message_proxied)->UseManualTime()->Iterations(20'000)->Unit(benchmark::kMicrosecond);
+BENCHMARK(message_proxied)
+    ->UseManualTime()
+    ->Iterations(bench::rounds(20'000))
+    ->Unit(benchmark::kMicrosecond);
 
 void call_proxied(benchmark::State& state) {
     proxied(
@@ -256,7 +259,10 @@ void call_proxied(benchmark::State& state) {
         },
         "calls_per_cpu_second");
 }
-BENCHMARK(call_proxied)->UseManualTime()->Iterations(5'000)->Unit(benchmark::kMicrosecond);
+BENCHMARK(call_proxied)
+    ->UseManualTime()
+    ->Iterations(bench::rounds(5'000))
+    ->Unit(benchmark::kMicrosecond);
 
 // What calls that are under way hold: a dialog on the caller's side and one on the callee's. First
 // with their transactions, then alone.

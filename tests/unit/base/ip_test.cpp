@@ -1,7 +1,10 @@
 #include "base/ip.h"
 
+#include <arpa/inet.h>
 #include <gtest/gtest.h>
 
+#include <array>
+#include <cstring>
 #include <string>
 #include <unordered_set>
 
@@ -32,6 +35,28 @@ TEST(IpAddress, RefusesWhatIsNone) {
           "[::1"sv, "fe80::1%eth0"sv, "1.2.3.4\0"sv, "1.2.3.4\0x"sv, "::1\0x"sv,
           "1111:2222:3333:4444:5555:6666:7777:8888:9999:aaaa:bbbb"sv}) {
         EXPECT_FALSE(IpAddress::parse(bad)) << bad;
+    }
+}
+
+// What inet_pton says of IPv4, whose part parse() does by itself.
+TEST(IpAddress, ReadsIpv4AsInetPton) {
+    const std::array octets{"0", "1", "01", "00", "9", "99", "199", "255", "256", "0255", "", "a"};
+    for (const std::string a : octets) {
+        for (const std::string b : octets) {
+            for (const std::string& text : {a + "." + b + ".3.4", "1.2." + a + "." + b,
+                                           a + "." + b + ".3", "1.2.3." + a + b}) {
+                in_addr wanted{};
+                const bool good = inet_pton(AF_INET, text.c_str(), &wanted) == 1;
+                const auto got = IpAddress::parse(text);
+                ASSERT_EQ(got.has_value(), good) << text;
+                if (!good) continue;
+                EXPECT_EQ(std::memcmp(got->octets().data(), &wanted, 4), 0) << text;
+                std::array<char, INET_ADDRSTRLEN> printed{};
+                inet_ntop(AF_INET, &wanted, printed.data(), printed.size());
+                EXPECT_EQ(got->to_string(), printed.data());
+                EXPECT_EQ(got->text().view(), printed.data());
+            }
+        }
     }
 }
 

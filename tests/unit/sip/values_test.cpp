@@ -102,6 +102,38 @@ TEST(UriTest, Parts) {
     }
 }
 
+// The URI is looked at in blocks: an octet no URI may hold is found at each place of each length,
+// and so is the '@'.
+TEST(UriTest, EachOctetIsLookedAt) {
+    for (std::size_t size = 1; size < 70; ++size) {
+        const std::string good = "sip:" + std::string(size, 'a');
+        ASSERT_TRUE(parse_uri(good)) << size;
+        for (std::size_t at = 0; at < size; ++at) {
+            for (const char bad : {' ', '<', '>', '"', '\x7F', '\x80', '\xFF', '\0', '\n'}) {
+                std::string text = good;
+                text[4 + at] = bad;
+                EXPECT_FALSE(parse_uri(text)) << size << ' ' << at;
+            }
+            std::string text = good;
+            text[4 + at] = '@';
+            const auto uri = parse_uri(text);
+            ASSERT_EQ(uri.has_value(), at != 0 && at + 1 != size) << size << ' ' << at;
+            if (!uri) continue;
+            EXPECT_EQ(uri->user.size(), at);
+            EXPECT_EQ(uri->host.size(), size - at - 1);
+            text[4 + (at + 1) % size] = '@';
+            EXPECT_FALSE(parse_uri(text)) << size << ' ' << at;
+        }
+    }
+    // Octets behind the text, in the same block, are none of it.
+    const std::string_view within = "sip:a@b.example.org> <next@one\"\x80";
+    ASSERT_TRUE(parse_uri(within.substr(0, 19)));
+    EXPECT_EQ(parse_uri(within.substr(0, 19))->user, "a");
+    EXPECT_FALSE(parse_uri("sip:a%4@example.org"));
+    EXPECT_FALSE(parse_uri("sip:abcdefghijklmnopqrstuvwxyz%zz@example.org"));
+    EXPECT_TRUE(parse_uri("sip:abcdefghijklmnopqrstuvwxyz%41@example.org"));
+}
+
 TEST(UriTest, Identity) {
     const auto same = [](const char* a, const char* b) {
         return same_identity(*parse_uri(a), *parse_uri(b));
@@ -293,6 +325,67 @@ TEST(HandsetTest, CorporaAreRead) {
         const auto said = m.is_request() ? check_request(m) : check_response(m);
         EXPECT_FALSE(said) << f.name << ": " << said->reason;
     }
+}
+
+// The tags and the top Via are remembered with the message: until it holds another one.
+TEST(RememberedTest, TagsAndViaAreThoseOfTheMessageAtHand) {
+    const auto text = [](std::string_view via, std::string_view from, std::string_view to) {
+        return "OPTIONS sip:b@example.org SIP/2.0\r\nVia: " + std::string(via) +
+               "\r\nFrom: " + std::string(from) + "\r\nTo: " + std::string(to) +
+               "\r\nCall-ID: 1\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n";
+    };
+    const std::string first =
+        text("SIP/2.0/UDP 192.0.2.1:5070;branch=z9hG4bKa;received=192.0.2.7;rport=99;maddr=x",
+             "<sip:a@example.org>;x=y;TAG=one", "sip:b@example.org;tag=two;tag=three");
+    const std::string second = text("SIP/2.0/TCP host", "<sip:a@example.org>", "<sip:b@@>;tag=no");
+    Message m;
+    for (int repeated = 0; repeated < 2; ++repeated) {
+        ASSERT_EQ(m.parse(std::string_view(first)), ParseStatus::ok);
+        for (int asked = 0; asked < 2; ++asked) {
+            EXPECT_EQ(from_tag(m), "one");
+            EXPECT_EQ(to_tag(m), "two");
+            EXPECT_EQ(to_tag(m), to(m)->tag());
+            const auto via = top_via(m);
+            ASSERT_TRUE(via);
+            EXPECT_EQ(via->transport, "UDP");
+            EXPECT_EQ(via->host, "192.0.2.1");
+            EXPECT_EQ(via->port, 5070);
+            EXPECT_EQ(via->params.substr(0, 8), ";branch=");
+            EXPECT_EQ(via->branch, "z9hG4bKa");
+            EXPECT_EQ(via->received, "192.0.2.7");
+            EXPECT_EQ(via->maddr, "x");
+            EXPECT_TRUE(via->rport_present);
+            EXPECT_EQ(via->rport, 99);
+        }
+        const Message copy = m;
+        EXPECT_EQ(from_tag(copy), "one");
+        ASSERT_EQ(m.parse(std::string_view(second)), ParseStatus::ok);
+        for (int asked = 0; asked < 2; ++asked) {
+            EXPECT_EQ(from_tag(m), "");
+            EXPECT_EQ(to_tag(m), "");
+            EXPECT_FALSE(to(m));
+            const auto via = top_via(m);
+            ASSERT_TRUE(via);
+            EXPECT_EQ(via->host, "host");
+            EXPECT_EQ(via->port, 0);
+            EXPECT_TRUE(via->params.empty());
+            EXPECT_TRUE(via->branch.empty());
+            EXPECT_FALSE(via->rport_present);
+        }
+        EXPECT_TRUE(check_request(m));  // its To
+    }
+    const std::string none = text("SIP/2.0/UDP", "<sip:a@example.org>", "<sip:b@example.org>");
+    ASSERT_EQ(m.parse(std::string_view(none)), ParseStatus::ok);
+    EXPECT_FALSE(top_via(m));
+    EXPECT_FALSE(top_via(m));
+}
+
+TEST(OneLineTest, FoldsBecomeTheirBlank) {
+    std::string out = "x";
+    append_on_one_line(out, "a long value with\r\n two\r\n\tfolds, and \n\r more\r\n");
+    EXPECT_EQ(out, "xa long value with two\tfolds, and  more");
+    append_on_one_line(out, {});
+    EXPECT_EQ(out.size(), 39U);
 }
 
 TEST(CheckRequestTest, StarAloneAndOnlyInRegister) {
