@@ -98,6 +98,8 @@ std::string q_text(std::size_t i, std::size_t n) {
 }
 
 std::string write_list(const ServerList& list, bool with_q) {
+    std::string numbers;  // the same behind each mechanism
+    append_numbers(numbers, list);
     std::string out;
     out.reserve(list.order.size() * 128);
     for (std::size_t i = 0; i < list.order.size(); ++i) {
@@ -110,7 +112,7 @@ std::string write_list(const ServerList& list, bool with_q) {
         out += name(list.order[i].encryption);
         out += ";prot=esp;mod=";
         out += list.mode == Mode::udp_enc_tun ? "UDP-enc-tun" : "trans";
-        append_numbers(out, list);
+        out += numbers;
     }
     return out;
 }

@@ -44,7 +44,7 @@ TEST(IpAddress, ReadsIpv4AsInetPton) {
     for (const std::string a : octets) {
         for (const std::string b : octets) {
             for (const std::string& text : {a + "." + b + ".3.4", "1.2." + a + "." + b,
-                                           a + "." + b + ".3", "1.2.3." + a + b}) {
+                                            a + "." + b + ".3", "1.2.3." + a + b}) {
                 in_addr wanted{};
                 const bool good = inet_pton(AF_INET, text.c_str(), &wanted) == 1;
                 const auto got = IpAddress::parse(text);
