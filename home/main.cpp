@@ -13,6 +13,7 @@
 #include "base/event_loop.h"
 #include "base/log.h"
 #include "base/metrics.h"
+#include "base/secret_text.h"
 #include "control/sip/socket_transport.h"
 #include "home/commands.h"
 #include "home/control_socket.h"
@@ -215,7 +216,7 @@ void write_stats(const std::string& path, const nlohmann::json& stats) {
 int serve(const Options& o) {
     // The HSS keeps keys in wiped memory, but what yaml-cpp read of a file is not ours: no core
     // dumps at all (S1).
-    if (!limit_core_dumps() || !forbid_dumps())
+    if (!limit_core_dumps() || !forbid_dumps() || !keep_openssl_in_secret_memory())
         return complain(
             "core dumps cannot be switched off, and the subscribers' keys are not to "
             "get into one");
@@ -237,6 +238,7 @@ int serve(const Options& o) {
     EventLoop loop(clock);
     LocalHss hss(random);
     if (auto done = fill_hss(hss, o); !done) return complain(done.error().text);
+    wipe_stack();
     CxLog cx(hss, o.trace_cx ? log::Level::info : log::Level::debug);
     if (o.trace_cx) {
         cx.remember();
@@ -268,7 +270,12 @@ int serve(const Options& o) {
     }
 
     Commands::Reload reload;
-    if (!o.subscribers.empty()) reload = [&] { return reload_hss(hss, o, server.from_hss()); };
+    if (!o.subscribers.empty())
+        reload = [&] {
+            auto done = reload_hss(hss, o, server.from_hss());
+            wipe_stack();
+            return done;
+        };
     Commands commands(server, registrar, cx, reload);
     std::unique_ptr<ControlSocket> control;
     if (!o.control.empty()) {

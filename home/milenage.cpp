@@ -69,12 +69,12 @@ Secret<16> Milenage::derive_opc(const Secret<16>& k, const Secret<16>& op) {
 
 void Milenage::set_key(const Secret<16>& k, const Secret<16>& opc) {
     set_aes_key(context_->aes, context_->cipher, k);
-    opc_ = opc.copy();
+    *opc_ = opc.copy();
 }
 
 void Milenage::temp(const Rand& rand, Block& out) {
     Block in = rand;
-    xor_into(in, opc_.reveal());
+    xor_into(in, opc_->reveal());
     encrypt(in, out);
 }
 
@@ -82,11 +82,11 @@ void Milenage::out(const Block& temp, unsigned r, std::uint8_t c, Block& result)
     Block in{};
     for (unsigned i = 0; i < 16; ++i) {
         const unsigned from = (i + r) % 16;
-        in[i] = static_cast<std::uint8_t>(temp[from] ^ opc_.reveal()[from]);
+        in[i] = static_cast<std::uint8_t>(temp[from] ^ opc_->reveal()[from]);
     }
     in[15] = static_cast<std::uint8_t>(in[15] ^ c);
     encrypt(in, result);
-    xor_into(result, opc_.reveal());
+    xor_into(result, opc_->reveal());
     wipe(in);
 }
 
@@ -103,11 +103,11 @@ Milenage::F1 Milenage::f1(const Rand& rand, const Sqn48& sqn, const Amf& amf) {
     Block in{};
     for (unsigned i = 0; i < 16; ++i) {
         const unsigned from = (i + 8) % 16;
-        in[i] = static_cast<std::uint8_t>(t[i] ^ in1[from] ^ opc_.reveal()[from]);
+        in[i] = static_cast<std::uint8_t>(t[i] ^ in1[from] ^ opc_->reveal()[from]);
     }
     Block out1{};
     encrypt(in, out1);
-    xor_into(out1, opc_.reveal());
+    xor_into(out1, opc_->reveal());
     F1 result;
     std::copy_n(out1.begin(), 8, result.mac_a.begin());
     std::copy_n(out1.begin() + 8, 8, result.mac_s.begin());

@@ -61,7 +61,7 @@ class Milenage {
 
     struct Context;
     std::unique_ptr<Context> context_;
-    Secret<16> opc_;
+    SecretPtr<Secret<16>> opc_ = make_secret<Secret<16>>();
 };
 
 }  // namespace gmgate::home

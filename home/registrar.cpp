@@ -11,6 +11,7 @@
 #include "base/bytes.h"
 #include "base/log.h"
 #include "base/secret.h"
+#include "base/secret_text.h"
 #include "base/seeded_hash.h"
 #include "home/aka.h"
 #include "home/identity.h"
@@ -468,6 +469,7 @@ void Registrar::Impl::send_challenge(Procedure& p, const AuthVector& vector) {
     log::debug(area, "{} {}: challenged", user.impi, p.request.impu);
     finish(p, 401, responder.challenge(to(p), c.nonce, vector));
     responder.wipe_buffers();
+    wipe_stack();
 }
 
 void Registrar::Impl::check_response(Procedure& p, User& user) {

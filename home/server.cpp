@@ -5,6 +5,7 @@
 
 #include "base/bytes.h"
 #include "base/log.h"
+#include "base/secret_text.h"
 #include "control/sip/reginfo.h"
 #include "control/sip/values.h"
 #include "home/routing.h"
@@ -126,6 +127,10 @@ void Server::on_registration(const RegistrationChange& change) {
 // ---- from the transport ----
 
 void Server::on_message(const sip::Flow& flow, std::span<char> bytes) {
+    // A challenge is made from K below here, and the compiler's copies of it stay on the stack.
+    const struct AtEnd {
+        ~AtEnd() { wipe_stack(); }
+    } wiped;
     sip::Message message;
     const auto status = message.parse(std::span<const char>(bytes));
     if (status == sip::ParseStatus::empty) return;  // keep-alive

@@ -4,15 +4,15 @@
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
-#include <fstream>
 #include <iterator>
 #include <map>
 #include <optional>
 #include <unordered_map>
 
 #include "base/bytes.h"
+#include "base/secret.h"
+#include "base/secret_text.h"
 #include "home/identity.h"
 
 namespace gmgate::home {
@@ -430,31 +430,22 @@ std::size_t Subscriber::set_of(std::string_view impu) const {
 }
 
 Result<std::vector<Subscriber>> load_subscribers(const std::string& path, std::string_view realm) {
-    errno = 0;
-    std::ifstream file(path, std::ios::binary);
-    std::string text;
-    if (file) {
-        file.seekg(0, std::ios::end);
-        const auto size = file.tellg();
-        if (size > static_cast<std::streamoff>(max_file)) {
-            return fail(ErrorKind::invalid,
-                        fmt::format("{}: larger than 512 MB: generate subscribers instead", path));
-        }
-        if (size > 0) text.resize(static_cast<std::size_t>(size));
-        file.seekg(0);
-        file.read(text.data(), static_cast<std::streamsize>(text.size()));
+    const auto text = read_keys(path, max_file);
+    if (!text && text.error().kind == ErrorKind::exhausted) {
+        return fail(ErrorKind::invalid,
+                    fmt::format("{}: larger than 512 MB: generate subscribers instead", path));
     }
-    if (!file) {
+    if (!text) {
         return fail(ErrorKind::io,
-                    fmt::format("{}: cannot read the subscribers: {}", path,
-                                errno != 0 ? std::strerror(errno) : "not a regular file"));
+                    fmt::format("{}: cannot read the subscribers: {}", path, text.error().text));
     }
     const bool csv = to_lower(path).ends_with(".csv");
     Reader reader(path, realm, csv ? "column" : "key");
-    auto result = csv ? read_csv(text, reader, path) : read_yaml(text, reader, path);
-    // The text holds keys. What yaml-cpp copied of it is beyond our reach: gmhome writes no core
-    // dumps for that reason.
-    wipe({reinterpret_cast<std::uint8_t*>(text.data()), text.size()});
+    std::string for_yaml(csv ? std::string_view{} : std::string_view(*text));
+    auto result = csv ? read_csv(*text, reader, path) : read_yaml(for_yaml, reader, path);
+    // What yaml-cpp itself copied is beyond our reach: gmhome writes no core dumps for that reason.
+    wipe({reinterpret_cast<std::uint8_t*>(for_yaml.data()), for_yaml.size()});
+    wipe_stack();
     if (result && result->empty()) {
         return fail(ErrorKind::invalid,
                     fmt::format("{}:1: no subscribers in it: add one, or use --generate", path));

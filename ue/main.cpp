@@ -22,6 +22,7 @@
 #include "base/bytes.h"
 #include "base/core_dumps.h"
 #include "base/event_loop.h"
+#include "base/secret_text.h"
 #include "ue/bridge.h"
 #include "ue/bridge_socket.h"
 #include "ue/console.h"
@@ -822,7 +823,7 @@ int main(int argc, char** argv) {
         return exit_usage;
     }
     // It holds keys of cards and of SAs (S1).
-    if (!limit_core_dumps() || !forbid_dumps()) {
+    if (!limit_core_dumps() || !forbid_dumps() || !keep_openssl_in_secret_memory()) {
         fmt::print(stderr,
                    "gmue: core dumps cannot be switched off, and keys are not to get into one\n");
         return exit_usage;

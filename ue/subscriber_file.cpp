@@ -3,13 +3,15 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <fstream>
-#include <sstream>
 #include <vector>
+
+#include "base/secret_text.h"
 
 namespace gmgate::ue {
 
 namespace {
+
+constexpr std::size_t max_file = 512UL * 1024 * 1024;
 
 std::vector<std::string_view> columns(std::string_view line) {
     std::vector<std::string_view> out;
@@ -27,11 +29,14 @@ std::vector<std::string_view> columns(std::string_view line) {
 }  // namespace
 
 Result<SubscriberFile> SubscriberFile::load(const std::string& path) {
-    const std::ifstream in(path, std::ios::binary);
-    if (!in) return fail(ErrorKind::io, fmt::format("--subscribers {}: cannot be read", path));
-    std::ostringstream text;
-    text << in.rdbuf();
-    return parse(text.view(), path);
+    const auto text = read_keys(path, max_file);
+    if (!text) {
+        return fail(ErrorKind::io,
+                    fmt::format("--subscribers {}: cannot be read: {}", path, text.error().text));
+    }
+    auto file = parse(*text, path);
+    wipe_stack();
+    return file;
 }
 
 Result<SubscriberFile> SubscriberFile::parse(std::string_view text, const std::string& path) {

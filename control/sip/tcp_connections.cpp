@@ -252,7 +252,10 @@ bool TcpConnections::write(Connection& c) {
     while (!c.out.empty()) {
         const ssize_t n = ::send(c.fd.get(), c.out.data(), c.out.size(), MSG_NOSIGNAL);
         if (n < 0) return errno == EAGAIN || errno == EINTR;
-        c.out.erase(0, static_cast<std::size_t>(n));
+        const std::size_t left = c.out.size() - static_cast<std::size_t>(n);
+        std::memmove(c.out.data(), c.out.data() + n, left);
+        wipe({reinterpret_cast<std::uint8_t*>(c.out.data()) + left, static_cast<std::size_t>(n)});
+        c.out.resize(left);
     }
     return true;
 }

@@ -13,6 +13,7 @@
 #include "base/event_loop.h"
 #include "base/metrics.h"
 #include "base/result.h"
+#include "base/secret_text.h"
 #include "base/unique_fd.h"
 #include "control/sip/framer.h"
 #include "control/sip/socket_transport.h"
@@ -56,7 +57,7 @@ class TcpConnections {
         bool heard = false;    // one whole message came in
         bool waiting = false;  // the timer runs for the end of a message
         StreamFramer framer;
-        std::string out;  // not yet written
+        WipedText out;  // not yet written; a home network sends ck and ik (S1)
         Timer timer;
         TcpConnections* owner = nullptr;
     };

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/bytes.h"
+#include "base/secret_text.h"
 #include "base/seeded_hash.h"
 #include "control/sip/edit.h"
 #include "control/sip/transaction_key.h"
@@ -108,7 +109,7 @@ struct TransactionLayer::Impl {
         Flow reply;
         ServerState state = ServerState::proceeding;
         bool invite = false;
-        std::string last;  // the latest response; empty: none yet
+        WipedText last;  // the latest response, wiped: it may hold ck and ik; empty: none yet
         Duration interval{};
         Timer retransmit;  // G
         Timer end;         // H, I, J, or the guard of one that is never answered

@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "base/log.h"
+#include "base/secret.h"
 
 namespace gmgate::sip {
 
@@ -170,6 +171,8 @@ void UdpSockets::flush() {
         }
     }
     queue_.clear();
+    // A home network's challenges hold ck and ik (S1).
+    wipe({reinterpret_cast<std::uint8_t*>(queued_bytes_.data()), queued_bytes_.size()});
     queued_bytes_.clear();
 }
 

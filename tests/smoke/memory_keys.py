@@ -2,6 +2,8 @@
 """Every form in which the keys of a registration may lie in memory, from what the core sent: memory_keys.py CAPTURE > patterns.
 
 CAPTURE holds the packets between core and gateway: the 401s there name CK and IK. A line each: name, octets in hex (memory_scan.cpp).
+  memory_keys.py --cards SEED FIRST COUNT > patterns      the same for K and OPc of subscribers by rule, numbered from FIRST
+  memory_keys.py --csv SEED FIRST COUNT > subscribers.csv  those subscribers as a file for gmhome and gmue
 """
 import hashlib
 import hmac
@@ -153,6 +155,24 @@ def forms(name: str, ck: bytes, ik: bytes):
             yield f"{name}-{hash_name}-{pad:x}-swapped", swapped(state)
 
 
+def cards(seed: bytes, first: int, count: int):
+    for n in range(first, first + count):
+        imsi = f"{1010000000000 + n:015d}"
+        k, opc = (hmac.new(seed, label + imsi.encode(), "sha256").digest()[:16] for label in (b"gmgate-K", b"gmgate-OPc"))
+        yield n, imsi, k, opc
+
+
+def card_forms(n: int, k: bytes, opc: bytes):
+    for which, key in (("k", k), ("opc", opc)):
+        yield f"{n}-{which}", key
+        yield f"{n}-{which}-hex", key.hex().encode()
+        yield f"{n}-{which}-HEX", key.hex().upper().encode()
+    for i, key in enumerate(aes_round_keys(k)[1:], 1):
+        yield f"{n}-k-aes-{i}", key
+        if i < 10:
+            yield f"{n}-k-aes-inverse-{i}", inverse_mix(key)
+
+
 def self_test() -> None:
     key, text = bytes(range(16)), b"gmgate"
     inner = hashlib.sha1(bytes(b ^ 0x36 for b in key) + b"\x36" * 48 + text).digest()
@@ -166,6 +186,17 @@ def self_test() -> None:
 
 def main() -> int:
     self_test()
+    if sys.argv[1] in ("--cards", "--csv"):
+        rows = cards(bytes.fromhex(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+        if sys.argv[1] == "--csv":
+            print("imsi,k,opc")
+        for n, imsi, k, opc in rows:
+            if sys.argv[1] == "--csv":
+                print(f"{imsi},{k.hex()},{opc.hex()}")
+            else:
+                for name, octets in card_forms(n, k, opc):
+                    print(name, octets.hex())
+        return 0
     with open(sys.argv[1], "rb") as f:
         capture = f.read()
     pairs = set()

@@ -1,12 +1,15 @@
 // Looks for keys in the memory of a running process (S1), as one with the right to read
 // /proc/PID/mem can.
 //
-//   memory_scan PID < patterns
+//   memory_scan [--dumpable] PID < patterns
 //
 // A line of patterns: a name without blanks, a blank, octets in hex. Each is looked for in pieces
 // of eight octets, so that half a key that was overwritten in part is found too. Prints a line for
 // each piece found, with the mapping it lies in, and then how much was read. Exit status: 0 nothing
 // found, 1 something found, 2 the memory cannot be read.
+//
+// With --dumpable what lies in pages that are kept out of core dumps (MADV_DONTDUMP: base/secret.h)
+// is where it may be: those pieces are counted, and 1 means that something lies elsewhere.
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -65,15 +68,23 @@ struct Mapping {
     std::uint64_t begin = 0;
     std::uint64_t end = 0;
     std::string name;
+    bool in_dumps = true;
 };
 
 std::vector<Mapping> mappings_of(const std::string& process) {
     std::vector<Mapping> found;
-    std::ifstream in(process + "/maps");
+    std::ifstream in(process + "/smaps");
+    bool readable = false;  // the mapping whose lines these are
     for (std::string line; std::getline(in, line);) {
         Mapping m;
         std::array<char, 5> rights{};
         int rest = 0;
+        if (line.starts_with("VmFlags:")) {
+            if (readable) found.back().in_dumps = line.find(" dd") == std::string::npos;
+            continue;
+        }
+        if (line.find('-') >= line.find(' ')) continue;  // a figure of the mapping
+        readable = false;
         if (std::sscanf(line.c_str(), "%" SCNx64 "-%" SCNx64 " %4s %*s %*s %*s %n", &m.begin,
                         &m.end, rights.data(), &rest) < 3 ||
             rights[0] != 'r') {
@@ -84,6 +95,7 @@ std::vector<Mapping> mappings_of(const std::string& process) {
                      : std::string("anonymous");
         if (m.name == "[vvar]" || m.name == "[vsyscall]" || m.name == "[vvar_vclock]") continue;
         found.push_back(std::move(m));
+        readable = true;
     }
     return found;
 }
@@ -104,8 +116,9 @@ std::vector<bool> present_pages(int pagemap, std::uint64_t at, std::size_t pages
 }  // namespace
 
 int main(int argc, char** argv) {
-    if (argc != 2) {
-        std::fprintf(stderr, "usage: memory_scan PID < patterns\n");
+    const bool dumpable = argc == 3 && std::string(argv[1]) == "--dumpable";
+    if (argc != (dumpable ? 3 : 2)) {
+        std::fprintf(stderr, "usage: memory_scan [--dumpable] PID < patterns\n");
         return 2;
     }
     Patterns patterns;
@@ -115,7 +128,7 @@ int main(int argc, char** argv) {
             return 2;
         }
     }
-    const std::string process = "/proc/" + std::string(argv[1]);
+    const std::string process = "/proc/" + std::string(argv[argc - 1]);
     const int memory = ::open((process + "/mem").c_str(), O_RDONLY | O_CLOEXEC);
     if (memory < 0) {
         std::perror((process + "/mem").c_str());
@@ -126,6 +139,7 @@ int main(int argc, char** argv) {
     std::vector<std::uint8_t> buffer(chunk + piece);
     std::uint64_t read = 0;
     std::size_t hits = 0;
+    std::size_t kept_apart = 0;
     for (const Mapping& m : mappings_of(process)) {
         std::size_t kept = 0;  // the last octets of the chunk before: a piece may lie across
         for (std::uint64_t at = m.begin; at < m.end; at += chunk) {
@@ -154,6 +168,10 @@ int main(int argc, char** argv) {
                     std::memcpy(&value, buffer.data() + i, piece);
                     const std::string* name = patterns.find(value);
                     if (name == nullptr) continue;
+                    if (dumpable && !m.in_dumps) {
+                        ++kept_apart;
+                        continue;
+                    }
                     if (++hits <= most_lines) {
                         std::printf("%s at %#" PRIx64 " in %s (%#" PRIx64 "-%#" PRIx64 ")\n",
                                     name->c_str(), from - kept + i, m.name.c_str(), m.begin, m.end);
@@ -164,8 +182,11 @@ int main(int argc, char** argv) {
             }
         }
     }
+    if (dumpable)
+        std::printf("%zu in pages that are kept out of core dumps, %zu elsewhere\n", kept_apart,
+                    hits);
     std::printf("%zu pieces looked for in %" PRIu64 " MiB: %zu found\n", patterns.size(),
-                read >> 20U, hits);
+                read >> 20U, hits + kept_apart);
     ::close(memory);
     if (pagemap >= 0) ::close(pagemap);
     if (read == 0) return 2;
