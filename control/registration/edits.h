@@ -7,8 +7,16 @@
 
 #include "control/sip/edit.h"
 #include "control/sip/message.h"
+#include "control/sip/values.h"
 
 namespace gmgate::registration {
+
+// Max-Forwards of what is forwarded (RFC 3261 16.6 step 3).
+[[nodiscard]] inline unsigned hops_left(const sip::Message& request) {
+    const auto hops = sip::max_forwards(request);
+    if (!hops) return 70;
+    return *hops == 0 ? 0U : *hops - 1U;
+}
 
 // From a UE to the core: the security agreement and what a UE may not say. The table of headers
 // stands in docs/operating/identity.md.

@@ -114,18 +114,35 @@ class GmTransport final : public sip::TransportLayer {
     Timer close_timer_;
 };
 
-// Nothing is sent to a next hop that is not known.
+// Nothing is sent to a next hop that is not known, and no answer is lost with the connection of its
+// request: it gets another one, to the address that asked (RFC 3261 18.2.2).
 class CoreTransport final : public sip::TransportLayer {
   public:
     CoreTransport(Context& context, sip::TransportLayer& below) : ctx_(context), below_(below) {}
     bool send(const sip::Flow& flow, std::span<const char> bytes) override {
         if (!is_response(bytes)) ctx_.next_hops.used(flow.remote.address);
-        return !flow.remote.address.is_unspecified() && below_.send(flow, bytes);
+        if (flow.remote.address.is_unspecified()) return false;
+        if (below_.send(flow, bytes)) return true;
+        if (flow.connection == 0 || !is_response(bytes)) return false;
+        const auto another = way_back(bytes);
+        return another && below_.send(*another, bytes);
     }
     void close(sip::ConnectionId connection) override { below_.close(connection); }
     void cut(const Endpoint& local, const Endpoint& remote) override { below_.cut(local, remote); }
 
   private:
+    // To the top Via's received and port, if they speak to us at all.
+    [[nodiscard]] std::optional<sip::Flow> way_back(std::span<const char> bytes) const {
+        sip::Message response;
+        if (response.parse(bytes) != sip::ParseStatus::ok) return std::nullopt;
+        const auto via = sip::top_via(response);
+        if (!via) return std::nullopt;
+        const auto at = IpAddress::parse(via->received.empty() ? via->host : via->received);
+        if (!at || !ctx_.trusts(*at)) return std::nullopt;
+        const std::uint16_t port = via->port == 0 ? std::uint16_t{5060} : via->port;
+        return ctx_.next_hops.flow_to(sip::Transport::tcp, {*at, port});
+    }
+
     Context& ctx_;
     sip::TransportLayer& below_;
 };
@@ -234,6 +251,11 @@ struct Gateway::Impl {
     // A fault of the message itself is answered if it can be; false: nothing was wrong.
     bool refuse_faulty(Side& side, const sip::Flow& flow, const Carrier& carrier,
                        const sip::Message& message, sip::ParseStatus status);
+    // A CANCEL has no transaction of its own here: whoever sent it is told of its answer.
+    void told_of_cancel(const sip::Message& response) {
+        const auto number = sip::cseq(response);
+        if (number && number->method == "CANCEL") proxy.on_cancel_answer(response);
+    }
     [[nodiscard]] static sip::Flow path_back(const sip::Flow& flow, const Carrier& carrier,
                                              const sip::Message& request, bool on_gm = true);
     [[nodiscard]] RegistrationView view_of(const Registration& registration,
@@ -384,6 +406,7 @@ void Gateway::Impl::on_gm(const sip::Flow& flow, std::span<char> bytes) {
 
     if (!message.is_request()) {
         ctx.metrics.response(side, message.status_code());
+        if (carrier.is_protected()) told_of_cancel(message);
         // We ask nothing in clear but in an emergency call, so nothing else is answered in clear
         // (A6).
         if ((!carrier.is_protected() && !proxy.takes_answers_in_clear(flow)) ||
@@ -466,6 +489,7 @@ void Gateway::Impl::on_core(const sip::Flow& flow, std::span<char> bytes) {
 
     if (!message.is_request()) {
         ctx.metrics.response(GatewayMetrics::Side::core, message.status_code());
+        told_of_cancel(message);
         const auto match = ctx.core.transactions->receive_response(flow, message, bytes);
         if (match == sip::TransactionLayer::Match::unknown)
             ctx.refuse(Reason::unknown_transaction, 0, flow.remote, {});

@@ -101,7 +101,6 @@ void RegistrationProcedure::forward(const Arrival& arrival, const sip::Message& 
     if (branch.id == 0)
         return forwarding_failed(arrival, request, step, 503, Reason::transaction_limit);
     const FlowTokens::Text token = ctx_.tokens.make(user_);
-    const std::uint8_t hops = sip::max_forwards(request).value_or(70);
     const std::uint64_t icid = ctx_.random.u64();
     const auto icid_text = to_hex({reinterpret_cast<const std::uint8_t*>(&icid), sizeof(icid)});
 
@@ -112,7 +111,7 @@ void RegistrationProcedure::forward(const Arrival& arrival, const sip::Message& 
     const auto edited = [&] {
         sip::Edit edit(request);
         put_our_via(edit, ctx_, arrival.flow.remote, flow, branch.view());
-        edit.set_max_forwards(hops == 0 ? 0U : hops - 1U);
+        edit.set_max_forwards(hops_left(request));
         strip_from_ue(edit);
         edit.remove_all(HeaderId::route);
         edit.remove_all(HeaderId::record_route);

@@ -25,7 +25,8 @@ Proxy::Proxy(Context& context, const Registrations& registrations)
                context.policy.limits.emergency_calls * most_forks),
       bye_to_core_(context, Entity::core),
       bye_to_ue_(context, Entity::ue),
-      invites_(16, SeededStringHash{SeededHash(context.random)}) {
+      invites_(16, SeededStringHash{SeededHash(context.random)}),
+      cancels_(16, SeededStringHash{SeededHash(context.random)}) {
     idle_timer_.bind<&Proxy::on_idle_timer>(this);
     release_timer_.bind<&Proxy::on_release_timer>(this);
 }
@@ -59,8 +60,8 @@ Proxy::Exchange* Proxy::open(const Arrival& arrival, const sip::Message& request
         e.listed = true;
         e.invite_place = mine.invites.size();
         mine.invites.push_back(e.id);
+        if (invite) e.call = call_of(sip::call_id(request), sip::from_tag(request));
         if (invite && !in_dialog(request)) {
-            e.call = call_of(sip::call_id(request), sip::from_tag(request));
             e.reserves = true;
             ++mine.reserved;
             if (!is_stranger(user)) ++reserved_;
@@ -99,6 +100,7 @@ void Proxy::close(SlotId id) {
     Exchange* e = exchanges_.find(id);
     if (e == nullptr) return;
     if (!e->key.empty()) invites_.erase(e->key);
+    if (!e->cancel_branch.empty()) cancels_.erase(e->cancel_branch);
     if (e->client != 0) outer(*e).transactions->abandon(e->client);
     if (e->server != 0) inner(*e).transactions->forget(e->server);
     unlist(*e);
@@ -178,7 +180,6 @@ void Proxy::on_moved(sip::ClientTransactionId /*id*/, std::uint64_t context, con
     // Of the new one nothing has been heard: no CANCEL may go there yet (RFC 3261 9.1).
     e->provisional = false;
     e->cancel_interval = {};
-    e->cancel_waited = {};
     e->timer.stop();
 }
 

@@ -41,9 +41,9 @@ class Proxy final : public sip::TransactionUser, public SessionRelease {
 
     [[nodiscard]] std::size_t size() const { return exchanges_.size(); }
     [[nodiscard]] const Dialogs& dialogs() const { return dialogs_; }
-    // What counts exchanges by user, and finds INVITEs for their CANCEL.
+    // What counts exchanges by user, and finds INVITEs for their CANCEL and its answer.
     [[nodiscard]] std::size_t index_entries() const {
-        return users_.size() + invites_.size() + calls_.size();
+        return users_.size() + invites_.size() + cancels_.size() + calls_.size();
     }
 
     // Ends the user's sessions: BYE both ways in each dialog, on the phone's side while its SAs
@@ -64,6 +64,8 @@ class Proxy final : public sip::TransactionUser, public SessionRelease {
     [[nodiscard]] bool may_move(std::uint64_t context) const override;
     void on_moved(sip::ClientTransactionId id, std::uint64_t context, const sip::Flow& flow,
                   std::string_view request) override;
+    // A response to a CANCEL, from either side: what we sent need not be sent again.
+    void on_cancel_answer(const sip::Message& response);
 
   private:
     struct Exchange {
@@ -98,16 +100,18 @@ class Proxy final : public sip::TransactionUser, public SessionRelease {
             sent;  // an INVITE as it was forwarded, or a request that may have to go again over UDP
         SlotId dialog = 0;                     // it runs in
         std::uint32_t identity = 0;            // of an INVITE: identity_mark()
-        std::uint64_t call = 0;                // of an INVITE outside a dialog: call_of()
+        std::uint64_t call = 0;                // of an INVITE: call_of()
         std::size_t forks = 0;                 // dialogs it has made
         std::vector<std::uint64_t> confirmed;  // tags of those that were, hashed: never made again
         std::string target;            // its Contact, of one that may move the dialog's target
         std::size_t invite_place = 0;  // among the user's
         bool listed = false;           // it stands there
         Reason ended = Reason::ok;     // released: why
-        Duration cancel_interval{};
-        Duration cancel_waited{};
-        Timer timer;  // CANCEL's retransmission, or the wait for further 2xx
+        std::string cancel_reason;     // Reason of the CANCEL that came (RFC 3326)
+        Duration cancel_interval{};    // until it is sent again
+        TimePoint cancel_end{};        // then it is given up
+        std::string cancel_branch;     // it is known by
+        Timer timer;                   // CANCEL's retransmission, or the wait for further 2xx
 
         [[nodiscard]] std::string_view method_name() const;
     };
@@ -178,9 +182,9 @@ class Proxy final : public sip::TransactionUser, public SessionRelease {
     [[nodiscard]] bool has_room_for_branch(const Exchange& e) const;
     // What an INVITE has in common with all requests of the dialogs it makes.
     [[nodiscard]] std::uint64_t call_of(std::string_view call_id, std::string_view caller) const;
-    // A request of the user's is in a dialog: in one we know, or one that an INVITE under way may
-    // have made though it is not in the table. Of those that subscriptions make there is no table,
-    // and an ACK needs none.
+    // A request of the user's is in a dialog: in one we know, or one that an INVITE may have made
+    // though it is not in the table. An INVITE is remembered for 64·T1 after its 2xx: an ACK may
+    // come when the dialog has ended.
     [[nodiscard]] bool runs_in_dialog(const sip::Message& request, sa::UserId user) const;
     // An emergency call, whatever its To says; not what goes to the target of its dialog.
     [[nodiscard]] bool asks_for_help(const sip::Message& request, std::string_view target,
@@ -193,6 +197,8 @@ class Proxy final : public sip::TransactionUser, public SessionRelease {
     // A response to an INVITE that makes or confirms a dialog. nullptr: it does not, or there is no
     // room.
     Dialog* track(Exchange& e, const sip::Message& response);
+    // SUBSCRIBE, REFER or NOTIFY: the subscription it belongs to is there.
+    void note_subscription(const Exchange& e);
     // The final answer to a request in a dialog.
     void followed(Exchange& e, const sip::Message& response);
     void drop_dialog(SlotId id);
@@ -311,6 +317,8 @@ class Proxy final : public sip::TransactionUser, public SessionRelease {
     ByeUser bye_to_core_;
     ByeUser bye_to_ue_;
     std::unordered_map<std::string, SlotId, SeededStringHash, std::equal_to<>> invites_;
+    // Those that have sent a CANCEL, by its branch.
+    std::unordered_map<std::string, SlotId, SeededStringHash, std::equal_to<>> cancels_;
 };
 
 }  // namespace gmgate::registration

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "base/bytes.h"
+#include "control/registration/identity.h"
 
 namespace gmgate::registration {
 
@@ -18,8 +19,7 @@ void Proxy::Exchange::on_timer() {
         return proxy.close(id);
     }
     if (!cancelled) return proxy.on_timer_c(*this);
-    const Duration limit = proxy.ctx_.policy.t1 * 64;
-    if (cancel_waited >= limit) {
+    if (proxy.ctx_.now() >= cancel_end) {
         // Nobody answers the CANCEL: the INVITE counts as unanswered (RFC 3261 9.1).
         answered = true;
         if (client != 0) proxy.outer(*this).transactions->abandon(client);
@@ -64,6 +64,7 @@ void Proxy::on_cancel(Side& side, const Arrival& arrival, const sip::Message& re
                arrival.reply.transport});
     if (e->answered || e->cancelled) return;
     e->cancelled = true;
+    e->cancel_reason = joined_values(request, HeaderId::reason);
     e->timer.stop();  // timer C
     if (e->provisional) send_cancel(*e);
 }
@@ -91,23 +92,38 @@ void Proxy::send_cancel(Exchange& e) {
     }
     for (const auto* h = sent.first(HeaderId::route); h != nullptr; h = sent.next(*h))
         cancel += sent.line(*h);
+    if (!e.cancel_reason.empty()) cancel += "Reason: " + e.cancel_reason + "\r\n";
     cancel += "CSeq: " + std::to_string(number->number) + " CANCEL\r\nContent-Length: 0\r\n\r\n";
     outer(e).transport->send(e.sent_to, cancel);
-    if (e.cancel_interval == Duration{}) {  // not each time it is sent again
+    const bool first = e.cancel_interval == Duration{};
+    if (first) {  // not each time it is sent again
         ctx_.note(e.trace_user, "CANCEL", 0,
                   {Entity::pcscf, e.from_ue ? Entity::core : Entity::ue, Step::none,
                    e.from_ue ? 0 : e.carrier.set,
                    e.from_ue ? 0 : outbound_spi(e.sent_to, e.carrier.numbers), e.ended, 0,
                    e.sent_to.transport});
     }
-    // Its own retransmission: there is no transaction with this branch for it.
-    if (e.cancel_interval == Duration{}) {
-        e.cancel_interval = ctx_.policy.t1;
-    } else {
-        e.cancel_interval = std::min<Duration>(e.cancel_interval * 2, std::chrono::seconds(4));
+    // Its own retransmission: there is no transaction with this branch for it. Over a stream, or
+    // answered, it only waits for the INVITE's own answer (RFC 3261 17.1.2.2, 9.1).
+    if (first) {
+        e.cancel_end = ctx_.now() + ctx_.policy.t1 * 64;
+        e.cancel_branch = sip::top_via(sent).value_or(sip::Via{}).branch;
+        cancels_[e.cancel_branch] = e.id;
     }
-    e.cancel_waited += e.cancel_interval;
-    ctx_.timers.start(e.timer, e.cancel_interval);
+    e.cancel_interval =
+        first ? ctx_.policy.t1 : std::min<Duration>(e.cancel_interval * 2, std::chrono::seconds(4));
+    const TimePoint next =
+        e.sent_to.transport == sip::Transport::udp ? ctx_.now() + e.cancel_interval : e.cancel_end;
+    ctx_.timers.start_at(e.timer, std::min(next, e.cancel_end));
+}
+
+void Proxy::on_cancel_answer(const sip::Message& response) {
+    const auto via = sip::top_via(response);
+    if (!via || response.status_code() < 200) return;
+    const auto found = cancels_.find(via->branch);
+    Exchange* e = found == cancels_.end() ? nullptr : exchanges_.find(found->second);
+    if (e == nullptr || e->answered) return;
+    ctx_.timers.start_at(e->timer, e->cancel_end);
 }
 
 }  // namespace gmgate::registration

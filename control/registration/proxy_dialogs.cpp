@@ -68,14 +68,19 @@ std::uint64_t Proxy::call_of(std::string_view call_id, std::string_view caller) 
 
 bool Proxy::runs_in_dialog(const sip::Message& request, sa::UserId user) const {
     if (!in_dialog(request)) return false;
-    if (!is_of_session(request)) return true;
     const DialogName name = name_of(request, true, user);
     if (dialogs_.find(name) != nullptr) return true;
+    const Registration* registration = registrations_.find(user);
+    if (registration != nullptr && (subscribes(request.method()) || request.is_method("NOTIFY")) &&
+        (registration->dialogs.has(call_of(name.call_id, name.ue_tag)) ||
+         registration->dialogs.has(call_of(name.call_id, name.core_tag))))
+        return true;
+    const bool ack = request.is_method("ACK");
     const auto mine = users_.find(user);
     if (mine == users_.end()) return false;
     return std::ranges::any_of(mine->second.invites, [&](SlotId id) {
         const Exchange* e = exchanges_.find(id);
-        return e != nullptr && e->call != 0 &&
+        return e != nullptr && (ack || e->dialog == 0) &&
                e->call == call_of(name.call_id, e->from_ue ? name.ue_tag : name.core_tag);
     });
 }
@@ -205,6 +210,17 @@ void Proxy::followed(Exchange& e, const sip::Message& response) {
     if (status >= 300 || e.target.empty()) return;
     const std::string answered = target_of(response);  // 12.2.1.2, RFC 3311
     dialogs_.retarget(*d, e.from_ue ? e.target : answered, e.from_ue ? answered : e.target);
+}
+
+void Proxy::note_subscription(const Exchange& e) {
+    const bool notifies = e.method_name() == "NOTIFY";
+    if (!notifies && !subscribes(e.method_name())) return;
+    Registration* registration = registrations_.find(e.user);
+    if (registration == nullptr) return;
+    sip::Message request;
+    if (request.parse(e.head) != sip::ParseStatus::ok) return;
+    const std::string_view subscriber = tag_of(notifies ? sip::to(request) : sip::from(request));
+    if (!subscriber.empty()) registration->dialogs.note(call_of(sip::call_id(request), subscriber));
 }
 
 void Proxy::drop_dialog(SlotId id) {

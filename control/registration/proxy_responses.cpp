@@ -50,11 +50,14 @@ void Proxy::on_response(sip::ClientTransactionId /*id*/, std::uint64_t context,
         if (!e->invite || status >= 300) unlist(*e);
         unreserve(*e);
         followed(*e, response);
+        if (status < 300) note_subscription(*e);
     }
     if (status < 200) {
         e->provisional = true;
         if (e->cancelled && e->cancel_interval == Duration{}) send_cancel(*e);
-        if (e->invite && !e->cancelled) ctx_.timers.start(e->timer, ctx_.policy.timer_c);
+        // RFC 3261 16.7 step 2: a 100 says nothing of the called one.
+        if (e->invite && !e->cancelled && (status > 100 || !e->timer.active()))
+            ctx_.timers.start(e->timer, ctx_.policy.timer_c);
         if (status == 100) return;  // hop by hop
     } else {
         e->answered = true;
@@ -64,6 +67,11 @@ void Proxy::on_response(sip::ClientTransactionId /*id*/, std::uint64_t context,
 
     if (status == 408 && !e->invite) return close(e->id);  // RFC 4320: nobody wants to hear it
     sip::Edit edit(response);
+    // RFC 3261 16.7 step 6: whoever reads it would take it as ours, and leave us alone for as long.
+    const int told = status == 503 ? 500 : status;
+    if (told != status) {
+        edit.remove_all(HeaderId::retry_after);
+    }
     if (e->from_ue) {
         take_our_via(edit, ctx_, e->head, e->source);
         strip_to_ue(edit);
@@ -79,17 +87,21 @@ void Proxy::on_response(sip::ClientTransactionId /*id*/, std::uint64_t context,
         edit.ensure_content_length();
     }
     const bool edited = static_cast<bool>(edit.apply(ctx_.scratch));
+    if (edited && told != status) {
+        ctx_.scratch.replace(0, ctx_.scratch.find("\r\n"),
+                             "SIP/2.0 500 " + std::string(sip::reason_phrase(told)));
+    }
     if (e->server != 0) {
         if (edited) {
-            inner(*e).transactions->respond(e->server, status, ctx_.scratch);
+            inner(*e).transactions->respond(e->server, told, ctx_.scratch);
         } else if (status >= 200) {
             ctx_.answer_later(inner(*e), e->server, e->head, e->source, 500);
         }
     }
     if (e->from_ue) {
-        note(*e, status, true, &e->reply, Reason::ok);
+        note(*e, told, true, &e->reply, Reason::ok);
     } else {
-        ctx_.note(e->trace_user, e->method_name(), status, {Entity::pcscf, Entity::core});
+        ctx_.note(e->trace_user, e->method_name(), told, {Entity::pcscf, Entity::core});
     }
     if (status < 200) return;
     if (e->invite && status < 300) {

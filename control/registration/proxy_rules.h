@@ -2,10 +2,12 @@
 // What the proxy asks of a request, whichever way it goes.
 
 #include <cstddef>
+#include <optional>
 #include <string_view>
 
 #include "base/bytes.h"
 #include "control/sip/message.h"
+#include "control/sip/transport.h"
 #include "control/sip/values.h"
 
 namespace gmgate::registration {
@@ -27,24 +29,26 @@ constexpr std::size_t most_in_call = 8;
     return !sip::to_tag(request).empty();
 }
 
-// A request whose dialog, if it has a To tag, must be one of a session. Those of SUBSCRIBE and
-// REFER are not kept, and the ACK of a 2xx may come when the dialog has ended.
-[[nodiscard]] inline bool is_of_session(const sip::Message& request) {
-    return !request.is_method("ACK") && !request.is_method("SUBSCRIBE") &&
-           !request.is_method("REFER") && !request.is_method("NOTIFY");
+// A request that makes a subscription, or goes on with one (RFC 6665, RFC 3515).
+[[nodiscard]] inline bool subscribes(std::string_view method) {
+    return method == "SUBSCRIBE" || method == "REFER";
 }
 
 // A request that makes no sense but in its dialog. Not BYE: it ends what we may have forgotten.
 [[nodiscard]] inline bool needs_dialog(const sip::Message& request) {
-    return in_dialog(request) && (request.is_method("INVITE") || request.is_method("UPDATE") ||
-                                  request.is_method("PRACK") || request.is_method("INFO"));
+    return in_dialog(request) &&
+           (request.is_method("INVITE") || request.is_method("UPDATE") ||
+            request.is_method("PRACK") || request.is_method("INFO") || request.is_method("NOTIFY"));
 }
 
-[[nodiscard]] inline bool wants_tcp(std::string_view uri_text) {
+// The transport a URI names; nullopt: none, or one we have not.
+[[nodiscard]] inline std::optional<sip::Transport> wanted_transport(std::string_view uri_text) {
     const auto uri = sip::parse_uri(uri_text);
-    if (!uri) return false;
-    const auto transport = uri->param("transport");
-    return transport && iequals(transport->value, "tcp");
+    const auto transport = uri ? uri->param("transport") : std::nullopt;
+    if (!transport) return std::nullopt;
+    if (iequals(transport->value, "tcp")) return sip::Transport::tcp;
+    if (iequals(transport->value, "udp")) return sip::Transport::udp;
+    return std::nullopt;
 }
 
 }  // namespace gmgate::registration

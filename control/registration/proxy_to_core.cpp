@@ -163,6 +163,8 @@ void Proxy::on_ue_request(const Arrival& arrival, const sip::Message& request) {
         return refuse_emergency(arrival, request, *user);
     // We have forgotten it, it ended, or there never was one.
     if (lost) return ctx_.answer(ctx_.gm, arrival, request, 481, Reason::unknown_transaction, impi);
+    if (!dialog && request.is_method("ACK"))
+        return ctx_.discard(ctx_.gm, arrival, Reason::unknown_transaction, impi);
     const std::string service_route(user->service_route());
     bool replace_route = false;
     if (!dialog && !emergency) {
@@ -293,7 +295,7 @@ void Proxy::forward_to_core(const Arrival& arrival, const sip::Message& request,
     const auto edited = [&] {
         sip::Edit edit(request);
         put_our_via(edit, ctx_, arrival.flow.remote, flow, branch.view());
-        edit.set_max_forwards(sip::max_forwards(request).value_or(70) - 1U);
+        edit.set_max_forwards(hops_left(request));
         changes(edit);
         if (flow.transport == sip::Transport::tcp) edit.ensure_content_length();
         return static_cast<bool>(edit.apply(ctx_.scratch));

@@ -11,10 +11,6 @@ using sip::HeaderId;
 
 void Proxy::on_core_request(const Arrival& arrival, const sip::Message& request) {
     if (request.is_method("CANCEL")) return on_cancel(ctx_.core, arrival, request);
-    if (const auto rejection = sip::check_routable(request)) {
-        const Reason why = rejection->code == 483 ? Reason::too_many_hops : Reason::unsupported_uri;
-        return ctx_.answer(ctx_.core, arrival, request, rejection->code, why);
-    }
     std::optional<std::uint64_t> user_id;
     bool target_is_us = false;
     if (const auto route = sip::first_route(request, HeaderId::route);
@@ -32,6 +28,11 @@ void Proxy::on_core_request(const Arrival& arrival, const sip::Message& request)
         // on whatever it is called.
         if (!user_id && uri->user.empty() && known_method(request.method()) == "OTHER")
             return ctx_.answer(ctx_.core, arrival, request, 501, Reason::unknown_flow);
+    }
+    // RFC 3261 16.3: only what goes on.
+    if (const auto rejection = sip::check_routable(request)) {
+        const Reason why = rejection->code == 483 ? Reason::too_many_hops : Reason::unsupported_uri;
+        return ctx_.answer(ctx_.core, arrival, request, rejection->code, why);
     }
     if (!user_id && ctx_.policy.interconnect == Interconnect::via) {
         // The core took our Via for the flow and knows no Path: the Contact tells the phone.
@@ -70,9 +71,10 @@ void Proxy::on_core_request(const Arrival& arrival, const sip::Message& request)
     const IpAddress ours = set->ours;
     const IpAddress ue = set->ue;
 
-    sip::Transport transport = registration->transport;
-    if (wants_tcp(user->contact()) || wants_tcp(request.request_uri()))
-        transport = sip::Transport::tcp;
+    // As it registered, or as its Contact says; in a dialog that of the dialog.
+    auto named = wanted_transport(request.request_uri());
+    if (!named) named = wanted_transport(user->contact());
+    sip::Transport transport = named.value_or(registration->transport);
     if (!in_dialog(request) && request.is_method("INVITE") && !has_room_for_call(user->id)) {
         return ctx_.answer(ctx_.core, arrival, request, 503, Reason::dialog_limit, impi,
                            {{"Retry-After", "10"}});
@@ -94,6 +96,8 @@ void Proxy::on_core_request(const Arrival& arrival, const sip::Message& request)
         if (e->invite) e->identity = called_identity(request, *user);
     }
     if (in_dialog(request)) follow(request, false, user->id, e);
+    // Its NOTIFY may overtake the answer.
+    if (e != nullptr && subscribes(request.method())) note_subscription(*e);
 
     // A strict router before us put our route where the target belongs, and the target last (RFC
     // 3261 16.4); a request by the Path alone is for the phone's contact.
@@ -139,7 +143,7 @@ void Proxy::forward_to_ue(const Arrival& arrival, const sip::Message& request, E
         edit.stamp_top_via(arrival.flow.remote);
         edit.push_via({"SIP/2.0/", sip::name(way.flow.transport), " ", way.sent_by,
                        ";branch=", branch.view()});
-        edit.set_max_forwards(sip::max_forwards(request).value_or(70) - 1U);
+        edit.set_max_forwards(hops_left(request));
         strip_to_ue(edit);
         // Behind us there is only the UE: no route is left to follow.
         edit.remove_all(HeaderId::route);

@@ -14,6 +14,7 @@
 #include "base/ip.h"
 #include "base/slot_map.h"
 #include "control/registration/reasons.h"
+#include "control/registration/subscriptions.h"
 #include "control/sip/transport.h"
 #include "sa/packed_strings.h"
 #include "sa/sa_set.h"
@@ -50,6 +51,7 @@ struct Registration {
         std::uint64_t nonce_hash = 0;
     };
     std::array<Challenge, sa::max_sets_per_user> challenges{};
+    Subscriptions dialogs;    // of the user's own subscriptions
     SlotId subscription = 0;  // to its registration state (E5); 0: none
     bool unheard = false;     // a document came that a REGISTER under way made too early to obey
     sa::SetId latest = 0;     // set of the latest successful authentication

@@ -254,9 +254,8 @@ bool Proxy::say_to_ue(const Dialog& dialog, std::string_view method, std::uint32
         if (set == nullptr) return false;
         if (target.empty()) target = user->contact();
         const Registration* registration = registrations_.find(dialog.user);
-        sip::Transport transport =
-            registration == nullptr ? sip::Transport::udp : registration->transport;
-        if (wants_tcp(target)) transport = sip::Transport::tcp;
+        const sip::Transport transport = wanted_transport(target).value_or(
+            registration == nullptr ? sip::Transport::udp : registration->transport);
         carrier = Carrier::of(*set);
         way = {request_path(transport, set->ours, set->ue, carrier.numbers),
                set->ours.to_uri_host() + ":" + std::to_string(carrier.numbers.port_ps)};

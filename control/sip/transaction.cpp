@@ -498,11 +498,12 @@ TransactionLayer::Match TransactionLayer::receive_response(const Flow& flow,
         return Match::unknown;
     }
     Impl::Client* c = i.clients.find_slot(static_cast<std::uint32_t>(slot - 1));
-    if (c == nullptr || c->nonce != nonce || c->state == Impl::ClientState::reserved ||
-        c->method != parts->method) {
+    if (c == nullptr || c->nonce != nonce || c->state == Impl::ClientState::reserved)
         return Match::unknown;
-    }
     const int status = response.status_code();
+    // Whoever sent the INVITE sends its CANCEL past us, under the same branch (RFC 3261 9.1).
+    if (c->invite && parts->method == "CANCEL") return Match::absorbed;
+    if (c->method != parts->method) return Match::unknown;
     const Duration t64 = i.times.t1 * 64;
     const bool under_way =
         c->state == Impl::ClientState::calling || c->state == Impl::ClientState::proceeding;

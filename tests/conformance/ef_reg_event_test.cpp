@@ -1,6 +1,7 @@
 // E5 and F1 to F4: subscriptions to registration state, and re-authentication that the network
 // begins, with the gateway and gmhome whole.
 
+#include "tests/support/calls.h"
 #include "tests/support/home_calls.h"
 #include "tests/support/reg_event.h"
 
@@ -254,11 +255,22 @@ TEST(F4, TheNotifyTravelsOnTheLiveSetWhichOutlivesIt) {
 TEST(F4, TheLastNotifyIsOutBeforeTheSetsGo) {
     Watched c;
     const auto set = c.w.set_of(c.p.current());
+    // The first one is lost: it comes again, on the same SA.
+    int lost = 0;
+    c.w.lose = [&](const Wire& wire) {
+        return wire.to == Wire::To::ue && wire.message.method() == "NOTIFY" && lost++ == 0;
+    };
+    const auto heard = count_of(c.p.inbox, "NOTIFY");
     ASSERT_TRUE(c.w.network->registrar->deregister(c.p.impu));
     c.w.run();
+    ASSERT_EQ(lost, 1);
+    ASSERT_EQ(count_of(c.p.inbox, "NOTIFY"), heard);
+    c.w.advance(1s);
+    ASSERT_EQ(count_of(c.p.inbox, "NOTIFY"), heard + 1);
     ASSERT_EQ(c.p.last().message.method(), "NOTIFY");
     EXPECT_EQ(c.p.last().message.header("Subscription-State"), "terminated;reason=noresource");
     EXPECT_EQ(c.p.last().set, set);
+    EXPECT_TRUE(c.p.last().esp);
     EXPECT_TRUE(c.w.backend.has(set));
     c.p.answer(c.p.last(), 200);
     c.w.run();

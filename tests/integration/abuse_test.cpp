@@ -5,6 +5,7 @@
 #include <set>
 #include <string>
 
+#include "tests/support/calls.h"
 #include "tests/support/emergency_call.h"
 
 namespace gmgate::test {
@@ -560,6 +561,41 @@ TEST(Abuse, EmergencyCallsThatEndAtOnceAreHeldBack) {
     }
     EXPECT_EQ(reached, 22U) << "two a second";
     w.expect_no_leak(0);
+}
+
+// And the same towards the core, to whom it asked from; not to an address that is not trusted.
+TEST(Abuse, AnAnswerToTheCoreWhoseConnectionIsGoneGetsANewOne) {
+    World w;
+    Phone& p = w.phone();
+    ASSERT_TRUE(p.register_once());
+    const auto ask = [&](std::string_view sent_by) {
+        const std::string text = w.home.request("INVITE", w.home.paths[p.impi], p.contact(),
+                                                "Contact: <" + std::string(far_target) + ">\r\n");
+        Wire wire = w.queue.back();
+        w.queue.pop_back();
+        wire.flow = {sip::Transport::tcp, ep("192.0.2.1:5060"), ep("192.0.2.9:40000"), 77};
+        wire.message.text =
+            replace_once(text, "SIP/2.0/UDP 192.0.2.9:5060", "SIP/2.0/TCP " + std::string(sent_by));
+        w.queue.push_back(wire);
+        w.run();
+        return p.last();
+    };
+    for (const std::string_view sent_by : {"192.0.2.9:5070", "scscf.home.example:5070"}) {
+        w.core_net.closed.clear();
+        const Wire asked = ask(sent_by);
+        ASSERT_EQ(asked.message.method(), "INVITE");
+        w.core_net.closed.insert(77);
+        for (int i = 0; i < 2; ++i) {  // the 200, and the 200 again
+            w.home.inbox.clear();
+            p.answer(asked, 200, "Contact: <" + p.contact() + ">\r\n");
+            w.run();
+            ASSERT_EQ(w.home.inbox.size(), 1U) << i;
+            EXPECT_EQ(w.home.inbox.back().message.status(), 200);
+            EXPECT_EQ(w.home.inbox.back().flow.transport, sip::Transport::tcp);
+            EXPECT_EQ(w.home.inbox.back().flow.connection, 0U);
+            EXPECT_EQ(w.home.inbox.back().flow.remote, ep("192.0.2.9:5070"));
+        }
+    }
 }
 
 }  // namespace

@@ -37,6 +37,7 @@ TEST(Attack, AToTagOpensNoWayPastTheServiceRoute) {
         {"sip:192.0.2.66:7000", "Route: <sip:10.1.0.1:5060;lr>\r\n"},
         {"sip:192.0.2.9:3868", "Route: <sip:10.1.0.1:5060;lr>\r\n"},
     };
+    const auto foreign = w.drops(Reason::wrong_sa);
     for (const auto& c : cases) {
         p.send_on(p.current(),
                   p.request("MESSAGE", c.uri,
@@ -49,14 +50,33 @@ TEST(Attack, AToTagOpensNoWayPastTheServiceRoute) {
         EXPECT_EQ(sent.message.header("Route"), w.home.service_route) << "a request like any";
         // What makes sense in a dialog alone goes nowhere.
         const auto at_home = w.home.inbox.size();
-        for (const char* method : {"INVITE", "UPDATE", "PRACK", "INFO"}) {
+        for (const char* method : {"INVITE", "UPDATE", "PRACK", "INFO", "NOTIFY"}) {
             p.send_on(p.current(),
                       p.request(method, c.uri,
                                 "To: <sip:bob@home.example>;tag=none\r\n" + std::string(c.route)));
             w.run();
             EXPECT_EQ(p.last_status(), 481) << method;
         }
+        const auto stray = w.drops(Reason::unknown_transaction);
+        p.send_on(p.current(),
+                  p.request("ACK", c.uri,
+                            "To: <sip:bob@home.example>;tag=none\r\n" + std::string(c.route)));
+        w.run();
+        EXPECT_EQ(w.drops(Reason::unknown_transaction), stray + 1);
         EXPECT_EQ(w.home.inbox.size(), at_home);
+        // What makes a dialog is made by the rules of a new one.
+        for (const char* method : {"SUBSCRIBE", "REFER"}) {
+            p.send_on(p.current(),
+                      p.request(method, c.uri,
+                                "To: <sip:bob@home.example>;tag=none\r\n" + std::string(c.route)));
+            w.run();
+            const Wire& made = w.home.inbox.back();
+            ASSERT_EQ(made.message.method(), method);
+            EXPECT_EQ(made.flow.remote, ep("192.0.2.9:6060"));
+            EXPECT_EQ(made.message.header("Route"), w.home.service_route);
+            EXPECT_TRUE(made.message.contains("P-Charging-Vector"));
+            EXPECT_EQ(w.drops(Reason::wrong_sa), foreign);
+        }
         // A BYE may end what we have forgotten: the way its home goes.
         p.send_on(p.current(),
                   p.request("BYE", c.uri,
@@ -77,6 +97,26 @@ TEST(Attack, AToTagOpensNoWayPastTheServiceRoute) {
     EXPECT_EQ(w.home.inbox.back().flow.remote, ep("192.0.2.9:5060"));
     call.say("BYE");
     w.expect_no_leak(1);
+}
+
+// B7: nor does it hide whose name is in From.
+TEST(Attack, AToTagHidesNoForeignIdentity) {
+    for (const char* method : {"SUBSCRIBE", "REFER", "MESSAGE"}) {
+        World w;
+        Phone& alice = w.phone("alice", "10.2.0.1");
+        Phone& mallory = w.phone("mallory", "10.2.0.2");
+        ASSERT_TRUE(alice.register_once());
+        ASSERT_TRUE(mallory.register_once());
+        const auto at_home = w.home.inbox.size();
+        mallory.send_on(mallory.current(),
+                        mallory.request(method, "sip:bob@home.example",
+                                        "From: <" + alice.impu +
+                                            ">;tag=2\r\nTo: <sip:bob@home.example>;tag=none\r\n"));
+        w.run();
+        EXPECT_EQ(w.home.inbox.size(), at_home) << method;
+        EXPECT_EQ(w.drops(Reason::wrong_sa), 1U) << method;
+        w.expect_no_leak(2);
+    }
 }
 
 TEST(Attack, AnAnswerOnAnotherUsersSetLeavesNothing) {

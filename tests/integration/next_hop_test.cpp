@@ -156,16 +156,22 @@ TEST(NextHop, ADialogStaysWhereItsRequestMovedTo) {
     w.home.service_route.clear();
     Phone& p = w.phone();
     ASSERT_TRUE(p.register_once());
-    p.send_on(p.current(), p.request("REFER", "sip:bob@192.0.2.77",
-                                     "To: <sip:bob@home.example>;tag=x\r\n"
-                                     "Route: <sip:192.0.2.10:5060;lr>\r\n"));
+    p.send_on(p.current(), p.request("REFER", "sip:bob@home.example", route_of(p)));
     w.run();
-    EXPECT_EQ(asked(w, "REFER"), std::vector<Endpoint>{second});
+    ASSERT_EQ(p.last_status(), 200);
+    const std::string call_id = w.home.inbox.back().message.header("Call-ID");
+    const auto say = [&](const std::string& hop) {
+        p.send_on(p.current(), with_header(p.request("REFER", "sip:bob@192.0.2.77",
+                                                     "To: <sip:bob@home.example>;tag=home\r\n"
+                                                     "Route: <sip:" +
+                                                         hop + ";lr>\r\n"),
+                                           "Call-ID", call_id));
+        w.run();
+    };
+    say("192.0.2.10:5060");
+    EXPECT_EQ(asked(w, "REFER").back(), second);
     // What is no next hop is not gone to for that (S2).
-    p.send_on(p.current(), p.request("REFER", "sip:bob@192.0.2.77",
-                                     "To: <sip:bob@home.example>;tag=x\r\n"
-                                     "Route: <sip:192.0.2.11:5060;lr>\r\n"));
-    w.run();
+    say("192.0.2.11:5060");
     EXPECT_EQ(asked(w, "REFER").back(), first);
 }
 

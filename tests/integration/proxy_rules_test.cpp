@@ -272,7 +272,7 @@ TEST(ProxyRules, ACancelledCallIsNotMoved) {
         w.run();
         if (cancelled_first) {
             EXPECT_EQ(count_of(w.home.inbox, "INVITE"), 1U);
-            EXPECT_EQ(p.last_status(), 503);
+            EXPECT_EQ(p.last_status(), 500);
         } else {
             const Wire moved = *latest(w.home.inbox, "INVITE");
             ASSERT_EQ(moved.flow.remote, ep("192.0.2.10:5060"));
@@ -290,6 +290,23 @@ TEST(ProxyRules, ACancelledCallIsNotMoved) {
 }
 
 // RFC 3261 16.8.
+TEST(ProxyRules, A100DoesNotMoveTimerC) {
+    World w;
+    Phone& p = w.phone();
+    ASSERT_TRUE(p.register_once());
+    OutgoingCall call(w, p);
+    call.answer(180);
+    for (int i = 0; i < 20; ++i) {
+        w.advance(10s);
+        w.home.reply(call.invite, 100);
+        w.run();
+    }
+    EXPECT_GE(count_of(w.home.inbox, "CANCEL"), 1U);
+    w.home.reply(call.invite, 487);
+    w.run();
+    EXPECT_EQ(p.last_status(), 487);
+}
+
 TEST(ProxyRules, TimerCEndsACallThatRingsForEver) {
     for (const bool answered : {true, false}) {
         World w;
@@ -440,8 +457,185 @@ TEST(ProxyRules, SubscriptionsAndRefers) {
         w.run();
         EXPECT_EQ(p.last_status(), 202);
         EXPECT_EQ(w.gateway->dialogs(), 0U) << "no session";
+        // In the dialog, by the routes of the dialog.
+        w.home.silent = false;
+        p.send_on(p.current(),
+                  with_header(p.request(method, far_target,
+                                        "To: <sip:bob@home.example>;tag=n\r\nEvent: presence\r\n"
+                                        "Route: " +
+                                            std::string(core_hop) + "\r\n"),
+                              "Call-ID", asked.message.header("Call-ID")));
+        w.run();
+        EXPECT_EQ(p.last_status(), 200);
+        EXPECT_EQ(w.home.inbox.back().message.header("Route"), core_hop);
+        EXPECT_FALSE(w.home.inbox.back().message.contains("P-Charging-Vector"));
+        w.expect_no_leak(1);
+        // It goes with the registration.
+        ASSERT_TRUE(p.deregister());
+        w.advance(60s);
+        w.expect_no_leak(0);
+    }
+}
+
+// The phone is asked to tell: its NOTIFY may overtake its answer, and comes long after.
+TEST(ProxyRules, APhoneNotifies) {
+    for (const std::string_view method : {"SUBSCRIBE", "REFER"}) {
+        World w;
+        Phone& p = w.phone();
+        ASSERT_TRUE(p.register_once());
+        w.home.request(method, w.home.paths[p.impi], p.contact(),
+                       "Contact: <" + std::string(far_target) +
+                           ">\r\nEvent: presence\r\nRecord-Route: " + std::string(core_hop) +
+                           "\r\n");
+        w.run();
+        const Wire asked = p.last();
+        ASSERT_EQ(asked.message.method(), method);
+        const auto notify = [&](const std::string& call_id) {
+            p.send_on(p.current(),
+                      with_header(p.request("NOTIFY", far_target,
+                                            "From: " + asked.message.header("To") +
+                                                ";tag=ue\r\nTo: <sip:bob@home.example>;tag=b\r\n"
+                                                "Event: presence\r\nSubscription-State: active\r\n"
+                                                "Route: " +
+                                                std::string(core_hop) + "\r\n"),
+                                  "Call-ID", call_id));
+            w.run();
+            return p.last_status();
+        };
+        const std::string call_id = asked.message.header("Call-ID");
+        EXPECT_EQ(notify(call_id), 200);
+        EXPECT_EQ(w.home.inbox.back().message.header("Route"), core_hop);
+        p.answer(asked, 202, "Contact: <" + p.contact() + ">\r\n");
+        w.run();
+        EXPECT_EQ(w.home.inbox.back().message.status(), 202);
+        w.advance(600s);
+        EXPECT_EQ(notify(call_id), 200);
+        const auto at_home = w.home.inbox.size();
+        EXPECT_EQ(notify("another"), 481);
+        EXPECT_EQ(w.home.inbox.size(), at_home);
         w.expect_no_leak(1);
     }
+}
+
+// RFC 3261 13.2.2.4: an ACK may come when the dialog has ended, as long as its 2xx is repeated.
+TEST(ProxyRules, AnAckBehindTheBye) {
+    World w;
+    Phone& p = w.phone();
+    ASSERT_TRUE(p.register_once());
+    OutgoingCall call(w, p);
+    call.answer(200);
+    const std::string ack = call.request("ACK");
+    w.home.silent = false;
+    call.say("BYE");
+    ASSERT_EQ(w.gateway->dialogs(), 0U);
+    p.send_on(p.current(), ack);
+    w.run();
+    EXPECT_EQ(count_of(w.home.inbox, "ACK"), 1U);
+    w.advance(40s);
+    p.send_on(p.current(), ack);
+    w.run();
+    EXPECT_EQ(count_of(w.home.inbox, "ACK"), 1U) << "nobody waits for it any more";
+    EXPECT_EQ(w.drops(Reason::unknown_transaction), 1U);
+
+    // That of a re-INVITE too.
+    OutgoingCall other(w, p);
+    other.establish();
+    w.advance(40s);  // the INVITE that made it is over
+    w.home.silent = true;
+    other.say("INVITE", "home", "Contact: <" + p.contact() + ">\r\n");
+    w.home.reply(w.home.inbox.back(), 200, "Contact: <" + std::string(far_target) + ">\r\n");
+    w.run();
+    const std::string late =
+        with_header(other.request("ACK"), "CSeq", std::to_string(other.last_cseq) + " ACK");
+    from_core(w, other.from_far("BYE", 1));
+    w.run();
+    p.answer(p.last(), 200);
+    w.run();
+    ASSERT_EQ(w.gateway->dialogs(), 0U);
+    const auto acks = count_of(w.home.inbox, "ACK");
+    p.send_on(p.current(), late);
+    w.run();
+    EXPECT_EQ(count_of(w.home.inbox, "ACK"), acks + 1);
+    w.home.silent = false;
+    other.say("INFO");
+    EXPECT_EQ(p.last_status(), 481) << "an ACK alone";
+    w.expect_no_leak(1);
+}
+
+// RFC 3261 16.7 step 6: a 503 says that its sender takes nothing; passed on it would be ours.
+TEST(ProxyRules, A503OfAnotherIsNotOurs) {
+    World w;
+    Phone& p = w.phone();
+    ASSERT_TRUE(p.register_once());
+    w.home.silent = true;
+    p.send_on(p.current(), p.request("MESSAGE", "sip:bob@home.example"));
+    w.run();
+    w.home.reply(w.home.inbox.back(), 503, "Retry-After: 600\r\nWarning: 399 x \"full\"\r\n");
+    w.run();
+    EXPECT_EQ(p.last_status(), 500);
+    EXPECT_TRUE(p.last().message.text.starts_with("SIP/2.0 500 Server Internal Error\r\n"));
+    EXPECT_EQ(p.last().message.header("Retry-After"), "");
+    EXPECT_NE(p.last().message.header("Warning"), "");
+    w.home.request("MESSAGE", w.home.paths[p.impi], p.contact());
+    w.run();
+    p.answer(p.last(), 503, "Retry-After: 600\r\n");
+    w.run();
+    EXPECT_EQ(w.home.inbox.back().message.status(), 500);
+    EXPECT_EQ(w.home.inbox.back().message.header("Retry-After"), "");
+    w.expect_no_leak(1);
+}
+
+// RFC 3261 9.1, 17.1.2: sent again over UDP alone, until it is answered; its answer is nobody's
+// drop. What the caller says of it (RFC 3326) goes along.
+TEST(ProxyRules, ACancelIsATransaction) {
+    for (const auto transport : {sip::Transport::udp, sip::Transport::tcp}) {
+        World w;
+        Phone& p = w.phone("alice", "10.2.0.1", transport);
+        ASSERT_TRUE(p.register_once());
+        IncomingCall call(w, p);
+        call.answer(180);
+        from_core(w, with_header(cancel_of(call.text), "Max-Forwards",
+                                 "70\r\nReason: SIP;cause=200;text=\"Call completed, elsewhere\","
+                                 " Q.850;cause=16"));
+        w.run();
+        ASSERT_EQ(count_of(p.inbox, "CANCEL"), 1U);
+        EXPECT_EQ(p.last().message.header("Reason"),
+                  "SIP;cause=200;text=\"Call completed, elsewhere\", Q.850;cause=16");
+        w.advance(10s);
+        const bool udp = transport == sip::Transport::udp;
+        const auto sent = count_of(p.inbox, "CANCEL");
+        EXPECT_EQ(sent, udp ? 5U : 1U);
+        p.answer(*latest(p.inbox, "CANCEL"), 200);
+        w.run();
+        w.advance(10s);
+        EXPECT_EQ(count_of(p.inbox, "CANCEL"), sent) << "answered";
+        for (const Reason r : {Reason::stray_response, Reason::unknown_transaction})
+            EXPECT_EQ(w.drops(r), 0U);
+        // The INVITE itself stays without an answer: given up, 64·T1 after the CANCEL.
+        w.advance(13s);
+        EXPECT_EQ(w.home.inbox.back().message.status(), 487);
+        w.expect_no_leak(1);
+    }
+    // From the phone.
+    World w;
+    Phone& p = w.phone();
+    ASSERT_TRUE(p.register_once());
+    OutgoingCall call(w, p);
+    call.answer(180);
+    p.send_on(p.current(), cancel_of(call.text));
+    w.run();
+    const Wire cancel = *latest(w.home.inbox, "CANCEL");
+    EXPECT_EQ(cancel.message.header("Reason"), "");
+    w.home.reply(cancel, 200);
+    w.advance(10s);
+    EXPECT_EQ(count_of(w.home.inbox, "CANCEL"), 1U);
+    w.home.reply(call.invite, 487);
+    w.run();
+    w.home.reply(cancel, 200);  // it overtakes nobody
+    w.run();
+    EXPECT_EQ(p.last_status(), 487);
+    EXPECT_EQ(w.drops(Reason::unknown_transaction), 0U);
+    w.expect_no_leak(1);
 }
 
 // At the stop nobody is left to wait for an answer.

@@ -146,13 +146,15 @@ TEST(Proxy, TheTargetOfADialogSaysWhichTransport) {
     const std::string dialog =
         "To: <sip:bob@home.example>;tag=home\r\nRoute: " + routes.substr(comma + 2) + ", " +
         routes.substr(0, comma) + "\r\n";
-    p.send_on(p.current(), p.request("ACK", "sip:192.0.2.9:5060;transport=TCP", dialog));
+    const std::string call_id = latest(w.home.inbox, "INVITE")->message.header("Call-ID");
+    p.send_on(p.current(), with_header(p.request("ACK", "sip:192.0.2.9:5060;transport=TCP", dialog),
+                                       "Call-ID", call_id));
     w.run();
     ASSERT_EQ(w.home.inbox.back().message.method(), "ACK");
     EXPECT_EQ(w.home.inbox.back().flow.transport, sip::Transport::tcp);
     EXPECT_TRUE(w.home.inbox.back().message.header("Via").starts_with("SIP/2.0/TCP "));
-    p.send_on(p.current(), with_header(p.request("INFO", "sip:192.0.2.9:5060", dialog), "Call-ID",
-                                       latest(w.home.inbox, "INVITE")->message.header("Call-ID")));
+    p.send_on(p.current(),
+              with_header(p.request("INFO", "sip:192.0.2.9:5060", dialog), "Call-ID", call_id));
     w.run();
     ASSERT_EQ(w.home.inbox.back().message.method(), "INFO");
     EXPECT_EQ(w.home.inbox.back().flow.transport, sip::Transport::udp);
@@ -384,8 +386,8 @@ TEST(Proxy, NotRegistered) {
     ASSERT_TRUE(p.deregister());
     w.home.request("MESSAGE", path, p.contact());
     w.run();
-    const bool answered = w.home.inbox.back().message.status() == 480;
-    EXPECT_TRUE(answered || p.last().message.method() == "MESSAGE");
+    EXPECT_EQ(w.home.inbox.back().message.status(), 480) << "its SAs live, but nothing new begins";
+    EXPECT_EQ(count_of(p.inbox, "MESSAGE"), 0U);
     w.advance(60s);
     w.home.request("MESSAGE", path, p.contact());
     w.run();
@@ -414,7 +416,8 @@ TEST(Proxy, ACallUpAndDown) {
     EXPECT_EQ(w.gateway->dialogs(), 1U);
     const std::string dialog =
         "To: <sip:bob@home.example>;tag=home\r\nRoute: " + ue_route + ", " + core_route + "\r\n";
-    p.send_on(p.current(), p.request("ACK", "sip:192.0.2.9:5060", dialog));
+    p.send_on(p.current(), with_header(p.request("ACK", "sip:192.0.2.9:5060", dialog), "Call-ID",
+                                       invite.message.header("Call-ID")));
     w.run();
     EXPECT_EQ(w.home.inbox.back().message.method(), "ACK");
     EXPECT_FALSE(w.home.inbox.back().message.has("Route"));
@@ -490,6 +493,69 @@ TEST(Proxy, BadExtensionAndTooManyHops) {
     w.run();
     EXPECT_EQ(p.last_status(), 483);
     w.expect_no_leak(1);
+}
+
+// RFC 3261 16.3: what is for us goes no further; 16.6 step 3: who counted nothing gets the most.
+TEST(Proxy, MaxForwardsIsOfWhatIsForwarded) {
+    World w;
+    Phone& p = w.phone();
+    ASSERT_TRUE(p.register_once());
+    const auto ask = [&](std::string_view method, const std::string& path, const std::string& uri,
+                         std::string_view hops) {
+        const std::string text = w.home.request(method, path, uri);
+        w.queue.pop_back();
+        from_core(w, replace_once(text, "Max-Forwards: 60\r\n", hops));
+        w.run();
+    };
+    ask("OPTIONS", "<sip:192.0.2.1;lr>", "sip:192.0.2.1", "Max-Forwards: 0\r\n");
+    EXPECT_EQ(w.home.inbox.back().message.status(), 200);
+    const std::string path = w.home.paths[p.impi];
+    ask("OPTIONS", path, p.contact(), "Max-Forwards: 0\r\n");
+    EXPECT_EQ(w.home.inbox.back().message.status(), 483);
+    ask("MESSAGE", path, p.contact(), "");
+    ASSERT_EQ(p.last().message.method(), "MESSAGE");
+    EXPECT_EQ(p.last().message.header("Max-Forwards"), "70");
+    p.answer(p.last(), 200);
+    w.run();
+    p.send_on(p.current(), replace_once(p.request("MESSAGE", "sip:bob@home.example"),
+                                        "Max-Forwards: 70\r\n", ""));
+    w.run();
+    EXPECT_EQ(w.home.inbox.back().message.header("Max-Forwards"), "70");
+    w.expect_no_leak(1);
+}
+
+// E3: a Contact may name the other transport than that of the REGISTER.
+TEST(Proxy, TheContactSaysWhichTransport) {
+    using sip::Transport;
+    const struct {
+        Transport registered;
+        std::string_view contact, target;
+        Transport goes;
+    } cases[] = {
+        {Transport::tcp, "", "", Transport::tcp},
+        {Transport::udp, "", "", Transport::udp},
+        {Transport::tcp, ";transport=udp", "", Transport::udp},
+        {Transport::udp, ";transport=TCP", "", Transport::tcp},
+        {Transport::tcp, ";transport=UDP", ";transport=tcp", Transport::tcp},
+        {Transport::udp, ";transport=tcp", ";transport=udp", Transport::udp},
+        {Transport::tcp, ";transport=sctp", "", Transport::tcp},
+    };
+    for (const auto& c : cases) {
+        World w;
+        Phone& p = w.phone("alice", "10.2.0.1", c.registered);
+        RegisterOptions o;
+        const std::string bare = p.contact().substr(0, p.contact().find(";transport"));
+        o.contact = "<" + bare + std::string(c.contact) + ">";
+        ASSERT_TRUE(p.challenged(false, o));
+        p.send_sm7(o);
+        w.run();
+        ASSERT_EQ(p.last_status(), 200);
+        p.accept();
+        w.home.request("MESSAGE", w.home.paths[p.impi], bare + std::string(c.target));
+        w.run();
+        ASSERT_EQ(p.last().message.method(), "MESSAGE");
+        EXPECT_EQ(p.last().flow.transport, c.goes) << c.contact << " " << c.target;
+    }
 }
 
 }  // namespace

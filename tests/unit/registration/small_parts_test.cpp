@@ -13,6 +13,7 @@
 #include "control/registration/metrics.h"
 #include "control/registration/paths.h"
 #include "control/registration/reasons.h"
+#include "control/registration/subscriptions.h"
 #include "control/registration/trace.h"
 
 namespace gmgate::registration {
@@ -270,6 +271,23 @@ TEST(SlotMap, StaleIdsFindNothing) {
     EXPECT_EQ(map.slots(), 2U);
     EXPECT_EQ(alive, 2);
     EXPECT_EQ(map.find(~SlotId{0}), nullptr);
+}
+
+// S2: the longest unused gives way.
+TEST(Subscriptions, AUserHasAFew) {
+    Subscriptions all;
+    for (std::uint64_t i = 0; i < Subscriptions::most; ++i) {
+        all.note(100 + i);
+        all.note(100);  // in use
+    }
+    EXPECT_TRUE(all.has(100));
+    EXPECT_TRUE(all.has(101));
+    all.note(500);
+    EXPECT_TRUE(all.has(500));
+    EXPECT_FALSE(all.has(101));
+    EXPECT_TRUE(all.has(100));
+    EXPECT_TRUE(all.has(102));
+    EXPECT_FALSE(all.has(7));
 }
 
 TEST(Metrics, NamesFollowTheConventions) {
