@@ -45,6 +45,7 @@ constexpr int exit_call = 3;     // all registered, but a call failed
 constexpr int exit_message = 4;  // ... but a message between phones failed
 
 struct Options {
+    std::string reg_profile = "rfc3680";
     std::string pcscf, pcscf6, realm, seed, subscribers, imsi, net4, net6;
     std::string suites = "all", offer = "auto", style = "auto", esp = "own", json, keylog;
     std::string bridge, bridge_app;
@@ -294,6 +295,13 @@ void describe(CLI::App& app, Options& o) {
                  "registers anew when asked to, stops when the network ends its registration; "
                  "off by default")
         ->group("After registration");
+    app.add_option("--reg-profile", o.reg_profile,
+                   "form of the registration state a phone subscribes to: rfc3680 (Event: reg), or "
+                   "seed (Event: registration-state, as the proposal for network-initiated "
+                   "re-authentication has it)")
+        ->group("After registration")
+        ->check(CLI::IsMember({"rfc3680", "seed"}))
+        ->capture_default_str();
     app.add_option("--bridge", o.bridge,
                    "ADDR:PORT of this host: a program (sipp, a softphone) that sends plain SIP "
                    "over UDP there is the application in phone 1, and what it says goes through "
@@ -736,6 +744,7 @@ int run(Options& o) {
     context.messages = o.messages;
     context.message_interval = seconds(o.message_interval);
     context.subscribe = o.subscribe;
+    if (o.reg_profile == "seed") context.reg_profile = sip::RegProfile::seed;
     context.calls.answer_after = seconds(o.answer_after);
     context.calls.refuse = o.refuse_calls;
     context.calls.precondition = o.precondition;

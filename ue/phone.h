@@ -18,6 +18,7 @@
 #include "base/timer_wheel.h"
 #include "control/sip/framer.h"
 #include "control/sip/message.h"
+#include "control/sip/reginfo.h"
 #include "control/sip/values.h"
 #include "ue/agent_host.h"
 #include "ue/call.h"
@@ -96,6 +97,7 @@ struct PhoneContext {
     PhoneTimes times{};
     CallOptions calls{};
     bool subscribe = false;  // to its own registration state, after the first registration
+    sip::RegProfile reg_profile = sip::RegProfile::rfc3680;  // the form it asks for (F2)
 
     TextPool texts{};
     // Sets taken out of use while their code may still be running; cleared by the driver between

@@ -33,6 +33,12 @@ bool Subscription::begin(std::uint32_t expires, Done done) {
     return state_ == State::asking;
 }
 
+std::string Subscription::wanted(std::uint32_t expires) const {
+    const sip::RegProfile profile = agent_.context().reg_profile;
+    return fmt::format("Event: {}\r\nAccept: {}\r\nExpires: {}\r\n", sip::event_package(profile),
+                       sip::content_type(profile), expires);
+}
+
 // A new dialog.
 void Subscription::ask() {
     const auto flow = agent_.host().flow();
@@ -50,18 +56,15 @@ void Subscription::ask() {
     o.call_id = dialog_.call_id;
     o.cseq = 1;
     o.contact = true;
-    o.extra =
-        fmt::format("Event: reg\r\nAccept: application/reginfo+xml\r\nExpires: {}\r\n", expires_);
+    o.extra = wanted(expires_);
     const auto* t = agent_.send(o, [this](const sip::Message* m) { on_answer(m); }, this);
     if (t != nullptr) state_ = State::asking;
 }
 
 void Subscription::refresh() {
     const auto* t = agent_.send_in(
-        dialog_, "SUBSCRIBE",
-        fmt::format("Event: reg\r\nAccept: application/reginfo+xml\r\nExpires: {}\r\n",
-                    state_ == State::ending ? 0 : expires_),
-        {}, [this](const sip::Message* m) { on_answer(m); }, this);
+        dialog_, "SUBSCRIBE", wanted(state_ == State::ending ? 0 : expires_), {},
+        [this](const sip::Message* m) { on_answer(m); }, this);
     if (t == nullptr) anew(retry_after_failure);
 }
 

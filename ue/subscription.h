@@ -42,6 +42,7 @@ class Subscription {
     [[nodiscard]] State state() const { return state_; }
 
   private:
+    [[nodiscard]] std::string wanted(std::uint32_t expires) const;  // headers of a SUBSCRIBE
     void ask();
     void refresh();
     void on_answer(const sip::Message* m);

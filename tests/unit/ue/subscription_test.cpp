@@ -189,5 +189,19 @@ TEST(Subscription, RefusedOrNotAnswered) {
     EXPECT_EQ(n.status, 0);
 }
 
+// F2: the form of the proposal, for which the network's NOTIFYs are of that package.
+TEST(Subscription, AsksForTheFormItIsToldTo) {
+    Notifier n;
+    n.pair.a.context.reg_profile = sip::RegProfile::seed;
+    n.begin();
+    std::string s = n.pair.a.last_sent("SUBSCRIBE");
+    EXPECT_EQ(n.field(s, sip::HeaderId::event), "registration-state");
+    EXPECT_EQ(n.field(s, sip::HeaderId::accept), "application/registration-state+xml");
+    EXPECT_TRUE(n.pair.a.agent.unsubscribe({}));
+    s = n.pair.a.last_sent("SUBSCRIBE");
+    EXPECT_EQ(n.field(s, sip::HeaderId::event), "registration-state");
+    EXPECT_EQ(n.field(s, sip::HeaderId::expires), "0");
+}
+
 }  // namespace
 }  // namespace gmgate::ue
