@@ -30,6 +30,7 @@ struct AgentContext {
     Random& random;
     const PhoneTimes& times;
     const CallOptions& calls;
+    const sip::RegProfile& reg_profile;  // of the registration state it subscribes to
     CallStatistics& statistics;
     std::uint64_t& retransmissions;
 };

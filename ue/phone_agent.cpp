@@ -13,7 +13,8 @@ Agent& Phone::agent() {
     if (!agent_) {
         agent_ = std::make_unique<Agent>(
             AgentContext{context_.timers, context_.random, context_.times, context_.calls,
-                         context_.statistics.calls, context_.statistics.retransmissions},
+                         context_.reg_profile, context_.statistics.calls,
+                         context_.statistics.retransmissions},
             static_cast<AgentHost&>(*this));
     }
     return *agent_;

@@ -219,7 +219,7 @@ void Proxy::note_subscription(const Exchange& e) {
     if (registration == nullptr) return;
     sip::Message request;
     if (request.parse(e.head) != sip::ParseStatus::ok) return;
-    const std::string_view subscriber = tag_of(notifies ? sip::to(request) : sip::from(request));
+    const auto subscriber = notifies ? sip::to_tag(request) : sip::from_tag(request);
     if (!subscriber.empty()) registration->dialogs.note(call_of(sip::call_id(request), subscriber));
 }
 

@@ -86,7 +86,7 @@ TEST(F1, EveryDialogHearsWhomToReauthenticate) {
         << "the phone's dialog and the gateway's";
     const Sip m = c.p.last().message;
     ASSERT_EQ(m.method(), "NOTIFY");
-    EXPECT_EQ(m.uri(), c.p.contact()) << "Request-URI and Route of the stored subscription";
+    EXPECT_EQ(m.uri(), c.p.contact()) << "Request-URI of the stored subscription";
     const auto info = reginfo_of(m);
     ASSERT_EQ(info.entries.size(), 2U);
     EXPECT_EQ(info.entries[0].aor, c.p.impu);

@@ -73,6 +73,7 @@ class End final : public AgentHost {
     std::string name, address;
     bool registered = true, tcp = false, last_tcp = false;
     CallOptions options;
+    sip::RegProfile reg_profile = sip::RegProfile::rfc3680;
     CallStatistics stats;
     PhoneTimes times;
     std::uint64_t retransmissions = 0;
@@ -143,7 +144,8 @@ inline End::End(Pair& p, TimerWheel& wheel, std::string n, const char* at)
       name(std::move(n)),
       address(at),
       random(std::hash<std::string>{}(name)),
-      agent(AgentContext{wheel, random, times, options, stats, retransmissions}, *this) {}
+      agent(AgentContext{wheel, random, times, options, reg_profile, stats, retransmissions},
+            *this) {}
 
 inline bool End::put(std::string_view bytes) {
     sent.emplace_back(bytes);

@@ -192,7 +192,7 @@ TEST(Subscription, RefusedOrNotAnswered) {
 // F2: the form of the proposal, for which the network's NOTIFYs are of that package.
 TEST(Subscription, AsksForTheFormItIsToldTo) {
     Notifier n;
-    n.pair.a.context.reg_profile = sip::RegProfile::seed;
+    n.pair.a.reg_profile = sip::RegProfile::seed;
     n.begin();
     std::string s = n.pair.a.last_sent("SUBSCRIBE");
     EXPECT_EQ(n.field(s, sip::HeaderId::event), "registration-state");
