@@ -214,8 +214,7 @@ TEST(RegEventHome, EachOfManyWatchersHearsEachChange) {
     }
     EXPECT_EQ(w.network->server->reg_event().subscriptions(), 8U);
     subscribe(p, "reg;id=9");
-    EXPECT_EQ(p.last_status(), 503);
-    EXPECT_TRUE(p.last().message.has("Retry-After"));
+    EXPECT_EQ(p.last_status(), 500) << "the core's 503, which is not the gateway's (16.7, 6)";
     ASSERT_TRUE(w.network->registrar->deregister(p.impu));
     w.run();
     std::set<std::string> ended;
