@@ -29,7 +29,10 @@ std::optional<IpAddress> parse_v4(std::string_view text) {
     const char* p = text.data();
     const char* const end = p + text.size();
     for (std::size_t i = 0; i < octets.size(); ++i) {
-        if (i != 0 && (p == end || *p++ != '.')) return std::nullopt;
+        if (i != 0) {
+            if (p == end || *p != '.') return std::nullopt;
+            ++p;
+        }
         unsigned number = 0;
         const char* const begin = p;
         for (; p != end && *p >= '0' && *p <= '9'; ++p) {

@@ -182,7 +182,7 @@ class InPieces(list):
 
 
 class Core:
-    def __init__(self, address: str, port: int, seed: bytes, keys: str, state: str | None) -> None:
+    def __init__(self, address: str, port: int, transport: str, seed: bytes, keys: str, state: str | None) -> None:
         self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.udp.bind((address, port))
         self.tcp = socket.socket()
@@ -190,6 +190,8 @@ class Core:
         self.tcp.bind((address, port))
         self.tcp.listen(64)
         self.seed, self.keys, self.state = seed, keys, state
+        # By the transport the gateway is told to use: a large REGISTER comes by TCP in any case.
+        self.scenarios = scenarios(transport == "tcp")
         self.answered: dict[bytes, list] = {}
         self.count = 0
         self.lock = threading.Lock()
@@ -205,7 +207,7 @@ class Core:
             for s in select.select([self.udp, self.tcp, *streams], [], [])[0]:
                 if s is self.udp:
                     octets, peer = s.recvfrom(65535)
-                    self.take(octets, False, lambda out, peer=peer: self.udp.sendto(out, peer) if out else None)
+                    self.take(octets, lambda out, peer=peer: self.udp.sendto(out, peer) if out else None)
                 elif s is self.tcp:
                     streams[s.accept()[0]] = b""
                 else:
@@ -225,10 +227,10 @@ class Core:
                             break
                         message, held = held[:size], held[size:]
                         if message.strip():
-                            self.take(message, True, lambda out, s=s: send(s, out))
+                            self.take(message, lambda out, s=s: send(s, out))
                     streams[s] = held
 
-    def take(self, octets: bytes, stream: bool, send) -> None:
+    def take(self, octets: bytes, send) -> None:
         if octets.startswith(b"SIP/2.0") or not octets.strip():
             return
         r = Request(octets)
@@ -236,7 +238,7 @@ class Core:
         if key in self.answered:
             return  # a retransmission: what it is given is under way
         self.answered[key] = []
-        plan = self.plan(r, stream)
+        plan = self.plan(r)
         threading.Thread(target=self.play, args=(plan, send), daemon=True).start()
 
     def play(self, plan: list, send) -> None:
@@ -254,7 +256,7 @@ class Core:
             if in_pieces:
                 self.writing.release()
 
-    def plan(self, r: Request, stream: bool) -> list:
+    def plan(self, r: Request) -> list:
         if r.method == "ACK":
             return []
         imsi = re.search(r'username="(\d{15})', " ".join(r.values("authorization")))
@@ -277,9 +279,8 @@ class Core:
         leaving = re.search(r"expires=0\b", " ".join(r.values("contact", "m"))) or r.values("expires") == ["0"]
         if leaving:
             return [(0, accepted(r, "", ";expires=0"))]
-        all_of_them = scenarios(stream)
-        if number <= len(all_of_them):
-            name, (what, _) = all_of_them[number - 1]
+        if number <= len(self.scenarios):
+            name, (what, _) = self.scenarios[number - 1]
             if name.startswith("b:") == answered:
                 return InPieces(what(r, v)) if name in STREAM else what(r, v)
         if answered and number > 900:
@@ -302,7 +303,8 @@ def main() -> int:
         for n, (name, (_, heard)) in enumerate(scenarios(stream)):
             print(f"{n + 1}|{name}|{heard}|{'alone' if stream and name in SPOILS else 'crowd'}")
         return 0
-    Core(sys.argv[1], int(sys.argv[2]), bytes.fromhex(sys.argv[3]), sys.argv[4], sys.argv[5] if len(sys.argv) > 5 else None).run()
+    address, port, transport, seed, keys, *state = sys.argv[1:]
+    Core(address, int(port), transport, bytes.fromhex(seed), keys, state[0] if state else None).run()
     return 0
 
 
