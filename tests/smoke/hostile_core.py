@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""A home network that does everything wrong (S2): hostile_core.py ADDRESS PORT SEED KEYS [STATE]
+"""A home network that does everything wrong (S2): hostile_core.py ADDRESS PORT udp|tcp SEED KEYS [STATE]
 
 Serves UDP and TCP. What it does to a phone's registration is the scenario with the number of the phone (its IMSI's last three digits);
 phones above 900 are served well. Each key it ever sends is appended to KEYS, as patterns for memory_scan; what it learns of the phones
 it serves well (Path, Contact, the gateway's subscriptions) to STATE, as JSON lines for hostile_requests.py.
   hostile_core.py list          number, name, what the phone must hear (outcome status), "alone" or "crowd", a line each
   hostile_core.py list-tcp      the same for a core over TCP, with what only a stream can do
-What spoils the stream that all phones share is done "alone": whatever else is under way on it is lost with it.
+SM8 may be large enough for TCP in either list. What spoils the stream that all phones share is done "alone": whatever else is under way on it is lost with it.
 """
 import base64
 import hashlib
@@ -301,7 +301,7 @@ def main() -> int:
     if sys.argv[1].startswith("list"):
         stream = sys.argv[1] == "list-tcp"
         for n, (name, (_, heard)) in enumerate(scenarios(stream)):
-            print(f"{n + 1}|{name}|{heard}|{'alone' if stream and name in SPOILS else 'crowd'}")
+            print(f"{n + 1}|{name}|{heard}|{'alone' if name in SPOILS and (stream or name.startswith('b:')) else 'crowd'}")
         return 0
     address, port, transport, seed, keys, *state = sys.argv[1:]
     Core(address, int(port), transport, bytes.fromhex(seed), keys, state[0] if state else None).run()
