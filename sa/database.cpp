@@ -27,6 +27,10 @@ Result<void> check_numbers(Spi spi_uc, Spi spi_us, Port port_uc, Port port_us) {
     return {};
 }
 
+bool completed(const SaSet& s) {
+    return s.state == State::established || s.state == State::draining;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<SaDatabase>> SaDatabase::create(DatabaseConfig config, Backend& backend,
@@ -101,19 +105,37 @@ Result<void> SaDatabase::check_ue(std::string_view impi, const IpAddress& ue, Sp
                                   Spi spi_us, Port port_uc, Port port_us,
                                   const std::optional<IpAddress>& nat_inner) const {
     if (auto ok = check_numbers(spi_uc, spi_us, port_uc, port_us); !ok) return ok;
-    if (!client_port_in_use(impi, ue, port_uc, nat_inner)) return {};
+    if (!ports_in_use(impi, ue, port_uc, port_us, nat_inner)) return {};
     return fail(ErrorKind::conflict,
                 fmt::format("the UE's protected client port {} is in use already at {}", port_uc,
                             ue.to_string()));
 }
 
-bool SaDatabase::client_port_in_use(std::string_view impi, const IpAddress& ue, Port port_uc,
-                                    const std::optional<IpAddress>& nat_inner) const {
-    const auto completed = [](const SaSet& s) {
-        return s.state == State::established || s.state == State::draining;
-    };
-    if (nat_inner && own_labels()) return client_port_in_use(impi, *nat_inner, port_uc, {});
-    if (nat_inner) {
+bool SaDatabase::gives_way(const SaSet& holder, std::string_view impi, bool behind_nat) const {
+    if (!own_labels() || !holder.nat || holder.sm1_set != 0 || completed(holder)) return false;
+    if (!behind_nat) return true;
+    const User* user = find_by_impi(impi);
+    return user != nullptr && std::ranges::any_of(user->sets, [&](SetId id) {
+               const SaSet* s = find(id);
+               return s != nullptr && completed(*s) && s->ue == holder.ue;
+           });
+}
+
+bool SaDatabase::server_port_in_use(std::string_view impi, const IpAddress& ue,
+                                    Port port_us) const {
+    return by_server_.find(client_hash(ue, port_us), [&](std::uint32_t position) {
+        const SaSet* s = sets_.at(position);
+        if (s == nullptr || s->ue != ue || s->numbers.port_us != port_us) return false;
+        const User* owner = find_user(s->user);
+        return (owner == nullptr || owner->impi() != impi) && !gives_way(*s, impi, true);
+    });
+}
+
+bool SaDatabase::ports_in_use(std::string_view impi, const IpAddress& ue, Port port_uc,
+                              Port port_us, const std::optional<IpAddress>& nat_inner) const {
+    const bool own = nat_inner && own_labels();
+    if (own && server_port_in_use(impi, *nat_inner, port_us)) return true;
+    if (nat_inner && !own) {
         // Others behind the same NAT count their ports for themselves.
         const User* user = find_by_impi(impi);
         return user != nullptr && std::ranges::any_of(user->sets, [&](SetId id) {
@@ -122,8 +144,8 @@ bool SaDatabase::client_port_in_use(std::string_view impi, const IpAddress& ue, 
                           s->nat->inner == *nat_inner && s->nat->port_uc == port_uc;
                });
     }
-    const SaSet* holder = find_by_client(ue, port_uc);
-    if (holder == nullptr) return false;
+    const SaSet* holder = find_by_client(own ? *nat_inner : ue, port_uc);
+    if (holder == nullptr || gives_way(*holder, impi, own)) return false;
     const User* owner = find_user(holder->user);
     // A set of an incomplete procedure will be replaced (B3).
     return completed(*holder) || owner == nullptr || owner->impi() != impi;
@@ -152,11 +174,33 @@ Endpoint SaDatabase::nat_outer(const ReserveRequest& r) const {
     return now.port != 0 ? now : old->nat->outer;
 }
 
+// Whoever holds these ports, and gives way to this request, goes.
+void SaDatabase::make_way(const ReserveRequest& r, bool behind_nat) {
+    if (!own_labels()) return;
+    std::vector<SetId> going;
+    if (const SaSet* s = find_by_client(r.ue, r.port_uc);
+        s != nullptr && gives_way(*s, r.impi, behind_nat)) {
+        going.push_back(s->id);
+    }
+    by_server_.find(client_hash(r.ue, r.port_us), [&](std::uint32_t position) {
+        const SaSet* s = sets_.at(position);
+        if (s != nullptr && s->ue == r.ue && s->numbers.port_us == r.port_us &&
+            gives_way(*s, r.impi, behind_nat)) {
+            going.push_back(s->id);
+        }
+        return false;
+    });
+    for (const SetId id : going) {
+        if (SaSet* s = live(id)) (void)apply_to(*s, Event::superseded);
+    }
+}
+
 Result<SetId> SaDatabase::reserve(const ReserveRequest& asked) {
     ReserveRequest r = asked;
     std::optional<NatTraversal> nat;
     if (r.nat_inner) nat = NatTraversal{*r.nat_inner, r.port_uc, r.port_us};
-    if (nat && own_labels()) {
+    const bool own = nat && own_labels();
+    if (own) {
         nat->outer = nat_outer(r);
         r.ue = *r.nat_inner;
         r.nat_inner.reset();
@@ -185,10 +229,18 @@ Result<SetId> SaDatabase::reserve(const ReserveRequest& asked) {
 
     // B3: the challenge voids what an earlier procedure left.
     if (const User* known = find_by_impi(r.impi)) apply_to_all(known->id, Event::superseded);
+    make_way(r, own);
 
-    const bool in_use =
-        r.nat_inner ? client_port_in_use(r.impi, r.ue, r.port_uc, r.nat_inner)
-                    : find_by_client(r.ue, r.port_uc) != nullptr || rests(r.ue, r.port_uc, r.impi);
+    bool in_use = false;
+    if (r.nat_inner) {
+        in_use = ports_in_use(r.impi, r.ue, r.port_uc, r.port_us, r.nat_inner);
+    } else if (own) {
+        in_use = find_by_client(r.ue, r.port_uc) != nullptr || rests(r.ue, r.port_uc, r.impi) ||
+                 server_port_in_use(r.impi, r.ue, r.port_us) || rests(r.ue, r.port_us, r.impi);
+    } else {
+        in_use = find_by_client(r.ue, r.port_uc) != nullptr ||
+                 (!own_labels() && rests(r.ue, r.port_uc, r.impi));
+    }
     Port port_uc = r.port_uc;
     Port port_us = r.port_us;
     if (r.nat_inner && !in_use) {
@@ -218,7 +270,8 @@ Result<SetId> SaDatabase::reserve(const ReserveRequest& asked) {
         return refuse_user({ErrorKind::exhausted, "the user has six SAs per direction already"});
     }
     const std::uint64_t ue_hash = hash_of_ue(r.ue);
-    const bool us_rests = rests(r.ue, port_us, r.impi);
+    // Labels that phones named themselves are nobody's else to keep from a phone that is there.
+    const bool us_rests = !own_labels() && rests(r.ue, port_us, r.impi);
     const auto pc = ports_.port_pc(user->last_port_pc, ue_hash, [&](Port port) {
         return find_by_tuple(r.ue, port_us, port) != nullptr || us_rests;
     });

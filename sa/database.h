@@ -120,7 +120,8 @@ struct ReserveRequest {
     Suite suite;
     // Behind a NAT (N1): the UE's own address; `ue` is then the NAT's, or the label of sm1_set.
     // With NatLabels::drawn port_uc and port_us in the set's numbers are drawn at random; with
-    // NatLabels::own the set's `ue` is this one. Either way they rest when the set is gone.
+    // NatLabels::own the set's `ue` is this one, and they rest when a set is gone that was
+    // established; drawn ones always do.
     std::optional<IpAddress> nat_inner{};
     const AkaKey* ck = nullptr;  // borrowed
     const AkaKey* ik = nullptr;
@@ -197,7 +198,8 @@ class SaDatabase {
     // conflict: (ue, port_uc) is in the table; a set of an incomplete procedure of the same IMPI
     // does not count, because the challenge would replace it (B3). `nat_inner`: the UE's own
     // address behind a NAT; with NatLabels::drawn others behind it may use the same port then, the
-    // user itself may not.
+    // user itself may not. With NatLabels::own another's port_us is a conflict, too: anybody may
+    // name any address.
     [[nodiscard]] Result<void> check_ue(std::string_view impi, const IpAddress& ue, Spi spi_uc,
                                         Spi spi_us, Port port_uc, Port port_us,
                                         const std::optional<IpAddress>& nat_inner = {}) const;
@@ -303,8 +305,15 @@ class SaDatabase {
     [[nodiscard]] std::uint64_t client_hash(const IpAddress& ue, Port port_uc) const;
     [[nodiscard]] const SaSet* find_by_client(const IpAddress& ue, Port port_uc) const;
     [[nodiscard]] std::uint64_t hash_of_ue(const IpAddress& ue) const;
-    [[nodiscard]] bool client_port_in_use(std::string_view impi, const IpAddress& ue, Port port_uc,
-                                          const std::optional<IpAddress>& nat_inner) const;
+    [[nodiscard]] bool ports_in_use(std::string_view impi, const IpAddress& ue, Port port_uc,
+                                    Port port_us, const std::optional<IpAddress>& nat_inner) const;
+    // Of a user other than this one, and it does not give way.
+    [[nodiscard]] bool server_port_in_use(std::string_view impi, const IpAddress& ue,
+                                          Port port_us) const;
+    // With NatLabels::own: `holder` has an address that its phone merely named, in clear, and was
+    // never authenticated. It gives way to who comes from that very address, or has it by an
+    // authenticated set.
+    [[nodiscard]] bool gives_way(const SaSet& holder, std::string_view impi, bool behind_nat) const;
     // Was a label a while ago, of another user.
     [[nodiscard]] bool rests(const IpAddress& ue, Port port, std::string_view impi) {
         return labels_.holds(client_hash(ue, port), hash_(impi));
@@ -312,6 +321,7 @@ class SaDatabase {
     // Behind a NAT, with NatLabels::own: the label and where the phone is.
     [[nodiscard]] bool own_labels() const { return backend_.nat_labels() == NatLabels::own; }
     [[nodiscard]] Endpoint nat_outer(const ReserveRequest& request) const;
+    void make_way(const ReserveRequest& request, bool behind_nat);
     // A port for the label of a set at `ue`, drawn at random: no other set's client port there, not
     // resting, not `other`, which is the label's other one. 0: none was found.
     [[nodiscard]] Port draw_label_port(const IpAddress& ue, Port other = 0);
@@ -353,6 +363,7 @@ class SaDatabase {
     Pool<User> users_;
     HashIndex by_tuple_;   // two entries a set
     HashIndex by_client_;  // (UE address, port_uc): B6
+    HashIndex by_server_;  // (UE address, port_us): N1, with NatLabels::own only
     HashIndex by_impi_;
     ImpuIndex by_impu_;
     std::vector<std::uint32_t> by_slot_;  // SPI slot → position of the set plus one

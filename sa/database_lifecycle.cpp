@@ -84,10 +84,13 @@ void SaDatabase::run_removal(SaSet& set, const Transition& t, Event reason) {
     if ((t.actions & stop_timer) != 0) set.timer.stop();
     if ((t.actions & remove_backend) != 0) queue_removal(id);
     unindex_set(set);  // release_ports: the tuples are free
-    // Labels not at once: somebody may still send to them.
-    if (set.nat && (t.actions & remove_backend) != 0) {
-        // With a label of the phone's own the user may have it again at once.
-        const User* user = set.nat->inner == set.ue ? find_user(user_id) : nullptr;
+    // Labels not at once: somebody may still send to them. With one of the phone's own the user
+    // may have it again at once; and who named one and did not prove who he is takes it from
+    // nobody.
+    const bool own = set.nat && set.nat->inner == set.ue;
+    if (set.nat && (t.actions & remove_backend) != 0 &&
+        (!own || set.established_at != TimePoint{})) {
+        const User* user = own ? find_user(user_id) : nullptr;
         const std::uint64_t owner = user == nullptr ? 0 : hash_(user->impi());
         labels_.add(client_hash(set.ue, set.numbers.port_uc), owner);
         labels_.add(client_hash(set.ue, set.numbers.port_us), owner);

@@ -163,6 +163,7 @@ void SaDatabase::index_set(SaSet& set) {
     by_tuple_.insert(tuple_hash(set.ue, n.port_uc, n.port_ps), position);
     by_tuple_.insert(tuple_hash(set.ue, n.port_us, n.port_pc), position);
     by_client_.insert(client_hash(set.ue, n.port_uc), position);
+    if (own_labels()) by_server_.insert(client_hash(set.ue, n.port_us), position);
     by_slot_[spis_.index(n.spi_pc)] = position + 1;
     by_slot_[spis_.index(n.spi_ps)] = position + 1;
 }
@@ -173,6 +174,7 @@ void SaDatabase::unindex_set(const SaSet& set) {
     by_tuple_.erase(tuple_hash(set.ue, n.port_uc, n.port_ps), position);
     by_tuple_.erase(tuple_hash(set.ue, n.port_us, n.port_pc), position);
     by_client_.erase(client_hash(set.ue, n.port_uc), position);
+    if (own_labels()) by_server_.erase(client_hash(set.ue, n.port_us), position);
     by_slot_[spis_.index(n.spi_pc)] = 0;
     by_slot_[spis_.index(n.spi_ps)] = 0;
 }
@@ -243,8 +245,8 @@ PageResult SaDatabase::page_users(std::uint32_t cursor, std::size_t limit,
 
 std::size_t SaDatabase::table_octets() const {
     return sets_.octets() + users_.octets() + by_tuple_.octets() + by_client_.octets() +
-           by_impi_.octets() + by_impu_.octets() + by_slot_.capacity() * sizeof(std::uint32_t) +
-           spis_.octets();
+           by_server_.octets() + by_impi_.octets() + by_impu_.octets() +
+           by_slot_.capacity() * sizeof(std::uint32_t) + spis_.octets();
 }
 
 void SaDatabase::register_metrics(metrics::Registry& registry) const {

@@ -532,7 +532,8 @@ Result<void> Registrar::store(const RegistrationProcedure& procedure, sa::SetId 
     // What comes in clear from a phone behind a NAT comes from the NAT, whatever the set's label.
     const bool by_own_label = nat && !kept->nat->outer.address.is_unspecified();
     moved(registration, by_own_label ? kept->nat->outer.address : procedure.ue().address, nat);
-    if (const sa::SaSet* s = kept) registrations_.place(registration, {s->ue, s->numbers.port_us});
+    if (kept != nullptr)
+        registrations_.place(registration, {kept->ue, kept->numbers.port_us}, by_own_label);
     const bool left_before = registration.ended_by != Reason::ok;
     if (!gone) registration.ended_by = Reason::ok;
     if (gone && !left_before) {

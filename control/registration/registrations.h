@@ -81,20 +81,22 @@ class Registrations {
         by_user_.emplace(user, r.id);
         return r;
     }
-    // Its phone takes requests at this address and port_us.
-    void place(Registration& r, const Endpoint& at) {
+    // Its phone takes requests at this address and port_us. `named`: an address that the phone
+    // behind a NAT merely named (sa::NatLabels::own); it goes behind everybody who is there.
+    void place(Registration& r, const Endpoint& at, bool named = false) {
         if (r.at == at) return;
         displace(r);
         r.at = at;
-        by_place_[at] = r.user;
+        auto& users = by_place_[at];
+        users.insert(named ? users.begin() : users.end(), r.user);
     }
-    // Who is registered there; two behind one address (N1): the latest.
+    // Who is registered there; of several the latest.
     [[nodiscard]] std::optional<sa::UserId> user_at(std::string_view host,
                                                     std::uint16_t port) const {
         const auto address = IpAddress::parse(host);
         if (!address) return std::nullopt;
         const auto it = by_place_.find({*address, port == 0 ? std::uint16_t{5060} : port});
-        return it == by_place_.end() ? std::nullopt : std::optional(it->second);
+        return it == by_place_.end() ? std::nullopt : std::optional(it->second.back());
     }
     void erase(sa::UserId user) {
         const auto it = by_user_.find(user);
@@ -109,12 +111,15 @@ class Registrations {
   private:
     void displace(const Registration& r) {
         const auto it = by_place_.find(r.at);
-        if (it != by_place_.end() && it->second == r.user) by_place_.erase(it);
+        if (it == by_place_.end()) return;
+        std::erase(it->second, r.user);
+        if (it->second.empty()) by_place_.erase(it);
     }
 
     SlotMap<Registration> slots_;
-    std::unordered_map<Endpoint, sa::UserId> by_place_;  // of registered phones alone
-    std::unordered_map<sa::UserId, SlotId> by_user_;     // numbers of our own making
+    // Of registered phones alone; none is empty.
+    std::unordered_map<Endpoint, std::vector<sa::UserId>> by_place_;
+    std::unordered_map<sa::UserId, SlotId> by_user_;  // numbers of our own making
 };
 
 }  // namespace gmgate::registration

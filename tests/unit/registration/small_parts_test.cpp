@@ -13,6 +13,7 @@
 #include "control/registration/metrics.h"
 #include "control/registration/paths.h"
 #include "control/registration/reasons.h"
+#include "control/registration/registrations.h"
 #include "control/registration/subscriptions.h"
 #include "control/registration/trace.h"
 
@@ -288,6 +289,25 @@ TEST(Subscriptions, AUserHasAFew) {
     EXPECT_TRUE(all.has(100));
     EXPECT_TRUE(all.has(102));
     EXPECT_FALSE(all.has(7));
+}
+
+// Who is called at an address and port: the latest that is there, and never one behind a NAT that
+// merely named them; when he goes, who was there before.
+TEST(Registrations, APlaceIsNotTakenByNamingIt) {
+    Registrations all;
+    const Endpoint place{*IpAddress::parse("10.0.0.5"), 5063};
+    all.place(all.get(1), place);
+    all.place(all.get(2), place, true);
+    EXPECT_EQ(all.user_at("10.0.0.5", 5063), 1U);
+    all.place(all.get(3), place);
+    EXPECT_EQ(all.user_at("10.0.0.5", 5063), 3U);
+    all.erase(3);
+    EXPECT_EQ(all.user_at("10.0.0.5", 5063), 1U);
+    all.place(all.get(1), {place.address, 5065});
+    EXPECT_EQ(all.user_at("10.0.0.5", 5065), 1U);
+    EXPECT_EQ(all.user_at("10.0.0.5", 5063), 2U);
+    all.erase(2);
+    EXPECT_FALSE(all.user_at("10.0.0.5", 5063));
 }
 
 TEST(Metrics, NamesFollowTheConventions) {

@@ -709,11 +709,15 @@ TEST(DatabaseLabels, OwnOnesAreThePhonesAndAreNotSharedOrSoonAnothers) {
             .kind,
         ErrorKind::conflict);
     EXPECT_EQ(db->reserve(other).error().kind, ErrorKind::conflict);
-    other.port_uc = 7002;
-    const SetId bobs = f.register_ue(other);
-    ASSERT_NE(bobs, 0U);
-    EXPECT_NE(db->find(bobs)->numbers.port_pc, db->find(first)->numbers.port_pc)
-        << "both have port_us 7777 at this address";
+    other.port_uc = 7002;  // calls to that port_us are alice's
+    EXPECT_EQ(
+        db->check_ue("bob@home", other.ue, other.spi_uc, other.spi_us, 7002, 7777, other.nat_inner)
+            .error()
+            .kind,
+        ErrorKind::conflict);
+    EXPECT_EQ(db->reserve(other).error().kind, ErrorKind::conflict);
+    other.port_us = 7778;
+    ASSERT_NE(f.register_ue(other), 0U);
 
     // Renewed on its SA: from where that SA's packets come now.
     SetStats stats;
@@ -740,6 +744,63 @@ TEST(DatabaseLabels, OwnOnesAreThePhonesAndAreNotSharedOrSoonAnothers) {
     back.port_us = 7777;
     back.nat_inner = r.nat_inner;
     EXPECT_NE(f.register_ue(back), 0U);
+}
+
+// N1: with the phone's own labels anybody may name anybody's address, in clear.
+TEST(DatabaseLabels, WhoMerelyNamesAnAddressKeepsNobodyFromIt) {
+    SaFixture f({}, 1000);
+    auto& db = f.db;
+    f.backend.set_nat_labels(NatLabels::own);
+    const auto inner = SaFixture::ip("192.168.1.2");
+    const auto named = [&](const std::string& impi, Port port_uc, Port port_us) {
+        auto r = f.request(impi, "203.0.113.66");
+        r.port_uc = port_uc;
+        r.port_us = port_us;
+        r.nat_inner = inner;
+        return r;
+    };
+    const SetId victims = f.register_ue(named("victim@home", 7000, 7777));
+
+    // The ports of its next registration, and again under another name: none of them rests.
+    const SetId first = f.challenge(named("eve@home", 7001, 7780));
+    const SetId second = f.challenge(named("eve@home", 7002, 7780));
+    EXPECT_EQ(f.state(first), State::removed);
+    const auto free_at_once = named("carol@home", 7001, 7781);
+    EXPECT_TRUE(db->check_ue("carol@home", free_at_once.ue, free_at_once.spi_uc,
+                             free_at_once.spi_us, 7001, 7781, inner));
+    const SetId carols = f.challenge(free_at_once);
+    ASSERT_NE(carols, 0U);
+    // Of two that merely name it, the first has it.
+    EXPECT_EQ(db->reserve(named("mallory@home", 7001, 7782)).error().kind, ErrorKind::conflict);
+    EXPECT_EQ(db->reserve(named("mallory@home", 7003, 7781)).error().kind, ErrorKind::conflict);
+    EXPECT_EQ(f.state(carols), State::registration);
+
+    // Whose it is by an authenticated set renews with these very ports.
+    auto renewal = named("victim@home", 7002, 7780);
+    renewal.ue = inner;
+    renewal.sm1_set = victims;
+    EXPECT_TRUE(
+        db->check_ue("victim@home", inner, renewal.spi_uc, renewal.spi_us, 7002, 7780, inner));
+    ASSERT_NE(f.register_ue(renewal), 0U);
+    EXPECT_EQ(f.state(second), State::removed);
+
+    // And who comes from the very address, without a NAT, has it at once.
+    auto direct = f.request("dave@home", "192.168.1.2");
+    direct.port_uc = 7001;
+    direct.port_us = 7799;
+    EXPECT_TRUE(db->check_ue("dave@home", inner, direct.spi_uc, direct.spi_us, 7001, 7799));
+    ASSERT_NE(f.register_ue(direct), 0U);
+    EXPECT_EQ(f.state(carols), State::removed);
+
+    // What rests of an established one rests for those behind a NAT.
+    ASSERT_NE(f.register_ue(named("gone@home", 7100, 7101)), 0U);
+    db->remove_user(db->find_by_impi("gone@home")->id, Event::operator_removed);
+    EXPECT_EQ(db->reserve(named("erin@home", 7100, 7102)).error().kind, ErrorKind::conflict);
+    EXPECT_EQ(db->reserve(named("erin@home", 7102, 7101)).error().kind, ErrorKind::conflict);
+    auto there = f.request("frank@home", "192.168.1.2");
+    there.port_uc = 7100;
+    there.port_us = 7101;
+    EXPECT_NE(f.register_ue(there), 0U);
 }
 
 TEST(LabelRestTest, RestsAndIsBounded) {
