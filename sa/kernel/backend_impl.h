@@ -72,7 +72,10 @@ struct Counters {
 // Where a phone behind a NAT is, and what its states are made of when it is elsewhere.
 struct NatPath {
     Endpoint outer;
-    bool learnt = false;  // an authentic packet came from there
+    bool learnt = false;             // an authentic packet came from there
+    TimePoint moved{};               // the last try to follow it
+    std::optional<Endpoint> wanted;  // it came from there since, too soon to follow it
+    bool waiting = false;            // in Impl::moving
     sa::Suite suite;
     SecretPtr<sa::SetKeys> keys;
     bool told = false;  // that it could not be followed
@@ -138,6 +141,8 @@ struct KernelBackend::Impl {
     Result<void> open_nat();
     void read_nat_sockets();
     void on_mapping(const Mapping& mapping);
+    void follow(sa::SetId id, Entry& entry, const Endpoint& to);
+    void follow_waiting();
     // The states and policies of an entry, to where its phone is now. On error it is still sent to
     // where it was.
     [[nodiscard]] Result<void> move(sa::SetId id, Entry& entry, const Endpoint& to);
@@ -176,6 +181,7 @@ struct KernelBackend::Impl {
     UniqueFd timer;
 
     std::vector<UniqueFd> nat_sockets;  // empty: no phones behind a NAT
+    std::deque<sa::SetId> moving;       // NatPath::waiting; may name sets that are gone
     Offload offload = Offload::none;
     std::int32_t device = 0;
     std::array<bool, sa::all_suites.size()> offloaded{};  // by suite_index

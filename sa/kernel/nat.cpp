@@ -25,6 +25,10 @@ constexpr const char* area = "kernel";
 // phone's window takes a gap; a number twice it would not take, and with AES-GCM must never be.
 constexpr std::uint32_t sequence_gap = 1024;
 constexpr std::size_t datagrams_a_tick = 256;
+// A move is a dozen requests to the kernel, and the phone's packets say when: each may cost that
+// once in a second, and all of them together so many.
+constexpr Duration between_moves = std::chrono::seconds(1);
+constexpr std::size_t moves_a_tick = 256;
 
 Result<UniqueFd> encapsulation_socket(const IpAddress& address) {
     const auto broken = [&](const char* what) {
@@ -99,21 +103,55 @@ void KernelBackend::Impl::on_mapping(const Mapping& m) {
     if (!e.nat) return;
     // After a move to another address the inbound states still name the old one, so each packet
     // tells again.
-    const bool first = !e.nat->learnt;
-    if (e.nat->outer == m.now) {
-        e.nat->learnt = true;
+    NatPath& nat = *e.nat;
+    if (nat.outer == m.now) {
+        nat.learnt = true;
+        nat.wanted.reset();
         return;
     }
-    if (const auto moved = move(id, e, m.now); !moved) {
+    if (nat.moved == TimePoint{} || clock.now() - nat.moved >= between_moves)
+        return follow(id, e, m.now);
+    // One that waits already is in the queue: no more than a place a set and second.
+    if (!nat.waiting) moving.push_back(id);
+    nat.waiting = true;
+    nat.wanted = m.now;
+}
+
+void KernelBackend::Impl::follow(sa::SetId id, Entry& e, const Endpoint& to) {
+    NatPath& nat = *e.nat;
+    nat.wanted.reset();
+    nat.moved = clock.now();
+    if (const auto moved = move(id, e, to); !moved) {
         counters.nat_failures.add();
-        if (!e.nat->told)
+        if (!nat.told)
             log::warn(area, "{} behind a NAT came from {} and cannot be followed there: {}",
-                      e.ue.to_string(), m.now.to_string(), moved.error().text);
-        e.nat->told = true;
+                      e.ue.to_string(), to.to_string(), moved.error().text);
+        nat.told = true;
         return;
     }
-    e.nat->learnt = true;
-    if (!first) counters.nat_changes.add();
+    if (nat.learnt) counters.nat_changes.add();
+    nat.learnt = true;
+}
+
+void KernelBackend::Impl::follow_waiting() {
+    const std::size_t most = moving.size();
+    std::size_t moves = 0;
+    for (std::size_t n = 0; n < most && moves < moves_a_tick; ++n) {
+        const sa::SetId id = moving.front();
+        moving.pop_front();
+        const auto it = sets.find(id);
+        if (it == sets.end()) continue;
+        NatPath& nat = *it->second.nat;
+        if (nat.wanted && clock.now() - nat.moved < between_moves) {
+            moving.push_back(id);
+            continue;
+        }
+        nat.waiting = false;
+        if (!nat.wanted) continue;
+        const Endpoint to = *nat.wanted;  // follow() clears it
+        follow(id, it->second, to);
+        ++moves;
+    }
 }
 
 Result<void> KernelBackend::Impl::update_states(std::span<const State> which,

@@ -168,6 +168,7 @@ void KernelBackend::drain_events(const std::function<void(const sa::BackendEvent
         i.next_poll = now + poll_interval;
         i.retry_deletions();
         i.read_nat_sockets();
+        i.follow_waiting();
         i.poll_sets(out);
     }
     // Last: who is told may call us.

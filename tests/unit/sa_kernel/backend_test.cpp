@@ -944,6 +944,75 @@ TEST_F(KernelBackendTest, StatesRemovedByOthersShowInHealth) {
     EXPECT_TRUE(b->health().ok) << b->health().text;
 }
 
+// N1: authentic packets say where a phone is, each of them if it likes; following it there costs a
+// dozen requests to the kernel.
+TEST_F(KernelBackendTest, APhoneBehindANatIsFollowedOnceASecond) {
+    options.addresses = {*IpAddress::parse("127.77.0.1")};  // a socket is bound there
+    options.nat = KernelOptions::Nat::if_possible;
+    auto b = create();
+    ASSERT_TRUE(b);
+    if (b->nat_labels() == sa::NatLabels::none) GTEST_SKIP() << "no ESP in UDP in this kernel";
+    clock.advance(std::chrono::seconds(5));
+    auto p = params(1, "192.168.1.2");
+    p.nat = sa::NatTraversal{p.ue, p.numbers.port_uc, p.numbers.port_us};
+    p.nat->outer = *Endpoint::parse("203.0.113.1:0");
+    ASSERT_TRUE(b->install(p));
+    drain(*b);
+    const auto came_from = [&](const Endpoint& now) {
+        xfrm_user_mapping wire;
+        std::memset(&wire, 0, sizeof wire);
+        wire.id.family = AF_INET;
+        wire.id.spi = htonl(p.numbers.spi_ps);
+        std::memcpy(&wire.id.daddr.a4, p.ours.octets().data(), 4);
+        wire.reqid = options.reqid;
+        std::memcpy(&wire.new_saddr.a4, now.address.octets().data(), 4);
+        wire.new_sport = htons(now.port);
+        Octets payload(sizeof wire);
+        std::memcpy(payload.data(), &wire, sizeof wire);
+        events.emplace_back(test::message(XFRM_MSG_MAPPING, 0, 0, payload));
+    };
+    const auto is_at = [&](const Endpoint& there) {
+        return kernel.states.size() == 4 &&
+               kernel.states.contains(at(there.address, p.numbers.spi_uc)) &&
+               kernel.states.contains(at(there.address, p.numbers.spi_us));
+    };
+    const Endpoint a = *Endpoint::parse("203.0.113.2:1001");
+    const Endpoint c = *Endpoint::parse("203.0.113.3:1002");
+
+    came_from(a);
+    drain(*b);
+    EXPECT_TRUE(is_at(a)) << "the first at once";
+    kernel.requests = 0;
+    for (int i = 0; i < 500; ++i) {
+        came_from(c);
+        came_from(a);
+    }
+    came_from(c);
+    drain(*b);
+    EXPECT_EQ(kernel.requests, 0U) << "none is followed so soon";
+    EXPECT_TRUE(is_at(a));
+    second(*b);
+    EXPECT_TRUE(is_at(c)) << "the latest, without another packet";
+
+    // Back where it is known to be: nothing waits any more.
+    came_from(a);
+    came_from(c);
+    drain(*b);
+    kernel.seen.clear();
+    second(*b);
+    EXPECT_TRUE(is_at(c));
+    EXPECT_EQ(kernel.seen[XFRM_MSG_NEWSA], 0U);
+    // One that waits and goes is forgotten.
+    second(*b);
+    came_from(a);
+    drain(*b);
+    came_from(c);
+    drain(*b);
+    b->remove(p.id);
+    second(*b);
+    EXPECT_TRUE(kernel.states.empty());
+}
+
 TEST_F(KernelBackendTest, RestoredSequenceNumberGoesOn) {
     auto b = create();
     auto p = params(1);

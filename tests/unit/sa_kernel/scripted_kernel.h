@@ -110,6 +110,9 @@ struct KernelTables {
                 case XFRM_MSG_NEWSA:
                     error = add(payload);
                     break;
+                case XFRM_MSG_UPDSA:
+                    error = states.erase(state_of(payload)) != 0 ? add(payload) : ESRCH;
+                    break;
                 case XFRM_MSG_DELSA:
                     error = states.erase(name_of(payload)) != 0 ? 0 : ESRCH;
                     break;
@@ -169,10 +172,13 @@ struct KernelTables {
         return {address(id.daddr, id.family), ntohl(id.spi)};
     }
 
-    int add(Octets payload) {
+    static StateKey state_of(const Octets& payload) {
         xfrm_usersa_info i{};
         std::memcpy(&i, payload.data(), sizeof i);
-        const StateKey key{address(i.id.daddr, i.family), ntohl(i.id.spi)};
+        return {address(i.id.daddr, i.family), ntohl(i.id.spi)};
+    }
+    int add(Octets payload) {
+        const StateKey key = state_of(payload);
         if (states.contains(key)) return EEXIST;
         if (strip_offload) payload = without(payload, XFRMA_OFFLOAD_DEV);
         states[key] = std::move(payload);
