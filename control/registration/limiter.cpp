@@ -126,8 +126,13 @@ Reason Admission::admit(const Endpoint& from, bool tcp, Standing standing, TimeP
         return Reason::rate_source;
     if (nat && !per_nat_.take(source, now)) return Reason::rate_source;
     // Its account is kept also while there is plenty, or a flood would begin with a clean one.
-    const bool modest = nat ? modest_.take(from, now) : modest_.take(source, now);
-    if (standing != Standing::stranger && known_.take(now) && total_.take(now)) return Reason::ok;
+    // Ports of a NAT's address are invented as easily as addresses: before strangers comes what one
+    // source may send, counted by the address. Beyond that it is the port's own connection or
+    // nothing that tells a phone from a flood.
+    const bool share = !nat || per_source_.take(source, now);
+    const bool modest = nat ? modest_.take(from, now) && (share || tcp) : modest_.take(source, now);
+    if (standing != Standing::stranger && share && known_.take(now) && total_.take(now))
+        return Reason::ok;
     if (!modest) return total_.take(now, burst_ * 3 / 4) ? Reason::ok : Reason::rate_total;
     if (total_.take(now, burst_ / 2)) return Reason::ok;
     // Remembered only when it has to be turned away, so it costs nothing in peace.

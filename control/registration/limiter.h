@@ -105,11 +105,13 @@ class TurnedAway {
 
 // Who gets in when more knock than may. One bucket for all holds the total down; how full it has to
 // be to let somebody in depends on who it is, so each class is served before the next:
-//   known   a phone is registered at this address; at most half of the total
+//   known   a phone is registered at this address; at most half of the total, and of a NAT's
+//           address no more than of any other
 //   proven  it has a TCP connection, so its address is its own; and it is modest
 //   patient it was turned away a moment ago and tries again, as a phone does and a flood of
 //           invented sources cannot; and it is modest
-//   modest  has sent less than four messages lately (one every four seconds in the long run)
+//   modest  has sent less than four messages lately (one every four seconds in the long run); at
+//           a NAT's address, its port has, and over UDP all of them no more than one source may
 //   busy    everybody else
 class Admission {
   public:
@@ -118,7 +120,7 @@ class Admission {
     enum class Standing : std::uint8_t { stranger, known, nat };
     // ok, rate_source or rate_total. `nat`: each port there is a source of its own, up to
     // Limits::sources_per_nat of them together (N1). Asked before a message is even looked at:
-    // costs four table lookups, keeps nothing beyond the tables.
+    // costs five table lookups, keeps nothing beyond the tables.
     [[nodiscard]] Reason admit(const Endpoint& source, bool tcp, Standing standing, TimePoint now);
     // What a source is counted by: its address, or its IPv6 network.
     [[nodiscard]] IpAddress source_of(const IpAddress& address) const {

@@ -103,6 +103,26 @@ TEST(Admission, BehindANatAPortIsASource) {
     EXPECT_EQ(in(off, Standing::nat, 100, 3), 20);
 }
 
+// Its address is known to everybody behind it, and forged with any port.
+TEST(Admission, AKnownNatComesFirstNoMoreThanOneSourceDoes) {
+    Gate g;
+    for (int s = 0; s < 3; ++s) g.flood(10'000);
+    std::size_t forged = 0;
+    std::size_t connected = 0;
+    std::uint16_t port = 1024;
+    for (int s = 0; s < 10; ++s) {
+        g.flood(10'000, [&](int i) {
+            if (i % 10 == 0) forged += g.knock_as(Admission::Standing::nat, "203.0.113.7", ++port);
+            if (i == 5000)
+                connected += g.knock_as(Admission::Standing::nat, "203.0.113.9",
+                                        static_cast<std::uint16_t>(50'000 + s), true);
+        });
+    }
+    EXPECT_GE(forged, 20U);
+    EXPECT_LE(forged, 20U + 10 * 5 + 1) << "the burst and the rate of one source";
+    EXPECT_EQ(connected, 10U) << "who has a connection";
+}
+
 TEST(Admission, TheTotalHolds) {
     Gate g;
     for (int s = 0; s < 20; ++s) g.flood(5000);
