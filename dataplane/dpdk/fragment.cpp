@@ -126,12 +126,13 @@ bool Reassembler::dissect(const rte_mbuf* m, Piece& piece) {
 
 std::size_t Reassembler::bucket_of(const Key& key) const {
     std::uint64_t h = seed_;
+    // All of one SA's in one bucket: so many it may have, and no more.
+    if (key.origin != 0) return (mix(h, key.origin) >> 32U) % (table_.size() / ways) * ways;
     for (const auto* address : {&key.source, &key.destination}) {
         h = mix(h, word(address->data()));
         h = mix(h, word(address->data() + 8));
     }
     h = mix(h, (std::uint64_t{key.protocol} << 32U) | key.id);
-    h = mix(h, key.origin);
     return (h >> 32U) % (table_.size() / ways) * ways;
 }
 
@@ -142,10 +143,29 @@ void Reassembler::give_up(Datagram& d, PortDropReason reason, std::uint32_t more
     --used_;
 }
 
+// The oldest: of the newcomer's origin if it has any here, else of the origin that has the most.
+Reassembler::Datagram& Reassembler::who_gives_way(std::span<Datagram> bucket,
+                                                  std::uint32_t newcomer) {
+    const auto rank = [&](const Datagram& d) {
+        if (d.key.origin == newcomer) return ways + 1;
+        return static_cast<std::size_t>(std::ranges::count_if(
+            bucket, [&](const Datagram& other) { return other.key.origin == d.key.origin; }));
+    };
+    Datagram* chosen = &bucket.front();
+    std::size_t highest = rank(*chosen);
+    for (Datagram& d : bucket.subspan(1)) {
+        const std::size_t r = rank(d);
+        if (r > highest || (r == highest && d.born < chosen->born)) {
+            chosen = &d;
+            highest = r;
+        }
+    }
+    return *chosen;
+}
+
 Reassembler::Datagram* Reassembler::find_or_make(const Piece& piece, TimePoint now) {
     const std::size_t bucket = bucket_of(piece.key);
     Datagram* free = nullptr;
-    Datagram* oldest = nullptr;
     for (std::size_t i = bucket; i < bucket + ways; ++i) {
         Datagram& d = table_[i];
         if (d.buffer != nullptr && now - d.born >= timeout_)
@@ -154,13 +174,11 @@ Reassembler::Datagram* Reassembler::find_or_make(const Piece& piece, TimePoint n
             free = &d;
         } else if (d.key == piece.key) {
             return &d;
-        } else if (oldest == nullptr || d.born < oldest->born) {
-            oldest = &d;
         }
     }
     if (free == nullptr) {
-        give_up(*oldest, PortDropReason::fragment_evicted);
-        free = oldest;
+        free = &who_gives_way(std::span(table_).subspan(bucket, ways), piece.key.origin);
+        give_up(*free, PortDropReason::fragment_evicted);
     }
     free->buffer = rte_pktmbuf_alloc(buffers_);
     if (free->buffer == nullptr) return nullptr;

@@ -19,7 +19,8 @@ namespace gmgate::dataplane {
 // Copies each fragment to its place in one buffer, so that the result is linear and a datagram
 // costs one buffer however it was cut. The table has a fixed size; a newcomer takes the place of
 // the oldest of its bucket: a flood of fragments that never become whole cannot keep out datagrams
-// whose fragments come together. Not thread-safe: one a worker.
+// whose fragments come together. Fragments that came under an SA (`origin`) have one bucket of 8
+// for each SA, where its own oldest gives way first. Not thread-safe: one a worker.
 class Reassembler {
   public:
     struct Config {
@@ -37,6 +38,7 @@ class Reassembler {
 
     // Takes one Ethernet frame that is an IPv4 or IPv6 fragment, in one segment. The whole
     // datagram, or null. Fragments of different `origin`, as the SPI they came under, never meet.
+    // 0: of no SA.
     [[nodiscard]] rte_mbuf* add(rte_mbuf* fragment, TimePoint now, std::uint32_t origin = 0);
     // Gives up what is too old. Cheap when there is nothing.
     void expire(TimePoint now);
@@ -84,6 +86,7 @@ class Reassembler {
     static bool dissect(const rte_mbuf* m, Piece& piece);
     [[nodiscard]] std::size_t bucket_of(const Key& key) const;
     Datagram* find_or_make(const Piece& piece, TimePoint now);
+    static Datagram& who_gives_way(std::span<Datagram> bucket, std::uint32_t newcomer);
     void give_up(Datagram& d, PortDropReason reason, std::uint32_t more = 0);
     [[nodiscard]] std::uint8_t* data_of(const Datagram& d) const;
     rte_mbuf* finish(Datagram& d);

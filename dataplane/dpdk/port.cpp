@@ -90,7 +90,8 @@ Result<std::unique_ptr<BufferPools>> BufferPools::create(const std::string& name
                                                          unsigned memory_mb) {
     // A buffer each for what rings, tables and caches can hold at most, within half the memory.
     const std::size_t half = std::size_t{memory_mb} * 1024 * 1024 / 2;
-    const std::size_t wanted_large = 1024 + std::size_t{workers} * 1536;
+    // A worker's three tables of incomplete datagrams hold 768.
+    const std::size_t wanted_large = 1024 + std::size_t{workers} * 1792;
     const std::size_t wanted_small = 4096 + std::size_t{workers} * 4096;
     const auto large =
         static_cast<unsigned>(std::min(wanted_large, half * 3 / 4 / (large_room + 512)));

@@ -72,8 +72,8 @@ class Fragments : public testing::Test {
             Reassembler::Config{.datagrams = datagrams, .timeout = std::chrono::seconds(2)},
             pools().large(), 99, counters_);
     }
-    std::optional<Octets> add(const Octets& frame) {
-        rte_mbuf* m = reassembler_->add(large_mbuf(frame), now_);
+    std::optional<Octets> add(const Octets& frame, std::uint32_t origin = 0) {
+        rte_mbuf* m = reassembler_->add(large_mbuf(frame), now_, origin);
         if (m == nullptr) return std::nullopt;
         Octets whole = contents(m);
         rte_pktmbuf_free(m);
@@ -206,6 +206,39 @@ TEST_F(Fragments, AFloodIsBoundedAndDoesNotKeepOthersOut) {
         }
     }
     EXPECT_EQ(dropped(PortDropReason::fragment_evicted) + reassembler_->incomplete(), 5000U);
+}
+
+// What came under an SA: its flood takes its own places, and nobody's else.
+TEST_F(Fragments, AFloodUnderAnSaDoesNotReachTheOthers) {
+    make(64);
+    const Octets first = cut(plain_frame(flow(true), 3000), 1500, 0).pieces[0];
+    std::uint32_t id = 0;
+    for (const std::uint32_t flooder : {7U, 1000U}) {
+        for (int i = 0; i < 500; ++i) {
+            Octets piece = first;
+            store_be32(piece.data() + 14 + 40 + 4, ++id);
+            EXPECT_FALSE(add(piece, flooder));
+        }
+    }
+    EXPECT_LE(reassembler_->incomplete(), 2 * 8U);
+    // Others' datagrams, a piece before and the rest after it floods again: whole, all of them.
+    std::vector<Cut> good;
+    for (std::uint32_t origin = 1; origin <= 5; ++origin) {
+        good.push_back(cut(plain_frame(flow(true), 3000), 1500, 0xffff0000U + origin));
+        now_ += std::chrono::milliseconds(1);
+        EXPECT_FALSE(add(good.back().pieces[0], 50 + origin));
+    }
+    for (int i = 0; i < 2000; ++i) {
+        Octets piece = first;
+        store_be32(piece.data() + 14 + 40 + 4, ++id);
+        EXPECT_FALSE(add(piece, 7));
+    }
+    for (std::uint32_t origin = 1; origin <= 5; ++origin) {
+        std::optional<Octets> whole;
+        const auto& pieces = good[origin - 1].pieces;
+        for (std::size_t i = 1; i < pieces.size(); ++i) whole = add(pieces[i], 50 + origin);
+        EXPECT_TRUE(whole) << origin;
+    }
 }
 
 TEST_F(Fragments, TooBigIsRefused) {
