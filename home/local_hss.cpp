@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <span>
 #include <utility>
 
 #include "home/identity.h"
@@ -115,14 +116,19 @@ Result<LocalHss::Reloaded> LocalHss::reload(std::vector<Subscriber> list, HssLis
     for (std::size_t i = 0; i < old.size(); ++i) {
         const Subscriber& was = old[i];
         const auto flags = further_flags_.find(was.impi);
+        std::vector<Flag> held(was.set_count(), Flag::not_registered);
+        held[0] = old_state[i].flag;
+        if (flags != further_flags_.end()) {
+            std::ranges::copy(
+                std::span(flags->second).first(std::min(flags->second.size(), held.size() - 1)),
+                held.begin() + 1);
+            further_flags_.erase(flags);
+        }
         const bool known =
-            old_state[i].flag != Flag::not_registered ||
-            (flags != further_flags_.end() &&
-             std::ranges::any_of(flags->second, [](Flag f) { return f != Flag::not_registered; }));
+            std::ranges::any_of(held, [](Flag f) { return f != Flag::not_registered; });
         const auto found = by_impi_.find(was.impi);
         if (found == by_impi_.end()) {
             ++told.removed;
-            if (flags != further_flags_.end()) further_flags_.erase(flags);
             if (known)
                 news.emplace_back([&] { listener.terminate(was.impi, "subscription removed"); });
             continue;
@@ -134,6 +140,17 @@ Result<LocalHss::Reloaded> LocalHss::reload(std::vector<Subscriber> list, HssLis
         state = old_state[i];
         // Another card has a sequence of its own.
         if (!same_key) state.sqn = given;
+        state.flag = Flag::not_registered;
+        // A set lives on where its default identity is: so does the S-CSCF's registration of it.
+        for (std::size_t set = 0; set < held.size(); ++set) {
+            const std::string& impu = was.set(set).front();
+            if (held[set] == Flag::not_registered ||
+                std::ranges::find(is.impus, impu) == is.impus.end())
+                continue;
+            Flag& now = flag({.listed = &is}, impu);
+            now = std::max(now, held[set]);
+        }
+        if (highest_flag({.listed = &is}) == Flag::not_registered) state.server = 0;
         if (is.barred && !was.barred) {
             ++told.barred;
             if (known) news.emplace_back([&] { listener.terminate(is.impi, "barred"); });
@@ -373,13 +390,23 @@ void LocalHss::pull(std::string_view impi, std::string_view impu, PullAnswer ans
     answer(CxResult::success, profile);
 }
 
-std::optional<LocalHss::View> LocalHss::view(std::string_view impi) const {
+std::optional<LocalHss::View> LocalHss::view(std::string_view impi, std::string_view impu) const {
     const auto ref = by_impi(impi);
     if (!ref.found()) return std::nullopt;
     const auto& s = ref.listed != nullptr
                         ? listed_state_[static_cast<std::size_t>(ref.listed - listed_.data())]
                         : rule_state_[ref.generated];
-    return View{highest_flag(ref), servers_[s.server], Sqn(s.sqn)};
+    Flag held = highest_flag(ref);
+    if (!impu.empty() && ref.listed != nullptr && owns(ref, impu)) {
+        const std::size_t set = ref.listed->set_of(impu);
+        const auto further = further_flags_.find(ref.listed->impi);
+        held = s.flag;
+        if (set != 0)
+            held = further != further_flags_.end() && set <= further->second.size()
+                       ? further->second[set - 1]
+                       : Flag::not_registered;
+    }
+    return View{held, servers_[s.server], Sqn(s.sqn)};
 }
 
 }  // namespace gmgate::home

@@ -50,11 +50,12 @@ class LocalHss final : public Hss {
     enum class Flag : std::uint8_t { not_registered, authentication_pending, registered };
     [[nodiscard]] static std::string_view name(Flag flag);
     struct View {
-        Flag flag = Flag::not_registered;  // the highest of its implicit sets
+        Flag flag = Flag::not_registered;
         std::string server_name;
         Sqn sqn;
     };
-    [[nodiscard]] std::optional<View> view(std::string_view impi) const;
+    // The flag of the set that has `impu` (canonical), or the highest of all its sets.
+    [[nodiscard]] std::optional<View> view(std::string_view impi, std::string_view impu = {}) const;
 
   private:
     struct State {

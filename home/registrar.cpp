@@ -127,6 +127,9 @@ struct Registrar::Impl {
         // What the HSS must be told if this ends without a registration or a challenge (C9): it
         // holds a challenge of ours that is void by now, or a registration that did not come to be.
         std::optional<ServerAssignment> undo;
+        // The same of other identities of the user that failed while this one was being written to
+        // the HSS: it may be their set that is registered by it.
+        std::vector<std::pair<std::string, ServerAssignment>> owed;
         std::string bytes;
         sip::Message message;
         RegisterRequest request;
@@ -194,6 +197,9 @@ struct Registrar::Impl {
     // ---- state ----
     User* find_user(std::string_view impi);
     void drop_challenge(User& user);
+    // ... for a later REGISTER: the HSS hears of it at once if that is for another identity, else
+    // only if nothing comes of that one either.
+    void void_challenge(User& user, Procedure& by);
     void authentication_failed(User& user, std::string_view impu, ServerAssignment reason);
     void authentication_timeout(User& user);
     void expired(Set& set);
@@ -207,6 +213,8 @@ struct Registrar::Impl {
     // `set` is gone after it.
     Ended unbind(Set& set);
     void deactivate(Set& set, sip::ContactEvent event);
+    // Of a registered user, which may be gone after it.
+    void update(User& user, const std::vector<Profile>& profiles);
     void tell(const Ended& ended, sip::ContactEvent event);
     void tell(const Set& set, sip::ContactEvent event, bool authenticated = false,
               const std::vector<std::string>* removed = nullptr);
@@ -226,9 +234,14 @@ struct Registrar::Impl {
     Procedure* answered(std::uint64_t id);
     // A REGISTER of that set came since it was shortened.
     [[nodiscard]] bool registering(const Set& set) const;
-    // Another procedure of this user than `but` has proved itself and is being written to the HSS:
-    // what the HSS is told must not undo that.
-    [[nodiscard]] bool being_assigned(std::string_view impi, const Procedure* but = nullptr) const;
+    // Another procedure of this user than `but`, of this identity if it has one, has proved itself
+    // and is being written to the HSS: what the HSS is told must not undo that. nullptr: none.
+    [[nodiscard]] Procedure* being_assigned(std::string_view impi, std::string_view impu,
+                                            const Procedure* but) const;
+    // C9: what the HSS holds for that identity's set is over, unless it is registered, challenged
+    // or being assigned (to be told again by that procedure, if it is of another set).
+    void give_up(std::string_view impi, std::string_view impu, ServerAssignment reason,
+                 const Procedure* but = nullptr);
     void hss_timeout(Procedure& p);
     void refuse(Procedure& p, const Refusal& refusal);
     void refuse(Procedure& p, CxResult result);
@@ -256,6 +269,7 @@ Registrar::Impl::Procedure* Registrar::Impl::start() {
     ++p.generation;
     p.live = true;
     p.undo.reset();
+    p.owed.clear();
     p.order = ++next_order;
     ++live_procedures;
     return &p;
@@ -284,15 +298,40 @@ bool Registrar::Impl::registering(const Set& set) const {
            });
 }
 
-bool Registrar::Impl::being_assigned(std::string_view impi, const Procedure* but) const {
-    return live_procedures > 0 && std::ranges::any_of(slots, [&](const auto& p) {
-               return p->live && p.get() != but && p->request.impi == impi &&
-                      p->undo == ServerAssignment::administrative_deregistration;
-           });
+Registrar::Impl::Procedure* Registrar::Impl::being_assigned(std::string_view impi,
+                                                            std::string_view impu,
+                                                            const Procedure* but) const {
+    Procedure* other = nullptr;
+    if (live_procedures == 0) return other;
+    for (const auto& p : slots) {
+        if (p->live && p.get() != but && p->request.impi == impi &&
+            p->undo == ServerAssignment::administrative_deregistration &&
+            (other == nullptr || p->request.impu == impu))
+            other = p.get();
+    }
+    return other;
+}
+
+void Registrar::Impl::give_up(std::string_view impi, std::string_view impu, ServerAssignment reason,
+                              const Procedure* but) {
+    const User* user = find_user(impi);
+    if (user != nullptr &&
+        (user->set_of(impu) != nullptr || (user->challenge && user->challenge->impu == impu)))
+        return;
+    if (Procedure* other = being_assigned(impi, impu, but); other != nullptr) {
+        const auto known =
+            std::ranges::find(other->owed, impu, [](const auto& o) { return o.first; });
+        if (other->request.impu != impu && known == other->owed.end())
+            other->owed.emplace_back(impu, reason);
+        return;
+    }
+    put_and_forget(impi, impu, reason);
 }
 
 void Registrar::Impl::finish(Procedure& p, int status, std::string_view response) {
     p.hss_timer.stop();
+    for (const auto& [impu, reason] : std::exchange(p.owed, {}))
+        give_up(p.request.impi, impu, reason, &p);
     auto answer = std::exchange(p.answer, {});
     p.live = false;
     --live_procedures;
@@ -308,12 +347,7 @@ void Registrar::Impl::finish(Procedure& p, int status, std::string_view response
 
 void Registrar::Impl::refuse(Procedure& p, const Refusal& refusal) {
     log::debug(area, "{} {}: {} {}", p.request.impi, p.request.impu, refusal.code, refusal.reason);
-    if (p.undo) {
-        const User* user = find_user(p.request.impi);
-        if ((user == nullptr || (user->set_of(p.request.impu) == nullptr && !user->challenge)) &&
-            !being_assigned(p.request.impi, &p))
-            put_and_forget(p.request.impi, p.request.impu, *p.undo);
-    }
+    if (p.undo) give_up(p.request.impi, p.request.impu, *p.undo, &p);
     finish(p, refusal.code, responder.refuse(to(p), refusal));
 }
 
@@ -398,9 +432,8 @@ void Registrar::Impl::begin_challenge(Procedure& p, const Resynchronisation* res
     if (User* user = find_user(p.request.impi); user != nullptr && user->challenge) {
         // C10: the earlier challenge is void from now on, whatever becomes of this one.
         ++counters.challenges_voided;
-        drop_challenge(*user);
+        void_challenge(*user, p);
         forget_if_idle(*user);
-        p.undo = ServerAssignment::authentication_failure;
     }
     if (resynchronisation != nullptr) return ask_vectors(p, resynchronisation);
     awaiting(p);
@@ -453,7 +486,7 @@ void Registrar::Impl::send_challenge(Procedure& p, const AuthVector& vector) {
             return refuse(p, Refusal{480, "Overtaken By A Later REGISTER", {}, {}});
         }
         ++counters.challenges_voided;
-        drop_challenge(user);
+        void_challenge(user, p);
     }
     user.challenge = make_secret<Challenge>();
     ++challenges;
@@ -684,6 +717,16 @@ void Registrar::Impl::drop_challenge(User& user) {
     --challenges;
 }
 
+void Registrar::Impl::void_challenge(User& user, Procedure& by) {
+    const std::string impu = user.challenge->impu;
+    drop_challenge(user);
+    if (impu == by.request.impu) {
+        by.undo = ServerAssignment::authentication_failure;
+    } else {
+        give_up(user.impi, impu, ServerAssignment::authentication_failure, &by);
+    }
+}
+
 // C9: a failed authentication never deregisters. Only where nothing is registered does the HSS hear
 // of it. `user` may be gone after it.
 void Registrar::Impl::authentication_failed(User& user, std::string_view impu,
@@ -691,7 +734,7 @@ void Registrar::Impl::authentication_failed(User& user, std::string_view impu,
     if (user.set_of(impu) != nullptr) return;
     const std::string impi = user.impi;
     forget_if_idle(user);
-    if (!being_assigned(impi)) put_and_forget(impi, impu, reason);
+    give_up(impi, impu, reason);
 }
 
 void Registrar::Impl::authentication_timeout(User& user) {
@@ -871,33 +914,71 @@ void Registrar::locate(std::string_view impu, std::move_only_function<void(CxRes
 }
 
 bool Registrar::update(std::string_view impi, const std::vector<Profile>& profiles) {
-    const std::string name(impi);
-    const auto standing = default_identities(name);
-    for (const auto& impu : standing) {
-        // What is told of one set may end another.
-        auto* user = impl_->find_user(name);
-        auto* set = user != nullptr ? user->set_of(impu) : nullptr;
-        if (set == nullptr) continue;
-        const auto profile = std::ranges::find_if(profiles, [&](const Profile& p) {
-            return std::ranges::find(p.implicit_set, impu) != p.implicit_set.end();
-        });
-        if (profile == profiles.end()) {
-            impl_->deactivate(*set, sip::ContactEvent::deactivated);
-            continue;
-        }
-        const auto& fresh = profile->implicit_set;
-        set->service_route = profile->service_route;
-        if (set->impus == fresh) continue;
+    auto* user = impl_->find_user(impi);
+    if (user == nullptr || !user->registered()) return false;
+    impl_->update(*user, profiles);
+    return true;
+}
+
+void Registrar::Impl::update(User& user, const std::vector<Profile>& profiles) {
+    const std::string impi = user.impi;
+    struct Changed {
+        std::string impu;  // the default one
         std::vector<std::string> removed;
-        std::ranges::copy_if(set->impus, std::back_inserter(removed), [&](const std::string& i) {
-            return std::ranges::find(fresh, i) == fresh.end();
+    };
+    std::vector<Ended> ended;
+    std::vector<Changed> changed;
+    std::vector<std::pair<Set*, const Profile*>> sets;  // with what each goes on as
+    for (const auto& set : user.sets) {
+        const auto profile = std::ranges::find_if(profiles, [&](const Profile& p) {
+            return !p.implicit_set.empty() &&
+                   std::ranges::find(p.implicit_set, set->impus.front()) != p.implicit_set.end();
         });
-        impl_->unindex(*set);
-        set->impus = fresh;
-        impl_->index(*set);
-        impl_->tell(*set, sip::ContactEvent::registered, false, &removed);
+        sets.emplace_back(set.get(), profile == profiles.end() ? nullptr : &*profile);
     }
-    return !standing.empty();
+    for (const auto& [set, profile] : sets) {
+        if (profile != nullptr) continue;
+        ++counters.deactivated;
+        ended.push_back(unbind(*set));
+    }
+    for (const Profile& profile : profiles) {
+        // Sets that are one now go on as one: the one that has the default identity, or the first.
+        Set* heir = nullptr;
+        for (const auto& [set, its] : sets) {
+            if (its == &profile &&
+                (heir == nullptr || set->impus.front() == profile.implicit_set.front()))
+                heir = set;
+        }
+        if (heir == nullptr) continue;
+        heir->service_route = profile.service_route;
+        bool same = heir->impus == profile.implicit_set;
+        std::vector<std::string> before = heir->impus;
+        for (const auto& [set, its] : sets) {
+            if (its != &profile || set == heir) continue;
+            const Ended other = unbind(*set);
+            same = false;
+            before.insert(before.end(), other.impus.begin(), other.impus.end());
+        }
+        if (same) continue;
+        unindex(*heir);
+        heir->impus = profile.implicit_set;
+        index(*heir);
+        changed.push_back({heir->impus.front(), std::move(before)});
+    }
+    // An identity that moved to another set is there, not gone.
+    const auto held = [&user](const std::string& impu) { return user.set_of(impu) != nullptr; };
+    for (Ended& e : ended) std::erase_if(e.impus, held);
+    for (Changed& c : changed) std::erase_if(c.removed, held);
+    forget_if_idle(user);
+    for (const Ended& e : ended)
+        put_and_forget(impi, e.impus.front(), ServerAssignment::administrative_deregistration);
+    // Told when all is in place. What is told of one set may end another.
+    for (const Ended& e : ended) tell(e, sip::ContactEvent::deactivated);
+    for (const Changed& c : changed) {
+        const User* now = find_user(impi);
+        const Set* set = now != nullptr ? now->set_of(c.impu) : nullptr;
+        if (set != nullptr) tell(*set, sip::ContactEvent::registered, false, &c.removed);
+    }
 }
 
 void Registrar::Impl::deactivate(Set& set, sip::ContactEvent event) {
@@ -934,8 +1015,12 @@ void Registrar::withdraw(std::string_view impi) {
     auto* user = impl_->find_user(impi);
     if (user == nullptr) return;
     const std::string name(impi);
+    std::optional<std::string> pending;
+    if (user->challenge && user->set_of(user->challenge->impu) == nullptr)
+        pending = user->challenge->impu;
     impl_->drop_challenge(*user);
     if (!deregister_user(name)) impl_->forget_if_idle(*user);
+    if (pending) impl_->give_up(name, *pending, ServerAssignment::authentication_failure);
 }
 
 bool Registrar::shorten(const std::vector<std::string>& impus, std::chrono::seconds left) {

@@ -155,7 +155,8 @@ class Registrar {
     // HSS: never.
     void locate(std::string_view impu, std::move_only_function<void(CxResult)> answer);
     // PPR: the profile of a registered user is another one now, one of each of its sets. A
-    // registered set whose default identity is in none of them ends. False: not registered.
+    // registered set whose default identity is in none of them ends; those whose default identities
+    // are in one set now go on as one. False: not registered.
     bool update(std::string_view impi, const std::vector<Profile>& profiles);
     // Administrative deregistration of the set: the binding goes, Cx-Put tells the HSS. `event`:
     // what the subscribers hear: rejected (the phone is to stay away) or deactivated (it may
