@@ -79,20 +79,28 @@ std::optional<bool> RegEvent::is_ue(const sip::Message& request, std::string_vie
     const auto value = request.first_value(HeaderId::p_asserted_identity);
     const auto who = value ? sip::parse_name_addr(*value) : std::nullopt;
     if (!who) return std::nullopt;
-    const auto* wanted = registrar_.find_user(impi);
-    if (wanted == nullptr) return std::nullopt;
-    // TS 24.229 5.4.2.1.1: the URI the P-CSCF put into Path is its name.
-    if (!wanted->path.empty()) {
-        sip::ValueSplitter paths(wanted->path);
+    // Each set may have come by another P-CSCF.
+    bool is_pcscf = false, came_by = false;
+    const auto recorded = request.first_value(HeaderId::record_route);
+    const auto last_hop = recorded ? sip::parse_name_addr(*recorded) : std::nullopt;
+    registrar_.find_sets(impi, [&](const Binding& b) {
+        sip::ValueSplitter paths(b.path);
         while (const auto path = paths.next()) {
             const auto hop = sip::parse_name_addr(*path);
-            if (hop && who->uri.user.empty() && same_host(hop->uri, who->uri)) return false;
+            if (!hop) continue;
+            // TS 24.229 5.4.2.1.1: the URI the P-CSCF put into Path is its name.
+            is_pcscf = is_pcscf || (who->uri.user.empty() && same_host(hop->uri, who->uri));
+            came_by = came_by || (last_hop && hop->uri.user == last_hop->uri.user &&
+                                  same_host(hop->uri, last_hop->uri));
         }
-    }
-    // Of all that share the identity: any may have asserted it.
-    bool own = false;
-    registrar_.find_all(who->uri.text, [&](const Binding& b) { own = own || b.impi == impi; });
-    return own ? std::optional(true) : std::nullopt;
+    });
+    if (is_pcscf) return false;
+    bool own = false, shared = false;
+    registrar_.find_all(who->uri.text,
+                        [&](const Binding& b) { (b.impi == impi ? own : shared) = true; });
+    // Any of those that share an identity may have asserted it: the P-CSCF's entry tells them
+    // apart, what the phone writes does not.
+    return own && (!shared || came_by) ? std::optional(true) : std::nullopt;
 }
 
 void RegEvent::drop_forgotten(std::string_view impi, const Subscription& fresh) {
@@ -265,7 +273,12 @@ std::optional<sip::RegInfo> RegEvent::current(std::string_view impi) {
 
 void RegEvent::announce(std::string_view impi, std::uint64_t round,
                         std::vector<std::string> identities) {
-    announced_[std::string(impi)] = {round, std::move(identities)};
+    Announced& announced = announced_[std::string(impi)];
+    announced.round = round;
+    for (auto& impu : identities) {
+        if (std::ranges::find(announced.identities, impu) == announced.identities.end())
+            announced.identities.push_back(std::move(impu));
+    }
 }
 
 bool RegEvent::ue_subscribed(std::string_view impi) const {
@@ -315,7 +328,17 @@ void RegEvent::notify(Subscription& s, const sip::RegInfo& info, std::string_vie
     if (s.outstanding) {
         // Told with its own document: a registration that came after it is another one.
         if (s.is_over()) return;
-        s.queued = info;
+        sip::RegInfo next = info;
+        // What has ended since and is in no document after that one: left out means unchanged.
+        if (s.queued) {
+            for (sip::RegEntry& old : s.queued->entries) {
+                if (old.state == sip::RegState::terminated &&
+                    std::ranges::find(next.entries, old.aor, &sip::RegEntry::aor) ==
+                        next.entries.end())
+                    next.entries.push_back(std::move(old));
+            }
+        }
+        s.queued = std::move(next);
         // The end stays the end, whatever changes until it can be told.
         if (!state.empty()) s.queued_state = state;
         return;

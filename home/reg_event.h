@@ -65,7 +65,7 @@ class RegEvent final : private sip::TransactionUser {
     // F1: the named identities (canonical, of one user, at least one) are to be re-authenticated;
     // the others of their implicit sets are covered by the first named one of the same set. Goes
     // out with the change the registrar tells next; forgotten when the user has registered anew or
-    // is gone. `round`: the caller's number of it, not 0.
+    // is gone; those announced before stay. `round`: the caller's number of it, not 0, ascending.
     void announce(std::string_view impi, std::uint64_t round, std::vector<std::string> identities);
     // How the UE of `impi` answered a NOTIFY of that round on a dialog of its own. If it refused,
     // or that NOTIFY could not go out any more, the dialog is gone by now.
