@@ -26,7 +26,7 @@ class FromHss final : public HssListener {
     // Deregistered, with its sessions; its subscribers hear "rejected": it is to stay away.
     void terminate(std::string_view impi, std::string_view why) override;
     void profile_changed(std::string_view impi, const std::vector<Profile>& profiles) override;
-    // Of all its identities; who is being re-authenticated already is left alone.
+    // Of all its identities; a set that is being re-authenticated already is left alone.
     void reauthenticate(std::string_view impi) override;
 
     [[nodiscard]] const FromHssCounters& counters() const { return counters_; }

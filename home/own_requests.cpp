@@ -2,7 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
+#include <optional>
 #include <utility>
 
 #include "home/identity.h"
@@ -26,21 +28,27 @@ Result<void> OwnRequests::send(std::string_view method, std::string_view from, s
     if (binding == nullptr) binding = registrar_.find(to);
     if (binding == nullptr)
         return fail(ErrorKind::not_found, fmt::format("'{}' is not registered", to));
-    const auto hop = next_hop(binding->path, binding->contact, domain_.listen());
+    return send_to(*binding, method, *sender, text, more, std::move(done));
+}
+
+Result<void> OwnRequests::send_to(const Binding& binding, std::string_view method,
+                                  std::string_view sender, std::string_view text,
+                                  std::span<const sip::HeaderField> more, Done done) {
+    const auto hop = next_hop(binding.path, binding.contact, domain_.listen());
     if (!hop) return std::unexpected(hop.error());
     const auto branch = transactions_->new_branch();
     if (branch.id == 0)
         return fail(ErrorKind::exhausted, "the transaction table is full: try again later");
 
-    sip::RequestBuilder request(method, binding->contact);
+    sip::RequestBuilder request(method, binding.contact);
     request.header("Via", via_for(*hop, branch.view())).header("Max-Forwards", "70");
-    if (!binding->path.empty()) request.header("Route", binding->path);
-    request.header("From", {"<", *sender, ">;tag=", random_.token(tag_octets)})
-        .header("To", {"<", binding->default_impu, ">"})
+    if (!binding.path.empty()) request.header("Route", binding.path);
+    request.header("From", {"<", sender, ">;tag=", random_.token(tag_octets)})
+        .header("To", {"<", binding.default_impu, ">"})
         .header("Call-ID", random_.token(call_id_octets))
         .header("CSeq", {"1 ", method})
-        .header("P-Asserted-Identity", {"<", *sender, ">"})
-        .header("P-Called-Party-ID", {"<", binding->default_impu, ">"});
+        .header("P-Asserted-Identity", {"<", sender, ">"})
+        .header("P-Called-Party-ID", {"<", binding.default_impu, ">"});
     for (const auto& h : more) request.header(h.name, h.value);
     if (!text.empty()) request.body("text/plain", text);
     auto bytes = request.finish();
@@ -58,7 +66,14 @@ Result<void> OwnRequests::send(std::string_view method, std::string_view from, s
     return {};
 }
 
-bool OwnRequests::refer(std::string_view impi, std::move_only_function<void(bool)> done) {
+bool OwnRequests::refer(std::string_view impi, std::string_view impu,
+                        std::move_only_function<void(bool)> done) {
+    // Its views are the registration's: nothing is sent from within find_sets().
+    std::optional<Binding> binding;
+    registrar_.find_sets(impi, [&](const Binding& b) {
+        if (std::ranges::find(*b.impus, impu) != b.impus->end()) binding = b;
+    });
+    if (!binding) return false;
     const std::string us = fmt::format("sip:{}", domain_.realm());
     const std::string refer_to = "<" + us + ";method=REGISTER>";
     const std::string contact = "<sip:" + domain_.listen().front().to_string() + ">";
@@ -66,8 +81,8 @@ bool OwnRequests::refer(std::string_view impi, std::move_only_function<void(bool
     const std::array more = {
         sip::HeaderField{"Refer-To", refer_to}, sip::HeaderField{"Refer-Sub", "false"},
         sip::HeaderField{"Supported", "norefersub"}, sip::HeaderField{"Contact", contact}};
-    const auto sent = send(
-        "REFER", us, impi, {}, more,
+    const auto sent = send_to(
+        *binding, "REFER", us, {}, more,
         [done = std::move(done)](int status, std::string_view) mutable { done(status < 300); });
     return sent.has_value();
 }

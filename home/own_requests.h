@@ -34,14 +34,18 @@ class OwnRequests final : private sip::TransactionUser {
     // this fails. `to`: a private identity, or a public one. not_found: nobody registered as that.
     Result<void> send(std::string_view method, std::string_view from, std::string_view to,
                       std::string_view text, std::span<const sip::HeaderField> more, Done done);
-    // F3, the second way: REFER that asks for a REGISTER. False: cannot be sent.
-    bool refer(std::string_view impi, std::move_only_function<void(bool positive)> done);
+    // F3, the second way: REFER that asks for a REGISTER, to where the user's set that has `impu`
+    // is registered. False: cannot be sent.
+    bool refer(std::string_view impi, std::string_view impu,
+               std::move_only_function<void(bool positive)> done);
 
   private:
     void on_response(sip::ClientTransactionId id, std::uint64_t context, const sip::Flow& flow,
                      const sip::Message& response, std::span<char> bytes) override;
     void on_failure(sip::ClientTransactionId id, std::uint64_t context,
                     sip::ClientFailure failure) override;
+    Result<void> send_to(const Binding& binding, std::string_view method, std::string_view sender,
+                         std::string_view text, std::span<const sip::HeaderField> more, Done done);
     // `done` of that context, taken out.
     Done take(std::uint64_t context);
 

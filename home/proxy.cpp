@@ -54,9 +54,10 @@ bool wants_parallel(const sip::Message& request) {
 
 }  // namespace
 
-Proxy::Proxy(const Parts& parts, IsRegistered is_registered)
+Proxy::Proxy(const Parts& parts, IsRegistered is_registered, Refresh refresh)
     : parts_(parts),
       is_registered_(std::move(is_registered)),
+      refresh_(std::move(refresh)),
       loop_hash_(parts.random),
       invites_(16, SeededStringHash{SeededHash(parts.random)}),
       by_user_(16, SeededStringHash{SeededHash(parts.random)}) {}
@@ -208,6 +209,14 @@ void Proxy::fork(const Arrival& arrival, const sip::Message& request, const Call
     next_group(*e, request);
 }
 
+void Proxy::refresh_waiting(Exchange& e) {
+    std::vector<Target> there;
+    for (Target& t : e.waiting) {
+        if (refresh_(t)) there.push_back(std::move(t));
+    }
+    e.waiting = std::move(there);
+}
+
 void Proxy::next_group(Exchange& e, const sip::Message& request) {
     const std::uint64_t mark = loop_mark(request);
     const std::size_t first = e.branches.size();
@@ -232,7 +241,8 @@ void Proxy::next_group(Exchange& e, const sip::Message& request) {
 
 void Proxy::on_exchange_timer(Exchange& e) {
     if (e.answered) return close(e.id);
-    if (e.waiting.empty()) return;
+    refresh_waiting(e);
+    if (e.waiting.empty()) return;  // who rings may ring on
     // Nobody of this group answers. What has rung so long may not take the call any more.
     for (const auto& b : e.branches) {
         if (!b->done) b->timed_out = true;
@@ -314,8 +324,9 @@ void Proxy::on_response(sip::ClientTransactionId id, std::uint64_t context, cons
     }
     if (status < 300) return success(*e, *b, response);
     if (b->client != 0) b->client = 0;
-    failed(*e, *b, b->timed_out && status == 487 ? 408 : status,
-           b->timed_out && status == 487 ? nullptr : &response);
+    // The caller who gave up hears so, whoever did not answer before.
+    const bool too_late = b->timed_out && status == 487 && !e->cancelled;
+    failed(*e, *b, too_late ? 408 : status, too_late ? nullptr : &response);
     finish_if_done(*e);
 }
 
@@ -385,7 +396,8 @@ void Proxy::failed(Exchange& e, Branch& b, int status, const sip::Message* respo
     if (response == nullptr) ++parts_.counters.routed_failures;
     if (e.answered) return;
     if (response != nullptr && (status == 401 || status == 407)) keep_challenges(e, b, *response);
-    if (e.best == 0 || rank(status) < rank(e.best)) {
+    const bool given_up = e.cancelled && status == 487 && e.best != 487 && rank(e.best) > 0;
+    if (e.best == 0 || rank(status) < rank(e.best) || given_up) {
         e.best = status;
         e.best_of = &b;
         e.best_message.clear();
@@ -427,6 +439,7 @@ void Proxy::merge_challenges(Exchange& e) {
 void Proxy::finish_if_done(Exchange& e) {
     if (e.answered || !std::ranges::all_of(e.branches, [](const auto& b) { return b->done; }))
         return;
+    refresh_waiting(e);
     if (!e.waiting.empty()) {
         sip::Message next;
         if (next.parse(e.request) == sip::ParseStatus::ok) return next_group(e, next);
@@ -481,6 +494,7 @@ void Proxy::cancel(const Arrival& arrival, const sip::Message& request) {
     if (e->answered) return;
     ++parts_.counters.cancelled;
     e->waiting.clear();
+    e->cancelled = true;
     const auto* reason = request.find("Reason");
     cancel_others(*e, nullptr, reason != nullptr ? unfold(request.value(*reason)) : std::string{});
 }
@@ -553,7 +567,7 @@ void Proxy::on_branch_timer(Branch& b) {
     }
     // Nobody answers the CANCEL: the INVITE counts as unanswered (RFC 3261 9.1).
     if (b.client != 0) transactions_->abandon(std::exchange(b.client, 0));
-    failed(*e, b, b.timed_out ? 408 : 487, nullptr);
+    failed(*e, b, b.timed_out && !e->cancelled ? 408 : 487, nullptr);
     finish_if_done(*e);
 }
 

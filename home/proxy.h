@@ -44,7 +44,6 @@ class Proxy final : private sip::TransactionUser {
     // Is this user registered still? A call that was answered too late is ended at once.
     using IsRegistered = std::function<bool(std::string_view impu)>;
 
-    Proxy(const Parts& parts, IsRegistered is_registered);
     ~Proxy() override;
     Proxy(const Proxy&) = delete;
     Proxy& operator=(const Proxy&) = delete;
@@ -65,10 +64,15 @@ class Proxy final : private sip::TransactionUser {
         std::string path;
         std::uint16_t q = 1000;  // in thousandths
     };
+    // Contact and path as they are by now, of a phone that has waited behind others; false: it is
+    // not registered any more.
+    using Refresh = std::function<bool(Target& target)>;
     struct Arrival {
         sip::ServerTransactionId id = 0;
         sip::Flow flow;
     };
+
+    Proxy(const Parts& parts, IsRegistered is_registered, Refresh refresh);
 
     // To the phones of an identity, at least one. An INVITE: those of the highest q at once, the
     // next group when none of them has taken it and nobody has refused for all (RFC 3261 16.6,
@@ -120,6 +124,7 @@ class Proxy final : private sip::TransactionUser {
         bool invite = false;
         bool in_dialog = false;
         bool answered = false;
+        bool cancelled = false;  // by the caller
         Caller caller;
         std::string key;  // of an INVITE, for its CANCEL
         std::vector<std::unique_ptr<Branch>> branches;
@@ -163,6 +168,8 @@ class Proxy final : private sip::TransactionUser {
     void failed(Exchange& e, Branch& b, int status, const sip::Message* response);
     // The best answer goes when every branch has one.
     void finish_if_done(Exchange& e);
+    // What waits is what is registered still, and where it is now.
+    void refresh_waiting(Exchange& e);
     // The group of the highest q that waits. May end the exchange.
     void next_group(Exchange& e, const sip::Message& request);
     void on_exchange_timer(Exchange& e);
@@ -182,6 +189,7 @@ class Proxy final : private sip::TransactionUser {
 
     Parts parts_;
     IsRegistered is_registered_;
+    Refresh refresh_;
     sip::TransportLayer* transport_ = nullptr;
     sip::TransactionLayer* transactions_ = nullptr;
     SeededHash loop_hash_;

@@ -24,7 +24,7 @@ Reauthentication::Reauthentication(ReauthenticationConfig config, Registrar& reg
       timers_(timers),
       users_(16, SeededStringHash{SeededHash(random)}) {
     reg_event_.on_ue_answer([this](std::string_view impi, std::uint64_t round, bool positive) {
-        on_answer(impi, round, Way::notify, positive);
+        on_notify_answer(std::string(impi), round, positive);
     });
 }
 
@@ -34,7 +34,7 @@ Reauthentication::~Reauthentication() {
 
 Result<void> Reauthentication::begin(const std::vector<std::string>& identities) {
     std::string impi;
-    std::vector<std::string> named, sets;
+    std::vector<std::pair<std::string, std::string>> named;  // with the default one of the set
     for (const auto& text : identities) {
         const auto impu = canonical_impu(text);
         const auto* binding = impu ? registrar_.find(*impu) : nullptr;
@@ -44,86 +44,126 @@ Result<void> Reauthentication::begin(const std::vector<std::string>& identities)
         if (impi != binding->impi)
             return fail(ErrorKind::invalid,
                         fmt::format("'{}' belongs to another user: name those of one", text));
-        named.push_back(*impu);
-        const std::string set(binding->default_impu);
-        if (std::ranges::find(sets, set) == sets.end()) sets.push_back(set);
+        named.emplace_back(*impu, binding->default_impu);
     }
     if (named.empty()) return fail(ErrorKind::invalid, "no identity is named");
-    if (const auto old = users_.find(impi); old != users_.end()) {
-        if (bool under_way = false; !awaited(old->second, under_way).empty())
-            return fail(ErrorKind::conflict,
-                        fmt::format("{} is being re-authenticated already", impi));
-        forget(old->second);
+    std::vector<std::string> fresh, sets;
+    for (auto& [impu, set] : named) {
+        const Awaited* old = find(impi, set);
+        if (old != nullptr && state_of(*old).awaited) continue;
+        if (old != nullptr) forget(*old);
+        fresh.push_back(std::move(impu));
+        if (std::ranges::find(sets, set) == sets.end()) sets.push_back(set);
     }
+    if (sets.empty())
+        return fail(ErrorKind::conflict, fmt::format("{} is being re-authenticated already", impi));
     ++counters_.begun;
-    User& user = users_.try_emplace(impi, *this, impi, sets).first->second;
     const std::uint64_t round = ++rounds_;
-    user.round = round;
-    reg_event_.announce(impi, round, std::move(named));
+    for (const auto& set : sets) {
+        auto& user = users_[impi];
+        user.push_back(std::make_unique<Awaited>(*this, impi, set, round));
+        // The answer to the NOTIFY sets it anew; it is there in any case, or the NOTIFY's own
+        // time-out.
+        timers_.start(user.back()->timer, config_.wait);
+    }
+    reg_event_.announce(impi, round, std::move(fresh));
     const bool subscribed = reg_event_.ue_subscribed(impi);
-    // The answer to the NOTIFY sets it anew; it is there in any case, or the NOTIFY's own time-out.
-    timers_.start(user.timer, config_.wait);
     registrar_.shorten(sets, config_.wait * 4);
     log::debug(area, "{}: {}", impi, subscribed ? "NOTIFY" : "has not subscribed");
-    if (!subscribed) on_answer(impi, round, Way::notify, false);
+    if (!subscribed) on_notify_answer(impi, round, false);
     return {};
 }
 
-void Reauthentication::on_answer(std::string_view impi, std::uint64_t round, Way way,
-                                 bool positive) {
-    const auto found = users_.find(impi);
-    if (found == users_.end() || found->second.round != round || found->second.way != way) return;
-    User& user = found->second;
-    if (!positive) {
-        // A dialog the phone has lost says nothing while it has another one.
-        if (way == Way::notify && (user.accepted || reg_event_.ue_subscribed(impi))) return;
-        return way_failed(user);
+void Reauthentication::on_notify_answer(const std::string& impi, std::uint64_t round,
+                                        bool positive) {
+    // A dialog the phone has lost says nothing while it has another one.
+    if (!positive && reg_event_.ue_subscribed(impi)) return;
+    const auto user = users_.find(impi);
+    if (user == users_.end()) return;
+    std::vector<std::string> told;
+    for (const auto& set : user->second) {
+        if (set->way == Way::notify && set->round <= round && (positive || !set->accepted))
+            told.push_back(set->impu);
     }
-    user.accepted = true;
-    timers_.start(user.timer, config_.wait);
+    // What fails for one may end another.
+    for (const auto& impu : told) {
+        Awaited* set = find(impi, impu);
+        if (set == nullptr || set->way != Way::notify || set->round > round) continue;
+        if (!positive) {
+            way_failed(*set);
+            continue;
+        }
+        set->accepted = true;
+        timers_.start(set->timer, config_.wait);
+    }
 }
 
-std::vector<std::string> Reauthentication::awaited(const User& user, bool& registering) {
-    std::vector<std::string> out;
-    registrar_.find_sets(user.impi, [&](const Binding& b) {
+void Reauthentication::on_refer_answer(const std::string& impi, const std::string& impu,
+                                       std::uint64_t round, bool positive) {
+    Awaited* set = find(impi, impu);
+    if (set == nullptr || set->way != Way::refer || set->round != round) return;
+    if (!positive) return way_failed(*set);
+    timers_.start(set->timer, config_.wait);
+}
+
+Reauthentication::State Reauthentication::state_of(const Awaited& set) const {
+    State out;
+    registrar_.find_sets(set.impi, [&](const Binding& b) {
         if (!b.shortened) return;
-        const auto is = std::ranges::find_if(user.impus, [&](const std::string& impu) {
-            return std::ranges::find(*b.impus, impu) != b.impus->end();
-        });
-        if (is == user.impus.end()) return;
-        out.push_back(*is);
-        registering = registering || b.registering;
+        if (std::ranges::find(*b.impus, set.impu) == b.impus->end()) {
+            out.another = out.another || b.registering;
+            return;
+        }
+        out.awaited = true;
+        out.registering = b.registering;
     });
     return out;
 }
 
-void Reauthentication::way_failed(User& user) {
-    bool registering = false;
-    const auto left = awaited(user, registering);
-    if (left.empty()) {
-        ++counters_.done;
-        return forget(user);
+void Reauthentication::way_failed(Awaited& set) {
+    const State now = state_of(set);
+    if (!now.awaited) {
+        if (forget(set)) ++counters_.done;
+        return;
     }
     // It obeys already. No longer than the challenge lives, nor than the shortened registration.
-    if (registering) return timers_.start(user.timer, registrar_.config().reg_await_auth);
-    if (user.way == Way::notify && config_.refer) {
-        user.way = Way::refer;
+    if (now.registering) return timers_.start(set.timer, registrar_.config().reg_await_auth);
+    // Or is about to: a phone registers its sets one after the other.
+    if (now.another && !std::exchange(set.has_waited, true))
+        return timers_.start(set.timer, config_.wait);
+    if (set.way == Way::notify && config_.refer) {
+        set.way = Way::refer;
         ++counters_.refers;
-        timers_.start(user.timer, config_.wait);
-        // Not by an identity: another user who shares it may have registered since.
-        if (refer_(user.impi, [this, impi = user.impi, round = user.round](bool positive) {
-                on_answer(impi, round, Way::refer, positive);
-            }))
+        timers_.start(set.timer, config_.wait);
+        // Not by an identity alone: another user who shares it may have registered since.
+        if (refer_(set.impi, set.impu,
+                   [this, impi = set.impi, impu = set.impu, round = set.round](bool positive) {
+                       on_refer_answer(impi, impu, round, positive);
+                   }))
             return;
     }
     ++counters_.deregistered;
-    log::info(area, "{}: not re-authenticated, deregistered", user.impi);
-    forget(user);
-    for (const auto& impu : left) registrar_.deregister(impu, sip::ContactEvent::deactivated);
+    const std::string impu = set.impu;
+    log::info(area, "{} {}: not re-authenticated, deregistered", set.impi, impu);
+    forget(set);
+    registrar_.deregister(impu, sip::ContactEvent::deactivated);
 }
 
-void Reauthentication::forget(const User& user) {
-    users_.erase(users_.find(user.impi));
+Reauthentication::Awaited* Reauthentication::find(const std::string& impi,
+                                                  const std::string& impu) {
+    const auto user = users_.find(impi);
+    if (user == users_.end()) return nullptr;
+    const auto found =
+        std::ranges::find(user->second, impu, [](const auto& s) -> const auto& { return s->impu; });
+    return found == user->second.end() ? nullptr : found->get();
+}
+
+bool Reauthentication::forget(const Awaited& set) {
+    const auto user = users_.find(set.impi);
+    std::erase_if(user->second, [&](const auto& s) { return s.get() == &set; });
+    if (!user->second.empty()) return false;
+    users_.erase(user);
+    return true;
 }
 
 }  // namespace gmgate::home

@@ -1,7 +1,7 @@
 #pragma once
-// Re-authentication by time (F1: "internal processing within the S-CSCF"): every registered user,
-// so long after its last authentication. Spread, so that users who registered together are not
-// asked together, and paced. One thread.
+// Re-authentication by time (F1: "internal processing within the S-CSCF"): every registered set of
+// every user, so long after its last authentication. Spread, so that those who registered together
+// are not asked together, and paced. One thread.
 
 #include <chrono>
 #include <cstdint>
@@ -18,14 +18,15 @@
 namespace gmgate::home {
 
 struct ReauthenticationScheduleConfig {
-    // 0: never. Each user is asked after 90 to 100 percent of it, drawn anew each time.
+    // 0: never. Each set is asked for after 90 to 100 percent of it, drawn anew each time.
     std::chrono::seconds every{0};
-    unsigned per_second = 50;  // at most, of all users; more than that wait their turn
+    unsigned per_second = 50;  // at most, of all sets; more than that wait their turn
 };
 
 class ReauthenticationSchedule {
   public:
-    using Ask = std::function<void(std::string_view impi)>;
+    // `impu`: the default one of the set.
+    using Ask = std::function<void(std::string_view impu)>;
 
     ReauthenticationSchedule(ReauthenticationScheduleConfig config, Ask ask, TimerWheel& timers,
                              Random& random);
@@ -33,28 +34,30 @@ class ReauthenticationSchedule {
     // See RegistrationObserver.
     void on_registration(const RegistrationChange& change);
 
-    // Users it waits for; about 200 octets each.
-    [[nodiscard]] std::size_t size() const { return users_.size(); }
+    // Sets it waits for; about 250 octets each.
+    [[nodiscard]] std::size_t size() const { return sets_.size(); }
     [[nodiscard]] std::uint64_t asked() const { return asked_; }
 
   private:
-    struct User {
-        User(ReauthenticationSchedule& o, std::string_view i) : owner(o), impi(i) {
-            timer.bind<&User::on_timer>(this);
+    struct Set {
+        Set(ReauthenticationSchedule& o, std::string_view i) : owner(o), impu(i) {
+            timer.bind<&Set::on_timer>(this);
         }
         void on_timer() { owner.due(*this); }
         ReauthenticationSchedule& owner;
-        std::string impi;
+        std::string impu;
         bool has_turn = false;
         Timer timer;
     };
-    void due(User& user);
+    void due(Set& set);
+    static std::string key(std::string_view impi, std::string_view impu);
 
     ReauthenticationScheduleConfig config_;
     Ask ask_;
     TimerWheel& timers_;
     Random& random_;
-    std::unordered_map<std::string, User, SeededStringHash, std::equal_to<>> users_;
+    // By IMPI and default identity.
+    std::unordered_map<std::string, Set, SeededStringHash, std::equal_to<>> sets_;
     TimePoint next_turn_{};
     std::uint64_t asked_ = 0;
 };

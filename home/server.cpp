@@ -73,22 +73,30 @@ Server::Server(ServerConfig config, Registrar& registrar, TimerWheel& timers, Ra
       own_requests_(domain_, registrar, random, counters_),
       reauthentication_(
           config_.reauthentication, registrar, reg_event_,
-          [this](std::string_view impi, Reauthentication::Done done) {
-              return own_requests_.refer(impi, std::move(done));
+          [this](std::string_view impi, std::string_view impu, Reauthentication::Done done) {
+              return own_requests_.refer(impi, impu, std::move(done));
           },
           timers, random),
       from_hss_(registrar, reauthentication_),
       schedule_(
           config_.schedule,
-          [this](std::string_view impi) {
-              if (const auto all = registrar_.default_identities(impi); !all.empty())
-                  (void)reauthentication_.begin(all);
-          },
+          [this](std::string_view impu) { (void)reauthentication_.begin({std::string(impu)}); },
           timers, random),
       sessions_(config_.sessions, domain_, random),
-      proxy_({domain_, tokens_, responder_, sessions_, timers, random, counters_,
-              config_.max_exchanges, config_.ring},
-             [this](std::string_view impu) { return registrar_.find(impu) != nullptr; }) {
+      proxy_(
+          {domain_, tokens_, responder_, sessions_, timers, random, counters_,
+           config_.max_exchanges, config_.ring},
+          [this](std::string_view impu) { return registrar_.find(impu) != nullptr; },
+          [this](Proxy::Target& target) {
+              bool there = false;
+              registrar_.find_all(target.impu, [&](const Binding& b) {
+                  if (b.impi != target.impi) return;
+                  there = true;
+                  target.contact = b.contact;
+                  target.path = b.path;
+              });
+              return there;
+          }) {
     registrar_.observe(this);
 }
 

@@ -240,6 +240,59 @@ TEST_F(ByPreference, TheCallerMayGiveUpOrWantThemAllAtOnce) {
     EXPECT_EQ(sent["487"].size(), 1U);
 }
 
+TEST_F(ByPreference, WhoIsGoneWhileItWaitsIsNotCalled) {
+    deliver(invite("sip:both@ims.example"));
+    const auto better = only_invite("right");
+    deliver(answer(*better, 180, "r"));
+    ASSERT_TRUE(registrar->deregister(left.impu));
+    transport.sent.clear();
+    advance(25s);
+    EXPECT_TRUE(all_sent()["CANCEL"].empty()) << "nobody else waits";
+    deliver(answer(*better, 486, "r"));
+    auto sent = all_sent();
+    EXPECT_TRUE(sent["INVITE"].empty());
+    EXPECT_EQ(sent["486"].size(), 1U);
+    EXPECT_EQ(server->proxy().size() + server->proxy().index_entries(), 0U);
+}
+
+TEST_F(ByPreference, WhoMovesWhileItWaitsIsCalledWhereItIsNow) {
+    deliver(invite("sip:both@ims.example"));
+    const auto better = only_invite("right");
+    left.contact_uri = "sip:moved@10.0.0.99:5061";
+    enroll(left, "<sip:moved@192.0.2.1:5083;lr>", ";q=0.5");
+    deliver(answer(*better, 486, "r"));
+    EXPECT_EQ(only_invite("moved")->message.request_uri(), left.contact_uri);
+}
+
+TEST_F(ByPreference, WhoGivesUpHears487WhoeverDidNotAnswerBefore) {
+    for (const bool late : {false, true}) {
+        auto text = invite("sip:both@ims.example");
+        deliver(text);
+        const auto better = only_invite("right");
+        deliver(answer(*better, 180, "r"));
+        (void)all_sent();
+        advance(20500ms);
+        auto sent = all_sent();
+        ASSERT_GE(sent["CANCEL"].size(), 1U);
+        ASSERT_GE(sent["INVITE"].size(), 1U);
+        const auto other = std::move(sent["INVITE"][0]);
+        if (!late) deliver(answer(*better, 487, "r"));
+        deliver(answer(*other, 180, "l"));
+        text.replace(0, 6, "CANCEL");
+        text.replace(text.find("1 INVITE"), 8, "1 CANCEL");
+        deliver(text);
+        if (late) deliver(answer(*better, 487, "r"));
+        (void)all_sent();
+        deliver(answer(*other, 487, "l"));
+        sent = all_sent();
+        EXPECT_EQ(sent["487"].size(), 1U);
+        EXPECT_TRUE(sent["408"].empty());
+        EXPECT_EQ(server->proxy().size(), 0U);
+        advance(40s);
+        transport.sent.clear();
+    }
+}
+
 TEST_F(Forks, ChallengesOfAllPhonesAreOneAnswer) {
     ring();
     deliver(answer(*first, 407, "l", "Proxy-Authenticate: Digest realm=\"one\",nonce=\"1\"\r\n"));
@@ -493,11 +546,21 @@ TEST_F(Forks, ACallerIsKnownByItsContactWhereManyShareTheIdentity) {
 
 TEST_F(Forks, EachOfThoseWhoShareAnIdentityHearsOfItsOwnRegistration) {
     for (const Phone* p : {&left, &right}) {
-        deliver(request("SUBSCRIBE", "sip:both@ims.example",
-                        fmt::format("Event: reg\r\nExpires: 600\r\nP-Asserted-Identity: "
-                                    "<sip:both@ims.example>\r\nContact: <{}>\r\n",
-                                    p->contact_uri)));
-        auto out = all_sent();
+        const auto subscribe = [&](std::string_view entry) {
+            deliver(request("SUBSCRIBE", "sip:both@ims.example",
+                            fmt::format("{}Event: reg\r\nExpires: 600\r\nP-Asserted-Identity: "
+                                        "<sip:both@ims.example>\r\nContact: <{}>\r\n",
+                                        entry, p->contact_uri)));
+            return all_sent();
+        };
+        const bool is_left = p == &left;
+        const std::string entries[] = {
+            "Record-Route: <sip:left@192.0.2.1:5081;lr>, <sip:10.0.0.9:5062;lr>\r\n",
+            "Record-Route: <sip:right@192.0.2.1:5082;lr>, <sip:10.0.0.9:5062;lr>\r\n"};
+        // Whose Contact it is anybody can write.
+        EXPECT_EQ(subscribe(entries[is_left ? 1 : 0])["403"].size(), 1U);
+        EXPECT_EQ(subscribe("")["403"].size(), 1U);
+        auto out = subscribe(entries[is_left ? 0 : 1]);
         ASSERT_EQ(out["200"].size(), 1U);
         ASSERT_EQ(out["NOTIFY"].size(), 1U);
         EXPECT_THAT(out["NOTIFY"][0]->bytes, HasSubstr("<uri>" + p->contact_uri));
@@ -865,6 +928,43 @@ TEST_F(ByTime, EachUserSoLongAfterItsLastAuthentication) {
     advance(60s);
     EXPECT_EQ(server->schedule().asked(), 20U);
     EXPECT_EQ(server->reauthentication().counters().begun, 20U);
+}
+
+TEST(ReauthenticationSchedule, EachSetOfAUserHasATimeOfItsOwn) {
+    ManualClock clock;
+    TimerWheel wheel(clock);
+    SeededRandom random(3);
+    std::vector<std::string> asked;
+    ReauthenticationSchedule schedule(
+        {.every = 10s, .per_second = 10}, [&](std::string_view impu) { asked.emplace_back(impu); },
+        wheel, random);
+    const std::vector<std::string> one = {"sip:a@y", "sip:b@y"}, other = {"sip:c@y"};
+    const auto tell = [&](const std::vector<std::string>& impus, sip::ContactEvent event) {
+        schedule.on_registration({.impi = "u",
+                                  .event = event,
+                                  .impus = impus,
+                                  .contact = "sip:x",
+                                  .authenticated = true});
+    };
+    const auto advance = [&](Duration by) {
+        clock.advance(by);
+        wheel.advance();
+    };
+    tell(one, sip::ContactEvent::registered);
+    tell(other, sip::ContactEvent::registered);
+    EXPECT_EQ(schedule.size(), 2U);
+    advance(6s);
+    tell(one, sip::ContactEvent::refreshed);
+    for (int i = 0; i < 50; ++i) advance(100ms);
+    EXPECT_EQ(asked, other) << "the one that registered anew has time";
+    tell(other, sip::ContactEvent::expired);
+    EXPECT_EQ(schedule.size(), 1U);
+    // Sets that became one.
+    const std::vector<std::string> all = {"sip:c@y", "sip:a@y", "sip:b@y"};
+    tell(all, sip::ContactEvent::refreshed);
+    EXPECT_EQ(schedule.size(), 1U);
+    tell(all, sip::ContactEvent::expired);
+    EXPECT_EQ(schedule.size(), 0U);
 }
 
 TEST(ReauthenticationSchedule, APaceForAllAndTheEndOfEach) {
