@@ -336,7 +336,7 @@ void Phone::on_request_answer(const sip::Message& m) {
 // re-registration.
 void Phone::next_errand() {
     if (phase_ != Phase::registered || transaction_) return;
-    if (leaving_) return deregister();
+    if (leaving_ && !told_gone_) return deregister();
     if (reauthenticate_ || told_gone_) {
         context_.timers.start(periodic_, context_.times.t1);
         return;
@@ -560,8 +560,12 @@ void Phone::on_deadline() {
 void Phone::on_periodic() {
     if (phase_ != Phase::registered) return;
     if (transaction_) return;  // next_errand() comes back to it
+    if (told_gone_) {
+        // Its SAs go with the registration: no deregistration could use them.
+        if (leaving_) may_return_ = false;
+        return leave_as_told();
+    }
     if (leaving_) return deregister();
-    if (told_gone_) return leave_as_told();
     if (scripted_) return;
     if (std::exchange(reauthenticate_, false)) return reregister();
     if (messages_left_ > 0) {

@@ -254,6 +254,38 @@ TEST(Phone, ANewRegistrationOutlivesTheEndOfTheOneBefore) {
     EXPECT_TRUE(phone.registered());
 }
 
+// It waits for an answer to deregister when the network says that it is deregistered already: the
+// SAs are the network's to remove, and it does not come back.
+TEST(Phone, WhoIsLeavingWhenTheNetworkEndsItsRegistrationIsGone) {
+    Lab lab;
+    lab.context.messages = 1;
+    lab.context.message_interval = std::chrono::seconds(5);
+    LoadOptions o = one();
+    o.hold = Duration(-1);
+    lab.start(o);
+    lab.run(std::chrono::seconds(1));
+    ASSERT_EQ(lab.statistics.registered, 1U);
+    lab.pcscf.script.silent = true;
+    lab.run(std::chrono::seconds(5));
+    ASSERT_EQ(lab.statistics.messages_sent, 1U);
+    Phone& phone = lab.load().phone(0);
+    phone.deregister();
+    RegistrationNews news;
+    news.gone = news.may_return = true;
+    phone.agent().host().registration_news(news);
+    lab.pcscf.script.silent = false;
+    const auto registers = [&] {
+        return std::ranges::count_if(lab.pcscf.requests,
+                                     [](const auto& r) { return r.starts_with("REGISTER"); });
+    };
+    const auto before = registers();
+    lab.run(std::chrono::seconds(60));
+    EXPECT_EQ(lab.statistics.messages_answered, 1U);
+    EXPECT_EQ(lab.statistics.ended_by_network, 1U);
+    EXPECT_EQ(registers(), before);
+    EXPECT_EQ(lab.statistics.deregistered, 0U);
+}
+
 TEST(Phone, DeregistrationWithoutChallenge) {
     Lab lab;
     lab.pcscf.script.challenge_deregistration = false;
