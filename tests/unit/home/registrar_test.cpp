@@ -818,6 +818,43 @@ TEST_F(RegistrarTest, C9_NorDoesAWrongAnswerWhileItIsBeingWritten) {
     EXPECT_EQ(flag(phone), Flag::registered);
 }
 
+// Which set an identity is of shows when the one that is being written has its profile.
+TEST_F(RegistrarTest, C9_AWrongAnswerForAnotherIdentityCountsForItsOwnSet) {
+    const std::string work = "sip:work@ims.example", desk = "sip:desk@ims.example";
+    const std::string home = "sip:home@ims.example";
+    const auto rule = SubscriberRule::parse("100:001010000000001", test::seed, test::realm);
+    Subscriber s;
+    s.impi = "two@ims.example";
+    s.impus = {work, desk, home};
+    s.further_sets = {2};
+    s.k = rule->k(60);
+    s.opc = rule->opc(60);
+    ASSERT_TRUE(local.add(std::move(s)));
+    Phone p{60};
+    p.impi = "two@ims.example";
+    for (const auto& other : {home, desk}) {
+        p.impu = work;
+        const auto challenge = send(p.initial());
+        ASSERT_EQ(challenge->status(), 401);
+        hss.hold = true;
+        send(p.answer(*challenge));
+        const auto slot = last;
+        ASSERT_TRUE(hss.step());  // Put; Pull waits
+        hss.hold = false;
+        p.impu = other;
+        const auto second = send(p.initial());
+        ASSERT_EQ(second->status(), 401);
+        EXPECT_EQ(send(p.answer(*second, true))->status(), 403);
+        while (hss.step()) {
+        }
+        EXPECT_EQ((*slot)->status(), 200);
+        EXPECT_EQ(local.view(p.impi, work)->flag, Flag::registered) << other;
+        EXPECT_EQ(local.view(p.impi, home)->flag, Flag::not_registered) << other;
+        ASSERT_TRUE(registrar->deregister(work));
+        EXPECT_EQ(flag(p), Flag::not_registered);
+    }
+}
+
 TEST_F(RegistrarTest, C9_NoRoomForTheUserLeavesNothingPending) {
     auto config = default_config();
     config.max_users = 1;
