@@ -30,6 +30,9 @@ struct SocketTransportOptions {
     // below. 0: there is no such port.
     std::uint16_t unprotected_port = 0;
     Duration unprotected_idle_timeout = std::chrono::seconds(64);
+    // Of those: somebody still needs this one, however silent it is, so it is kept for as long once
+    // more. Asked when the time is over; must not call the transport. Empty: nobody does.
+    std::function<bool(const Flow&)> in_use;
     // Whose connections are taken at all; empty: everybody's.
     std::function<bool(const IpAddress&)> accept;
     std::size_t max_queued_bytes =

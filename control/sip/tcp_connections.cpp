@@ -185,6 +185,9 @@ void TcpConnections::arm(Connection& c) {
 }
 
 void TcpConnections::on_timeout(Connection& c) {
+    if (c.state == State::open && !c.waiting && is_unprotected(c.flow) && options_.in_use &&
+        options_.in_use(c.flow))
+        return arm(c);
     counters_.timeouts.add();
     drop(c.flow.connection, true);
 }

@@ -341,6 +341,30 @@ TEST_F(SocketTransportTest, OctetByOctetGainsNoTime) {
     EXPECT_EQ(transport.connections(), 0U);
 }
 
+// An emergency call in which nobody says a word lasts, and so does its connection.
+TEST_F(SocketTransportTest, AStrangersConnectionIsKeptWhileItIsInUse) {
+    const Endpoint clear = free_endpoint(SOCK_STREAM, "127.0.0.1");
+    SocketTransportOptions options;
+    options.unprotected_port = clear.port;
+    options.unprotected_idle_timeout = 10ms;
+    int asked = 0;
+    bool open_when_asked = true;
+    options.in_use = [&](const Flow& flow) {
+        open_when_asked = open_when_asked && sink.closed.empty() && flow.connection != 0;
+        return ++asked < 4;
+    };
+    SocketTransport transport(loop, sink, options, registry, "test");
+    ASSERT_TRUE(transport.add_tcp_listener(clear));
+    const UniqueFd fd(socket(AF_INET, SOCK_STREAM, 0));
+    sockaddr_storage sa{};
+    const socklen_t length = clear.to_sockaddr(sa);
+    ASSERT_EQ(connect(fd.get(), reinterpret_cast<sockaddr*>(&sa), length), 0);
+    (void)send(fd.get(), options_message.data(), options_message.size(), MSG_NOSIGNAL);
+    ASSERT_TRUE(run_until([&] { return !sink.closed.empty(); }));
+    EXPECT_EQ(asked, 4);
+    EXPECT_TRUE(open_when_asked);
+}
+
 TEST_F(SocketTransportTest, AConnectionFromAnyPortIsUsedAgain) {
     SocketTransport transport(loop, sink, {}, registry, "test");
     const Endpoint server = free_endpoint(SOCK_STREAM, "127.0.0.1");
