@@ -515,13 +515,23 @@ Result<void> Registrar::store(const RegistrationProcedure& procedure, sa::SetId 
     Registration& registration = registrations_.get(user);
     const bool expires_now = std::ranges::any_of(
         registration.bindings, [now](const Binding& b) { return b.expires <= now; });
+    // Most often the same as before. The network may also name fewer of one set than it did.
+    const bool as_before =
+        std::ranges::equal(bindings, registration.bindings, [](const Binding& a, const Binding& b) {
+            if (a.impus.size() != b.impus.size()) return false;
+            for (std::size_t i = 0; i < a.impus.size(); ++i) {
+                if (a.impus[i] != b.impus[i]) return false;
+            }
+            return true;
+        });
     std::vector<std::string> lost;
-    if (!gone && (leaving || expires_now || bindings.size() < registration.bindings.size()))
-        lost = without(identities_of(registration.bindings), bindings);
+    if (!gone && !as_before) lost = without(identities_of(registration.bindings), bindings);
     registration.bindings = std::move(bindings);
     if (sessions_ != nullptr && !lost.empty()) {
-        sessions_->release_identities(user, lost,
-                                      leaving ? Reason::deregistered_by_ue : Reason::expired);
+        const Reason why = leaving       ? Reason::deregistered_by_ue
+                           : expires_now ? Reason::expired
+                                         : Reason::deregistered_by_network;
+        sessions_->release_identities(user, lost, why);
     }
     registration.trace_user = procedure.trace_user_;
     registration.transport = procedure.transport();
