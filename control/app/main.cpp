@@ -107,7 +107,9 @@ int run(const config::Config& c, bool dumps) {
     if (!resolver) return stopped(resolver.error());
     registration::Gateway gateway(policy(c), **database, loop.timers(), random, registry);
 
-    sip::SocketTransport gm(loop, gateway.gm(), gm_transport(c, packets.device()), registry, "gm");
+    sip::SocketTransportOptions gm_options = gm_transport(c, packets.device());
+    gm_options.in_use = [&gateway](const sip::Flow& flow) { return gateway.carries_call(flow); };
+    sip::SocketTransport gm(loop, gateway.gm(), std::move(gm_options), registry, "gm");
     auto core_options = core_transport(c);
     core_options.accept = [&gateway](const IpAddress& a) { return gateway.trusts(a); };
     sip::SocketTransport core(loop, gateway.core(), core_options, registry, "core");

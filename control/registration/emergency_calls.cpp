@@ -31,9 +31,15 @@ EmergencyCalls::EmergencyCalls(const Policy& policy, TimerWheel& timers, Random&
       most_(policy.limits.emergency_calls),
       most_per_source_(policy.limits.emergency_calls_per_source),
       ipv6_prefix_(policy.limits.ipv6_source_prefix),
+      sources_per_nat_(policy.limits.sources_per_nat),
       rate_(static_cast<double>(most_) / 10, static_cast<double>(most_)),
+      // Four times what may run there at once, then as many in ten seconds as may run.
+      per_source_{RateTable(sources_remembered, static_cast<double>(most_per_source_) / 10,
+                            static_cast<double>(most_per_source_) * 4, random),
+                  RateTable(sources_remembered, static_cast<double>(most_per_source_) / 10,
+                            static_cast<double>(most_per_source_) * 4, random)},
       by_name_(16, SeededStringHash{SeededHash(random)}),
-      at_source_(random) {}
+      at_source_(16, CountBySource::Hash{SeededHash(random)}) {}
 
 bool EmergencyCalls::begins(const sip::Message& request) {
     // The service URN alone: what is dialled means something to the network of who is registered.
@@ -63,13 +69,49 @@ EmergencyCall* EmergencyCalls::find(sa::UserId user) const {
     return it == calls_.end() ? nullptr : it->second.get();
 }
 
-Reason EmergencyCalls::may_begin(const sip::Flow& flow, TimePoint now) {
-    // Who may have invented its address gets half, so that a flood of these leaves room.
+bool EmergencyCalls::runs_on(const sip::Flow& flow) const {
+    const auto [first, last] = at_source_.equal_range(source_of(flow.remote.address));
+    return flow.connection != 0 && std::any_of(first, last, [&](const auto& at) {
+               return at.second->way.connection == flow.connection;
+           });
+}
+
+EmergencyCalls::Place EmergencyCalls::may_begin(const sip::Flow& flow, bool nat, TimePoint now) {
+    constexpr Place none{Reason::emergency_limit};
     const bool shows = flow.transport == sip::Transport::tcp;
-    if (calls_.size() >= most_ || (!shows && unproven_ >= (most_ + 1) / 2) ||
-        at_source_.of(source_of(flow.remote.address)) >= most_per_source_ || !rate_.take(now))
-        return Reason::emergency_limit;
-    return Reason::ok;
+    const IpAddress source = source_of(flow.remote.address);
+    std::size_t all = 0;       // that count against this one: at the whole address,
+    std::size_t here = 0;      // and of what is one source there
+    sa::UserId gives_way = 0;  // without a connection, of the latter: the phone calls again
+    const auto [first, last] = at_source_.equal_range(source);
+    for (auto at = first; at != last; ++at) {
+        const EmergencyCall& c = *at->second;
+        // What anybody may have begun in its name is not held against who shows who he is.
+        if (shows && !c.proven) continue;
+        ++all;
+        if (nat && c.from.remote.port != flow.remote.port) continue;
+        ++here;
+        if (shows && !c.reachable() && (gives_way == 0 || c.user < gives_way)) gives_way = c.user;
+    }
+    const std::size_t most = nat ? most_per_source_ * sources_per_nat_ : most_per_source_;
+    if (here < most_per_source_ && all < most) {
+        gives_way = 0;
+    } else if (gives_way == 0) {
+        return none;
+    }
+    // Who may have invented its address gets half, and the oldest of these gives way, so that a
+    // flood of them leaves room, and does not hold it.
+    if (gives_way == 0 && size() >= most_) {
+        gives_way = !lost_.empty() ? *lost_.begin() : !unproven_.empty() ? *unproven_.begin() : 0;
+        if (gives_way == 0) return none;
+    }
+    if (gives_way == 0 && !shows && unproven_.size() >= (most_ + 1) / 2)
+        gives_way = *unproven_.begin();
+    RateTable& of_source = per_source_[shows ? 1 : 0];
+    if (!(nat ? of_source.take(flow.remote, now) : of_source.take(source, now)) ||
+        !rate_.take(now, shows ? 0 : static_cast<double>(most_ / 2)))
+        return none;
+    return {Reason::ok, gives_way};
 }
 
 EmergencyCall* EmergencyCalls::add(const sip::Flow& flow, const sip::Flow& way,
@@ -91,33 +133,47 @@ EmergencyCall* EmergencyCalls::add(const sip::Flow& flow, const sip::Flow& way,
         },
         call.get());
     touch(*call);
-    at_source_.add(call->source);
-    unproven_ += call->proven ? 0U : 1U;
+    at_source_.emplace(call->source, call.get());
+    if (!call->proven) unproven_.insert(call->user);
     by_name_.emplace(call->name, call->user);
     return calls_.emplace(call->user, std::move(call)).first->second.get();
+}
+
+void EmergencyCalls::uncount(EmergencyCall& call) {
+    if (!std::exchange(call.counted, false)) return;
+    unproven_.erase(call.user);
+    lost_.erase(call.user);
+    by_name_.erase(call.name);
+    const auto [first, last] = at_source_.equal_range(call.source);
+    const auto at = std::find_if(first, last, [&](const auto& a) { return a.second == &call; });
+    if (at != last) at_source_.erase(at);
 }
 
 void EmergencyCalls::remove(sa::UserId user) {
     const auto it = calls_.find(user);
     if (it == calls_.end()) return;
-    unproven_ -= it->second->proven ? 0U : 1U;
-    at_source_.remove(it->second->source);
-    by_name_.erase(it->second->name);
+    uncount(*it->second);
     calls_.erase(it);
 }
 
 void EmergencyCalls::heard(EmergencyCall& call, const sip::Flow& flow) {
-    if (!std::exchange(call.proven, true)) --unproven_;
+    if (!std::exchange(call.proven, true)) unproven_.erase(call.user);
     if (flow.transport == sip::Transport::udp) return;
     call.from = flow;
     call.way = flow;
+    if (lost_.erase(call.user) > 0) touch(call);
 }
 
 void EmergencyCalls::connection_closed(const sip::Flow& flow) {
-    if (flow.connection == 0 || !has_any(flow.remote.address)) return;
-    for (const auto& [user, call] : calls_) {
-        if (call->from.connection == flow.connection) call->from.connection = 0;
-        if (call->way.connection == flow.connection) call->way.connection = 0;
+    if (flow.connection == 0) return;
+    const auto [first, last] = at_source_.equal_range(source_of(flow.remote.address));
+    for (auto at = first; at != last; ++at) {
+        EmergencyCall& call = *at->second;
+        if (call.from.connection == flow.connection) call.from.connection = 0;
+        if (call.way.connection != flow.connection) continue;
+        call.way.connection = 0;
+        lost_.insert(call.user);
+        touch(call);
     }
 }
 

@@ -196,6 +196,7 @@ struct Gateway::Impl {
           gm_sink(*this, true),
           core_sink(*this, false) {
         registrar.release_with(&proxy);
+        proxy.nats_by([this](const IpAddress& source) { return registrar.is_nat(source); });
         if (!ctx.policy.reg_event) return;
         regevent::Options options;
         options.profile = *ctx.policy.reg_event;
@@ -252,9 +253,11 @@ struct Gateway::Impl {
     bool refuse_faulty(Side& side, const sip::Flow& flow, const Carrier& carrier,
                        const sip::Message& message, sip::ParseStatus status);
     // A CANCEL has no transaction of its own here: whoever sent it is told of its answer.
-    void told_of_cancel(const sip::Message& response) {
+    void told_of_cancel(const sip::Message& response, const sip::Flow& flow,
+                        const Carrier* from_phone) {
         const auto number = sip::cseq(response);
-        if (number && number->method == "CANCEL") proxy.on_cancel_answer(response);
+        if (number && number->method == "CANCEL")
+            proxy.on_cancel_answer(response, flow, from_phone);
     }
     [[nodiscard]] static sip::Flow path_back(const sip::Flow& flow, const Carrier& carrier,
                                              const sip::Message& request, bool on_gm = true);
@@ -406,12 +409,12 @@ void Gateway::Impl::on_gm(const sip::Flow& flow, std::span<char> bytes) {
 
     if (!message.is_request()) {
         ctx.metrics.response(side, message.status_code());
-        if (carrier.is_protected()) told_of_cancel(message);
         // We ask nothing in clear but in an emergency call, so nothing else is answered in clear
         // (A6).
-        if ((!carrier.is_protected() && !proxy.takes_answers_in_clear(flow)) ||
-            ctx.gm.transactions->receive_response(flow, message, bytes) ==
-                sip::TransactionLayer::Match::unknown) {
+        const bool takes = carrier.is_protected() || proxy.takes_answers_in_clear(flow);
+        if (takes) told_of_cancel(message, flow, &carrier);
+        if (!takes || ctx.gm.transactions->receive_response(flow, message, bytes) ==
+                          sip::TransactionLayer::Match::unknown) {
             ctx.refuse(Reason::stray_response, 0, flow.remote, {});
         }
         return;
@@ -489,7 +492,7 @@ void Gateway::Impl::on_core(const sip::Flow& flow, std::span<char> bytes) {
 
     if (!message.is_request()) {
         ctx.metrics.response(GatewayMetrics::Side::core, message.status_code());
-        told_of_cancel(message);
+        told_of_cancel(message, flow, nullptr);
         const auto match = ctx.core.transactions->receive_response(flow, message, bytes);
         if (match == sip::TransactionLayer::Match::unknown)
             ctx.refuse(Reason::unknown_transaction, 0, flow.remote, {});
@@ -680,6 +683,9 @@ std::uint64_t Gateway::scan_sessions(std::uint64_t cursor, std::size_t budget,
 
 bool Gateway::trusts(const IpAddress& peer) const {
     return impl_->ctx.trusts(peer);
+}
+bool Gateway::carries_call(const sip::Flow& flow) const {
+    return impl_->proxy.carries_call(flow);
 }
 std::size_t Gateway::registered() const {
     return impl_->registrar.registrations().size();

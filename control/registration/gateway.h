@@ -97,6 +97,8 @@ class Gateway {
     // May this address speak to us on the core's side (S2)? Asked again for every message; asked
     // first, a stranger's connection need not be taken.
     [[nodiscard]] bool trusts(const IpAddress& peer) const;
+    // An emergency call in clear runs on this connection: it must not be closed for its silence.
+    [[nodiscard]] bool carries_call(const sip::Flow& flow) const;
 
     // Read-only views for the operator's API. Looks at no more than `budget` users from `cursor` on
     // (0: begin) and visits each; returns where to go on, 0: the end.

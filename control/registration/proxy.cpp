@@ -60,7 +60,8 @@ Proxy::Exchange* Proxy::open(const Arrival& arrival, const sip::Message& request
         e.listed = true;
         e.invite_place = mine.invites.size();
         mine.invites.push_back(e.id);
-        if (invite) e.call = call_of(sip::call_id(request), sip::from_tag(request));
+        if (invite || subscribes(request.method()))
+            e.call = call_of(sip::call_id(request), sip::from_tag(request));
         if (invite && !in_dialog(request)) {
             e.reserves = true;
             ++mine.reserved;
@@ -133,11 +134,16 @@ void Proxy::launch(const Arrival& arrival, const sip::Message& request, Exchange
         const Reason why = e.from_ue ? Reason::core_unreachable : Reason::ue_unreachable;
         Side& side = inner(e);
         const int status = e.from_ue ? 504 : 480;
+        // Whoever said it is done with the dialog.
+        if (e.dialog != 0 && e.method_name() == "BYE") drop_dialog(e.dialog);
         e.server = 0;
         close(e.id);
         return ctx_.answer(side, arrival, request, status, why);
     }
     note(e, 0, !e.from_ue, e.from_ue ? nullptr : &e.sent_to, Reason::ok);
+    if (Dialog* d = e.dialog == 0 ? nullptr : dialogs_.find(e.dialog);
+        d != nullptr && e.method_name() == "BYE")
+        d->ending = true;
     if (!e.invite) return;
     e.key = cancel_key(request, inner(e), e.from_ue ? e.user : 0);
     invites_[e.key] = e.id;

@@ -3,11 +3,13 @@
 // for each that is under way.
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <type_traits>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "base/seeded_hash.h"
@@ -34,6 +36,10 @@ class Proxy final : public sip::TransactionUser, public SessionRelease {
     // and what is said in them from where they came.
     [[nodiscard]] bool takes_in_clear(const sip::Flow& flow, const sip::Message& request) const;
     [[nodiscard]] bool takes_answers_in_clear(const sip::Flow& flow) const;
+    // Who tells at which sources there is a NAT; before the first call.
+    void nats_by(std::function<bool(const IpAddress&)> is_nat) { is_nat_ = std::move(is_nat); }
+    // An emergency call in clear runs on this connection.
+    [[nodiscard]] bool carries_call(const sip::Flow& flow) const { return calls_.runs_on(flow); }
     // Of a phone's.
     void on_connection_closed(const sip::Flow& flow);
     // A request from the core.
@@ -64,8 +70,10 @@ class Proxy final : public sip::TransactionUser, public SessionRelease {
     [[nodiscard]] bool may_move(std::uint64_t context) const override;
     void on_moved(sip::ClientTransactionId id, std::uint64_t context, const sip::Flow& flow,
                   std::string_view request) override;
-    // A response to a CANCEL, from either side: what we sent need not be sent again.
-    void on_cancel_answer(const sip::Message& response);
+    // A response to a CANCEL: what we sent need not be sent again. `from_phone`: on which SA, or in
+    // clear; nullptr: it came from the core.
+    void on_cancel_answer(const sip::Message& response, const sip::Flow& flow,
+                          const Carrier* from_phone);
 
   private:
     struct Exchange {
@@ -98,10 +106,10 @@ class Proxy final : public sip::TransactionUser, public SessionRelease {
         std::string key;   // of an INVITE, for its CANCEL
         std::string
             sent;  // an INVITE as it was forwarded, or a request that may have to go again over UDP
-        SlotId dialog = 0;                     // it runs in
-        std::uint32_t identity = 0;            // of an INVITE: identity_mark()
-        std::uint64_t call = 0;                // of an INVITE: call_of()
-        std::size_t forks = 0;                 // dialogs it has made
+        SlotId dialog = 0;           // it runs in
+        std::uint32_t identity = 0;  // of an INVITE: identity_mark()
+        std::uint64_t call = 0;      // of an INVITE, or a core's SUBSCRIBE or REFER: call_of()
+        std::size_t forks = 0;       // dialogs it has made
         std::vector<std::uint64_t> confirmed;  // tags of those that were, hashed: never made again
         std::string target;            // its Contact, of one that may move the dialog's target
         std::size_t invite_place = 0;  // among the user's
@@ -197,8 +205,12 @@ class Proxy final : public sip::TransactionUser, public SessionRelease {
     // A response to an INVITE that makes or confirms a dialog. nullptr: it does not, or there is no
     // room.
     Dialog* track(Exchange& e, const sip::Message& response);
-    // SUBSCRIBE, REFER or NOTIFY: the subscription it belongs to is there.
-    void note_subscription(const Exchange& e);
+    // What names the dialog of a subscription.
+    [[nodiscard]] std::uint64_t subscription_of(std::string_view call_id,
+                                                std::string_view subscriber,
+                                                std::string_view notifier) const;
+    // SUBSCRIBE, REFER or NOTIFY succeeded: the subscription it belongs to is there.
+    void note_subscription(const Exchange& e, const sip::Message& response);
     // The final answer to a request in a dialog.
     void followed(Exchange& e, const sip::Message& response);
     void drop_dialog(SlotId id);
@@ -278,7 +290,10 @@ class Proxy final : public sip::TransactionUser, public SessionRelease {
     // Nothing is left of it, and it is forgotten.
     void settle_call(sa::UserId user);
     [[nodiscard]] std::string sent_by_in_clear(const EmergencyCall& call) const;
+    // Nobody spoke in it for too long, or its phone cannot be reached and does not come back.
     void forget_call(sa::UserId user);
+    // It ends for another one's sake.
+    void give_way(sa::UserId user);
     [[nodiscard]] bool is_ue_side_route(const sip::Uri& uri) const;
     [[nodiscard]] std::string ue_side_uri(const IpAddress& ours, sa::Port port_ps) const;
     void note(const Exchange& e, int status, bool to_ue, const sip::Flow* gm_flow, Reason reason);
@@ -293,6 +308,7 @@ class Proxy final : public sip::TransactionUser, public SessionRelease {
     std::size_t reserved_ = 0;   // of all users
     std::size_t strangers_ = 0;  // exchanges that are none of a user's
     EmergencyCalls calls_;
+    std::function<bool(const IpAddress&)> is_nat_;
     TimePoint call_told_{};
     std::uint64_t calls_untold_ = 0;
     Dialogs dialogs_;

@@ -117,12 +117,21 @@ void Proxy::send_cancel(Exchange& e) {
     ctx_.timers.start_at(e.timer, std::min(next, e.cancel_end));
 }
 
-void Proxy::on_cancel_answer(const sip::Message& response) {
+void Proxy::on_cancel_answer(const sip::Message& response, const sip::Flow& flow,
+                             const Carrier* from_phone) {
     const auto via = sip::top_via(response);
     if (!via || response.status_code() < 200) return;
     const auto found = cancels_.find(via->branch);
     Exchange* e = found == cancels_.end() ? nullptr : exchanges_.find(found->second);
-    if (e == nullptr || e->answered) return;
+    if (e == nullptr || e->answered || e->from_ue != (from_phone == nullptr)) return;
+    // Who knows the branch need not be whom we asked.
+    if (from_phone != nullptr) {
+        const EmergencyCall* call = is_stranger(e->user) ? calls_.find(e->user) : nullptr;
+        const bool right = is_stranger(e->user)
+                               ? call != nullptr && !from_phone->is_protected() && call->hears(flow)
+                               : from_phone->user == e->user;
+        if (!right) return;
+    }
     ctx_.timers.start_at(e->timer, e->cancel_end);
 }
 

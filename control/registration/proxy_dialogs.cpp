@@ -71,16 +71,20 @@ bool Proxy::runs_in_dialog(const sip::Message& request, sa::UserId user) const {
     const DialogName name = name_of(request, true, user);
     if (dialogs_.find(name) != nullptr) return true;
     const Registration* registration = registrations_.find(user);
-    if (registration != nullptr && (subscribes(request.method()) || request.is_method("NOTIFY")) &&
-        (registration->dialogs.has(call_of(name.call_id, name.ue_tag)) ||
-         registration->dialogs.has(call_of(name.call_id, name.core_tag))))
+    const bool asks = subscribes(request.method());
+    const bool notifies = request.is_method("NOTIFY");
+    if (registration != nullptr && (asks || notifies) &&
+        (registration->dialogs.has(subscription_of(name.call_id, name.ue_tag, name.core_tag)) ||
+         registration->dialogs.has(subscription_of(name.call_id, name.core_tag, name.ue_tag))))
         return true;
     const bool ack = request.is_method("ACK");
     const auto mine = users_.find(user);
     if (mine == users_.end()) return false;
     return std::ranges::any_of(mine->second.invites, [&](SlotId id) {
         const Exchange* e = exchanges_.find(id);
-        return e != nullptr && (ack || e->dialog == 0) &&
+        // The phone's NOTIFY may overtake its answer to the SUBSCRIBE.
+        if (e == nullptr || (e->invite ? asks : !notifies)) return false;
+        return (ack || e->dialog == 0 || !e->invite) &&
                e->call == call_of(name.call_id, e->from_ue ? name.ue_tag : name.core_tag);
     });
 }
@@ -112,7 +116,6 @@ void Proxy::follow(const sip::Message& request, bool from_ue, sa::UserId user, E
         latest = std::max(latest, number->number);
     }
     e->dialog = d->id;
-    if (request.is_method("BYE")) d->ending = true;
     if (e->invite || request.is_method("UPDATE")) e->target = target_of(request);
 }
 
@@ -212,15 +215,28 @@ void Proxy::followed(Exchange& e, const sip::Message& response) {
     dialogs_.retarget(*d, e.from_ue ? e.target : answered, e.from_ue ? answered : e.target);
 }
 
-void Proxy::note_subscription(const Exchange& e) {
+std::uint64_t Proxy::subscription_of(std::string_view call_id, std::string_view subscriber,
+                                     std::string_view notifier) const {
+    std::string text;
+    text.reserve(call_id.size() + subscriber.size() + notifier.size() + 2);
+    text.append(call_id).append(1, '\n').append(subscriber).append(1, '\n').append(notifier);
+    return loop_hash_(text);
+}
+
+void Proxy::note_subscription(const Exchange& e, const sip::Message& response) {
     const bool notifies = e.method_name() == "NOTIFY";
     if (!notifies && !subscribes(e.method_name())) return;
     Registration* registration = registrations_.find(e.user);
     if (registration == nullptr) return;
     sip::Message request;
     if (request.parse(e.head) != sip::ParseStatus::ok) return;
+    // The notifier's tag is in it: nobody makes one up behind a Call-ID and a tag of its own.
     const auto subscriber = notifies ? sip::to_tag(request) : sip::from_tag(request);
-    if (!subscriber.empty()) registration->dialogs.note(call_of(sip::call_id(request), subscriber));
+    const auto notifier = notifies ? sip::from_tag(request) : sip::to_tag(response);
+    if (subscriber.empty() || notifier.empty()) return;
+    registration->dialogs.note(
+        subscription_of(sip::call_id(request), subscriber, notifier),
+        e.from_ue != notifies ? Subscriptions::Of::phone : Subscriptions::Of::core);
 }
 
 void Proxy::drop_dialog(SlotId id) {

@@ -91,10 +91,13 @@ void Proxy::begin_call(const Arrival& arrival, const sip::Message& request) {
     // RFC 3261 8.2.2.2: it came by two ways, or again under another branch.
     if (arrival.carrier.user != 0)
         return ctx_.answer(ctx_.gm, arrival, request, 482, Reason::loop_detected);
-    if (const Reason why = calls_.may_begin(arrival.flow, ctx_.now()); why != Reason::ok) {
-        ctx_.shed(why, arrival.flow.remote);
+    const bool nat = is_nat_ && is_nat_(calls_.source_of(arrival.flow.remote.address));
+    const auto place = calls_.may_begin(arrival.flow, nat, ctx_.now());
+    if (place.why != Reason::ok) {
+        ctx_.shed(place.why, arrival.flow.remote);
         return ctx_.answer(ctx_.gm, arrival, request, 503, Reason::ok, {}, {{"Retry-After", "10"}});
     }
+    if (place.gives_way != 0) give_way(place.gives_way);
     EmergencyCall* call = calls_.add(arrival.flow, arrival.reply, request);
     if (call == nullptr) return ctx_.answer(ctx_.gm, arrival, request, 482, Reason::loop_detected);
     const sa::UserId user = call->user;
@@ -176,8 +179,14 @@ void Proxy::on_request_in_call(const Arrival& arrival, const sip::Message& reque
     const Dialog* dialog = call == nullptr ? nullptr : dialogs_.find(name_of(request, false, user));
     if (dialog == nullptr)
         return ctx_.answer(ctx_.core, arrival, request, 481, Reason::unknown_transaction);
-    if (!call->reachable())
+    if (!call->reachable()) {
+        // The far end is done with it, and nobody is left to be told.
+        if (const SlotId id = dialog->id; request.is_method("BYE")) {
+            ctx_.answer(ctx_.core, arrival, request, 200, Reason::ok);
+            return drop_dialog(id);
+        }
         return ctx_.answer(ctx_.core, arrival, request, 480, Reason::ue_unreachable);
+    }
     const std::string target(dialog->ue_target());
     const std::uint64_t trace_user = call->trace_user;
     const WayToUe way{call->way, sent_by_in_clear(*call)};
@@ -208,6 +217,15 @@ void Proxy::settle_call(sa::UserId user) {
     if (call == nullptr || call->exchanges > 0 || dialogs_.of_user(user) > 0) return;
     calls_.remove(user);
     ctx_.metrics.set_emergency_calls(calls_.size());
+}
+
+void Proxy::give_way(sa::UserId user) {
+    EmergencyCall* call = calls_.find(user);
+    if (call == nullptr) return;
+    ctx_.shed(Reason::emergency_limit, call->from.remote);
+    calls_.uncount(*call);
+    release(user, Reason::emergency_limit);
+    settle_call(user);
 }
 
 void Proxy::forget_call(sa::UserId user) {

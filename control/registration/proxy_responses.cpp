@@ -50,7 +50,7 @@ void Proxy::on_response(sip::ClientTransactionId /*id*/, std::uint64_t context,
         if (!e->invite || status >= 300) unlist(*e);
         unreserve(*e);
         followed(*e, response);
-        if (status < 300) note_subscription(*e);
+        if (status < 300) note_subscription(*e, response);
     }
     if (status < 200) {
         e->provisional = true;

@@ -104,7 +104,10 @@ void Proxy::on_ue_request(const Arrival& arrival, const sip::Message& request) {
     // A To tag alone proves no dialog (E2).
     const bool dialog = runs_in_dialog(request, user->id);
     const bool lost = !dialog && needs_dialog(request);
-    if (claims_other_user(request, *user, !dialog && !lost)) {
+    // Outside calls nothing but its From says who asks.
+    const bool asks =
+        subscribes(request.method()) && dialogs_.find(name_of(request, true, user->id)) == nullptr;
+    if (claims_other_user(request, *user, (!dialog || asks) && !lost)) {
         (void)ctx_.sets.apply(arrival.carrier.set, sa::Event::wrong_user);
         ctx_.note(ctx_.trace.user_of(impi), request.method(), 0,
                   {Entity::ue, Entity::pcscf, Step::none, arrival.carrier.set,

@@ -96,8 +96,6 @@ void Proxy::on_core_request(const Arrival& arrival, const sip::Message& request)
         if (e->invite) e->identity = called_identity(request, *user);
     }
     if (in_dialog(request)) follow(request, false, user->id, e);
-    // Its NOTIFY may overtake the answer.
-    if (e != nullptr && subscribes(request.method())) note_subscription(*e);
 
     // A strict router before us put our route where the target belongs, and the target last (RFC
     // 3261 16.4); a request by the Path alone is for the phone's contact.

@@ -82,6 +82,8 @@ class Registrar final : public sip::TransactionUser, public sa::SetObserver {
     // so still leaves under them. False: not registered.
     bool deregister(std::string_view impi);
 
+    // A phone behind a NAT is registered at this source, as Admission::source_of() counts it (N1).
+    [[nodiscard]] bool is_nat(const IpAddress& source) const { return nats_.of(source) > 0; }
     [[nodiscard]] Registrations& registrations() { return registrations_; }
     [[nodiscard]] const Registrations& registrations() const { return registrations_; }
     [[nodiscard]] const SlotMap<RegistrationProcedure>& procedures() const { return procedures_; }
@@ -125,7 +127,6 @@ class Registrar final : public sip::TransactionUser, public sa::SetObserver {
     // The phone registers in clear from where it is registered.
     [[nodiscard]] bool is_at_home(const sa::User& user, const IpAddress& source) const;
     void moved(Registration& registration, const IpAddress& to, bool nat = false);
-    [[nodiscard]] bool is_nat(const IpAddress& source) const { return nats_.of(source) > 0; }
     // What the set's user is known by from now on (B5, D3, D4).
     struct Known {
         std::vector<std::string_view> impus;

@@ -31,6 +31,7 @@ int status_for(Reason why) {
 
 std::string_view cause_for(Reason why) {
     if (why == Reason::ue_timeout) return "SIP;cause=408;text=\"Not acknowledged\"";
+    if (why == Reason::emergency_limit) return "SIP;cause=503;text=\"Too many calls\"";
     return left(why) ? "SIP;cause=480;text=\"Registration ended\""
                      : "SIP;cause=503;text=\"Security associations lost\"";
 }

@@ -371,5 +371,174 @@ TEST(EmergencyInClear, ForksAreOneCall) {
     w.expect_no_leak(0);
 }
 
+void lose_connection(World& w, const Phone& p) {
+    w.gateway->gm().on_connection_closed(
+        {sip::Transport::tcp, ep("10.1.0.1:5060"), {p.address, p.port}, p.clear_connection}, true);
+}
+
+// Nobody says a word for long while they talk: the connection is needed all the same.
+TEST(EmergencyInClear, ItsConnectionIsNeededWhileItRuns) {
+    World w(emergencies_in_clear());
+    Phone& p = w.phone("alice", "10.2.0.1", sip::Transport::tcp);
+    ClearCall call(w, p);
+    call.establish();
+    sip::Flow flow{sip::Transport::tcp, ep("10.1.0.1:5060"), {p.address, p.port}, 0};
+    EXPECT_FALSE(w.gateway->carries_call(flow));
+    flow.connection = p.clear_connection;
+    EXPECT_TRUE(w.gateway->carries_call(flow));
+    flow.remote.address = ip("10.2.0.2");
+    EXPECT_FALSE(w.gateway->carries_call(flow));
+    flow.remote.address = p.address;
+    call.hang_up();
+    w.advance(40s);
+    EXPECT_FALSE(w.gateway->carries_call(flow));
+    w.expect_no_leak(0);
+}
+
+TEST(EmergencyInClear, TheFarEndHangsUpOnALostConnection) {
+    World w(emergencies_in_clear());
+    Phone& p = w.phone("alice", "10.2.0.1", sip::Transport::tcp);
+    ClearCall call(w, p);
+    call.establish();
+    lose_connection(w, p);
+    call.far_says("BYE", 1);
+    EXPECT_EQ(w.home.inbox.back().message.status(), 200);
+    EXPECT_EQ(w.gateway->dialogs(), 0U);
+    w.expect_no_leak(0);
+}
+
+TEST(EmergencyInClear, OneWithoutAConnectionIsNotKeptForLong) {
+    World w(emergencies_in_clear());
+    Phone& p = w.phone("alice", "10.2.0.1", sip::Transport::tcp);
+    ClearCall call(w, p);
+    call.establish();
+    lose_connection(w, p);
+    w.advance(100s);
+    EXPECT_EQ(w.gateway->dialogs(), 1U);
+    // Back in time, it stays.
+    p.clear_connection = ++w.next_connection;
+    call.say("ACK");
+    w.advance(200s);
+    EXPECT_EQ(w.gateway->dialogs(), 1U);
+    lose_connection(w, p);
+    w.advance(121s);
+    EXPECT_EQ(w.gateway->dialogs(), 0U);
+    EXPECT_EQ(count_of(w.home.inbox, "BYE"), 0U) << "they may still talk";
+    w.expect_no_leak(0);
+}
+
+// The phone calls again: what it lost stands in nobody's way.
+TEST(EmergencyInClear, LostOnesGiveWayToTheirSource) {
+    World w(emergencies_in_clear());
+    Phone& p = w.phone("alice", "10.2.0.1", sip::Transport::tcp);
+    ClearCall first(w, p);
+    first.establish();
+    ClearCall second(w, p);
+    second.establish();
+    EXPECT_FALSE(ClearCall(w, p).reached());
+    lose_connection(w, p);
+    p.clear_connection = ++w.next_connection;
+    ClearCall third(w, p);
+    ASSERT_TRUE(third.reached());
+    w.advance(50ms);
+    const Wire* bye = latest(w.home.inbox, "BYE");
+    ASSERT_NE(bye, nullptr);
+    EXPECT_EQ(bye->flow.remote, ep(e_cscf));
+    EXPECT_EQ(bye->message.header("Call-ID"), first.call_id) << "the oldest";
+    w.home.reply(*bye, 200);
+    third.establish();
+    w.advance(125s);
+    EXPECT_EQ(w.gateway->dialogs(), 1U);
+    third.hang_up();
+    w.expect_no_leak(0);
+}
+
+// S3: what others begin in its name takes nothing from who shows that its address is its own.
+TEST(EmergencyInClear, ForgedOnesDenyNobodyACallByTcp) {
+    World w(emergencies_in_clear());
+    Phone& forged = w.phone();
+    for (int i = 0; i < 40; ++i) {
+        const ClearCall call(w, forged);
+        w.advance(300ms);
+    }
+    EXPECT_EQ(w.drops(Reason::emergency_limit), 38U);
+    Phone& real = w.phone("alice", "10.2.0.1", sip::Transport::tcp);
+    for (int i = 0; i < 2; ++i) {
+        ClearCall call(w, real);
+        ASSERT_TRUE(call.reached());
+        call.establish();
+    }
+    EXPECT_FALSE(ClearCall(w, real).reached());
+}
+
+// Of those that may be invented the oldest gives way, not the one that comes.
+TEST(EmergencyInClear, TheOldestUnprovenOneGivesWay) {
+    World::Options o = emergencies_in_clear();
+    o.policy.limits.emergency_calls = 4;
+    World w(o);
+    ClearCall first(w, w.phone("a", "10.2.0.1"));
+    first.answer(180);
+    ClearCall proven(w, w.phone("b", "10.2.0.2"));
+    proven.establish();
+    w.advance(10s);
+    ClearCall third(w, w.phone("c", "10.2.0.3"));
+    ASSERT_TRUE(third.reached());
+    w.advance(10s);
+    EXPECT_EQ(count_of(w.home.inbox, "CANCEL"), 0U) << "there was room";
+    ClearCall fourth(w, w.phone("d", "10.2.0.4"));
+    ASSERT_TRUE(fourth.reached());
+    w.advance(50ms);
+    const Wire* cancel = latest(w.home.inbox, "CANCEL");
+    ASSERT_NE(cancel, nullptr);
+    EXPECT_EQ(cancel->message.header("Call-ID"), first.call_id);
+    EXPECT_EQ(first.p.last_status(), 503);
+    w.home.reply(first.invite, 487);
+    w.run();
+    EXPECT_EQ(w.gateway->dialogs(), 1U);
+    proven.hang_up();
+    w.expect_no_leak(0);
+}
+
+// It comes in clear, as everything in such a call.
+TEST(EmergencyInClear, AnAnswerToCancelEndsItsRepetition) {
+    for (const bool forged : {false, true}) {
+        World w(emergencies_in_clear());
+        Phone& p = w.phone();
+        Phone& other = w.phone("mallory", "10.2.0.66");
+        const ClearCall others(w, other);  // so that answers from there are looked at
+        ClearCall call(w, p);
+        call.establish();
+        const std::string invite = call.from_far("INVITE", 1);
+        const auto say = [&](const std::string& text) {
+            Wire wire;
+            wire.to = Wire::To::gateway_core;
+            wire.flow = {sip::Transport::udp, ep("192.0.2.1:5060"), ep(e_cscf), 0};
+            wire.message.text = text;
+            w.queue.push_back(std::move(wire));
+            w.run();
+        };
+        say(invite);
+        ASSERT_EQ(p.last().message.method(), "INVITE");
+        const Wire asked = p.last();
+        call.phone_answers(180);
+        say(replace_once(replace_once(invite, "INVITE sip:", "CANCEL sip:"), "1 INVITE",
+                         "1 CANCEL"));
+        ASSERT_EQ(p.last().message.method(), "CANCEL");
+        sip::Message m;
+        const std::string cancel = p.last().message.text;
+        ASSERT_EQ(m.parse(std::string_view(cancel)), sip::ParseStatus::ok);
+        std::string ok;
+        ASSERT_TRUE(sip::build_response(m, 200, {}, ok));
+        (forged ? other : p).send_clear(ok);
+        w.run();
+        w.advance(10s);
+        if (forged) {
+            EXPECT_GT(count_of(p.inbox, "CANCEL"), 3U);
+        } else {
+            EXPECT_EQ(count_of(p.inbox, "CANCEL"), 1U);
+        }
+    }
+}
+
 }  // namespace
 }  // namespace gmgate::test

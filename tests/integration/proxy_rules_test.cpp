@@ -517,6 +517,77 @@ TEST(ProxyRules, APhoneNotifies) {
     }
 }
 
+// Call-ID and From tag are the phone's own words: only the notifier's tag proves the dialog (E2).
+TEST(ProxyRules, AnInventedToTagIsNoSubscription) {
+    for (const std::string_view method : {"SUBSCRIBE", "REFER"}) {
+        World w;
+        Phone& p = w.phone();
+        Phone& other = w.phone("bob", "10.2.0.2");
+        ASSERT_TRUE(p.register_once());
+        ASSERT_TRUE(other.register_once());
+        p.send_on(p.current(), p.request("SUBSCRIBE", p.impu,
+                                         "Contact: <" + p.contact() + ">\r\nEvent: reg\r\n"));
+        w.run();
+        ASSERT_EQ(p.last_status(), 200);
+        const Wire asked = w.home.inbox.back();
+        const auto ask = [&](std::string_view from, std::string_view tag) {
+            const std::string own = asked.message.header("From");
+            const std::string line =
+                from.empty() ? own : "<" + std::string(from) + own.substr(own.find('>'));
+            p.send_on(
+                p.current(),
+                with_header(
+                    p.request(method, far_target,
+                              "From: " + line + "\r\nTo: <" + p.impu + ">;tag=" + std::string(tag) +
+                                  "\r\nEvent: reg\r\nRoute: " + std::string(core_hop) + "\r\n"),
+                    "Call-ID", asked.message.header("Call-ID")));
+            w.run();
+            return w.home.inbox.back().message;
+        };
+        EXPECT_EQ(ask({}, "home").header("Route"), core_hop);
+        const auto invented = ask({}, "abc");
+        EXPECT_EQ(invented.header("Route"), w.home.service_route);
+        EXPECT_TRUE(invented.contains("P-Charging-Vector"));
+        // Nor is it a place to speak as somebody else.
+        const auto at_home = w.home.inbox.size();
+        (void)ask(other.impu, "home");
+        EXPECT_EQ(w.home.inbox.size(), at_home);
+        EXPECT_EQ(w.drops(Reason::wrong_sa), 1U);
+    }
+}
+
+// S2: who may reach the phone takes none of its subscriptions from it.
+TEST(ProxyRules, WhatThePhoneRefusesPushesNoSubscriptionOut) {
+    World w;
+    Phone& p = w.phone();
+    ASSERT_TRUE(p.register_once());
+    const auto subscribe = [&](int status) {
+        w.home.request("SUBSCRIBE", w.home.paths[p.impi], p.contact(),
+                       "Contact: <" + std::string(far_target) + ">\r\nEvent: presence\r\n");
+        w.run();
+        const Wire asked = p.last();
+        EXPECT_EQ(asked.message.method(), "SUBSCRIBE");
+        p.answer(asked, status, "Contact: <" + p.contact() + ">\r\n");
+        w.run();
+        return asked;
+    };
+    const auto notify = [&](const Wire& asked) {
+        p.send_on(p.current(),
+                  with_header(p.request("NOTIFY", far_target,
+                                        "From: " + asked.message.header("To") +
+                                            ";tag=ue\r\nTo: <sip:bob@home.example>;tag=b\r\n"
+                                            "Event: presence\r\n"),
+                              "Call-ID", asked.message.header("Call-ID")));
+        w.run();
+        return p.last_status();
+    };
+    const Wire wanted = subscribe(200);
+    for (int i = 0; i < 40; ++i) (void)subscribe(403);
+    EXPECT_EQ(notify(wanted), 200);
+    EXPECT_EQ(notify(subscribe(403)), 481);
+    w.expect_no_leak(1);
+}
+
 // RFC 3261 13.2.2.4: an ACK may come when the dialog has ended, as long as its 2xx is repeated.
 TEST(ProxyRules, AnAckBehindTheBye) {
     World w;

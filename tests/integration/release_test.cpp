@@ -175,5 +175,56 @@ TEST(Release, AnEndThatHungUpIsNotToldAgain) {
     w.expect_no_leak(0);
 }
 
+// The network names fewer identities of one set than it did.
+TEST(Release, AnIdentityTheNetworkNamesNoMoreEndsItsSessions) {
+    World w;
+    w.home.integrity_yes_is_enough = true;
+    Phone& p = w.phone();
+    ASSERT_TRUE(p.register_once());
+    OutgoingCall tel(w, p, "P-Preferred-Identity: <tel:+15550100>\r\n");
+    tel.establish();
+    OutgoingCall own(w, p, "P-Preferred-Identity: <" + p.impu + ">\r\n");
+    own.establish();
+    w.home.silent = false;
+    p.send_protected_sm1();  // the same again
+    w.run();
+    ASSERT_EQ(p.last_status(), 200);
+    w.advance(50ms);
+    EXPECT_EQ(count_of(w.home.inbox, "BYE"), 0U);
+    w.home.associated = "<sip:%U@home.example>";
+    p.send_protected_sm1();
+    w.run();
+    ASSERT_EQ(p.last_status(), 200);
+    w.advance(50ms);
+    ASSERT_EQ(count_of(w.home.inbox, "BYE"), 1U);
+    EXPECT_EQ(latest(w.home.inbox, "BYE")->message.header("Call-ID"), tel.call_id);
+    EXPECT_EQ(w.gateway->dialogs(), 1U);
+}
+
+// Nothing comes back for it: whoever said it is done, and nothing of the session is left.
+TEST(Release, AByeThatCannotBeSentEndsItsDialog) {
+    for (const bool from_phone : {true, false}) {
+        World w;
+        Phone& p = w.phone();
+        ASSERT_TRUE(p.register_once());
+        OutgoingCall call(w, p);
+        call.establish();
+        ASSERT_EQ(w.gateway->dialogs(), 1U);
+        auto& net = from_phone ? w.core_net : w.gm_net;
+        net.refuse = true;
+        if (from_phone) {
+            call.say("BYE");
+            EXPECT_EQ(p.last_status(), 504);
+        } else {
+            from_core(w, call.from_far("BYE", 1));
+            w.run();
+            EXPECT_EQ(w.home.inbox.back().message.status(), 480);
+        }
+        net.refuse = false;
+        EXPECT_EQ(w.gateway->dialogs(), 0U) << from_phone;
+        w.expect_no_leak(1);
+    }
+}
+
 }  // namespace
 }  // namespace gmgate::test

@@ -277,14 +277,16 @@ TEST(SlotMap, StaleIdsFindNothing) {
 // S2: the longest unused gives way.
 TEST(Subscriptions, AUserHasAFew) {
     Subscriptions all;
+    all.note(1, Subscriptions::Of::phone);
     for (std::uint64_t i = 0; i < Subscriptions::most; ++i) {
-        all.note(100 + i);
-        all.note(100);  // in use
+        all.note(100 + i, Subscriptions::Of::core);
+        all.note(100, Subscriptions::Of::core);  // in use
     }
     EXPECT_TRUE(all.has(100));
     EXPECT_TRUE(all.has(101));
-    all.note(500);
+    all.note(500, Subscriptions::Of::core);
     EXPECT_TRUE(all.has(500));
+    EXPECT_TRUE(all.has(1)) << "the phone's own, however many others make";
     EXPECT_FALSE(all.has(101));
     EXPECT_TRUE(all.has(100));
     EXPECT_TRUE(all.has(102));
