@@ -7,6 +7,7 @@
 
 #include "base/slot_map.h"
 #include "control/registration/context.h"
+#include "control/registration/emergency_calls.h"
 #include "control/registration/flow_token.h"
 #include "control/registration/identity.h"
 #include "control/registration/limiter.h"
@@ -310,6 +311,41 @@ TEST(Registrations, APlaceIsNotTakenByNamingIt) {
     EXPECT_EQ(all.user_at("10.0.0.5", 5063), 2U);
     all.erase(2);
     EXPECT_FALSE(all.user_at("10.0.0.5", 5063));
+}
+
+// N1: behind one address are many phones, each at a port of its own.
+TEST(EmergencyCalls, AtANatEachPortIsASource) {
+    for (const bool nat : {false, true}) {
+        Policy policy;
+        policy.limits.emergency_calls_per_source = 2;
+        policy.limits.sources_per_nat = 3;
+        const ManualClock clock;
+        TimerWheel timers(clock);
+        SeededRandom random(1);
+        EmergencyCalls calls(policy, timers, random, [](sa::UserId) {});
+        const auto begin = [&](std::uint16_t port) {
+            const sip::Flow flow{sip::Transport::udp,
+                                 *Endpoint::parse("10.1.0.1:5060"),
+                                 {*IpAddress::parse("10.2.0.1"), port},
+                                 0};
+            if (calls.may_begin(flow, nat, TimePoint{} + 1s).why != Reason::ok) return false;
+            const std::string text =
+                "INVITE urn:service:sos SIP/2.0\r\nFrom: <sip:a@b>;tag=1\r\n"
+                "Call-ID: " +
+                std::to_string(calls.size()) + "\r\nContent-Length: 0\r\n\r\n";
+            sip::Message message;
+            return message.parse(std::string_view(text)) == sip::ParseStatus::ok &&
+                   calls.add(flow, flow, message) != nullptr;
+        };
+        EXPECT_TRUE(begin(1001));
+        EXPECT_TRUE(begin(1001));
+        EXPECT_FALSE(begin(1001));
+        EXPECT_EQ(begin(1002), nat);
+        EXPECT_EQ(begin(1003), nat);
+        EXPECT_EQ(begin(1004), nat);
+        EXPECT_EQ(begin(1005), nat);
+        EXPECT_FALSE(begin(1006)) << "as many as three sources may have";
+    }
 }
 
 TEST(Metrics, NamesFollowTheConventions) {
