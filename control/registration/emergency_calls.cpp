@@ -109,7 +109,7 @@ EmergencyCalls::Place EmergencyCalls::may_begin(const sip::Flow& flow, bool nat,
         gives_way = *unproven_.begin();
     RateTable& of_source = per_source_[shows ? 1 : 0];
     if (!(nat ? of_source.take(flow.remote, now) : of_source.take(source, now)) ||
-        !rate_.take(now, shows ? 0 : static_cast<double>(most_ / 2)))
+        !rate_.take(now, shows ? 0 : static_cast<double>(most_) / 2))
         return none;
     return {Reason::ok, gives_way};
 }
