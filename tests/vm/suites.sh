@@ -1,10 +1,13 @@
 # Sourced by kernel_test and screen_test: the suites of one backend in one machine. The caller sets `backend`.
-#   kernel_test [SUITE…]     missing part scale registration misbehaviour failures, with kernel also nat (only when named); without one: all the others
+#   kernel_test [SUITE…]     missing part scale registration misbehaviour failures, with kernel also nat; without one: all
 # missing: a kernel that lacks something; part: what only this backend has (kernel_part, screen_part); scale: 5,000 phones; the others:
 # the smoke tests of these names.
 # Each suite's time is a line "time …".
 suites=("$@")
-[ $# -gt 0 ] || suites=(missing part scale registration misbehaviour failures)
+if [ $# = 0 ]; then
+    suites=(missing part scale registration misbehaviour failures)
+    [ "$backend" = kernel ] && suites+=(nat)
+fi
 
 if [ "${GMGATE_VM:-}" != 1 ]; then
     out=build/test-logs/vm-$backend
@@ -52,7 +55,7 @@ worst=0 first=() second=()
 for suite in "${suites[@]}"; do
     case $suite in
         missing) run_suite missing || worst=1 ;;
-        part | scale) first+=("$suite") ;;
+        part | scale | nat) first+=("$suite") ;;
         *) second+=("$suite") ;;
     esac
 done
