@@ -167,9 +167,9 @@ bool NextHops::knows(const Endpoint& at) const {
 void NextHops::used(const IpAddress& peer) {
     if (former_.empty()) return;
     const TimePoint now = timers_.now();
-    const auto silent = std::ranges::stable_partition(
+    const auto spoke = std::ranges::stable_partition(
         former_, [&](const Former& f) { return f.hop.at.address != peer || f.until <= now; });
-    for (Former& f : silent) f.until = now + options_.former;
+    for (Former& f : spoke) f.until = now + options_.former;
 }
 
 std::string NextHops::names() const {

@@ -148,7 +148,8 @@ class TransactionLayer {
 
     enum class Match : std::uint8_t { delivered, absorbed, unknown };
     // A parsed response. unknown: no transaction of ours (late, forged, or a 2xx retransmission
-    // after the end).
+    // after the end). absorbed: nobody need know, such as the answer to the CANCEL of an INVITE of
+    // ours, which whoever cancelled it hears past this layer.
     Match receive_response(const Flow& flow, const Message& response, std::span<char> bytes);
 
     // The transport lost a connection: client transactions on it fail. One that has heard nothing
